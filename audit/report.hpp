@@ -1,0 +1,167 @@
+#pragma once
+
+// The verdict object. The YAML, every rendering, the text on the terminal and the exit code come from
+// it and from nothing else. Field names are the report's keys (`report` version 1); see report.schema.json.
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "audit/statistics.hpp"
+#include "dsl/rule_set.hpp"
+
+namespace proviso::audit {
+
+/// From best to worst, but for `waived`, which stands for the status that its waiver covers.
+enum class Status { pass, waived, inconclusive, vacuous, fail, error };
+std::string_view status_name(Status status);
+/// Of a check: error, fail, vacuous, inconclusive, pass.
+Status worst(Status a, Status b);
+
+struct Control {
+  std::string kind = "random directions";
+  std::int64_t n = 0;
+  double value = 0;   ///< mean over the controls
+  double spread = 0;  ///< standard deviation
+  std::int64_t rank = 0;  ///< of the effect's size among them, from 1
+  double p = 1;       ///< t-test against their spread
+  double p_holm = 1;  ///< corrected over the file
+};
+
+struct Evidence {
+  std::string prompt;  ///< or its SHA-256, or absent, as `--evidence` says
+  std::optional<double> before;
+  double after = 0;
+  std::string output;  ///< generated text, where there is one
+};
+
+struct ExpectationResult {
+  std::string text;
+  Status status = Status::error;
+  std::string reason;  ///< why it is not a plain pass or fail; "" otherwise
+  Estimate estimate;
+  std::optional<double> asked_confidence;
+  std::optional<double> baseline;
+  std::optional<Control> control;
+  struct AcrossResult {
+    std::int64_t combinations = 0;
+    double held = 0;  ///< share
+    std::vector<std::pair<std::string, double>> values;
+  };
+  std::optional<AcrossResult> across;
+  std::vector<Evidence> evidence;  ///< the five worst, then prompt order
+};
+
+struct WaiverResult {
+  dsl::Date until;
+  std::string by, because;
+  bool expired = false;
+};
+
+struct CheckResult {
+  std::string name;
+  dsl::Annotations annotations;
+  Status status = Status::error;
+  Status status_before_waiver = Status::error;
+  dsl::CheckSeverity severity = dsl::CheckSeverity::major;
+  std::string where;  ///< "capitals.proviso:47"
+  std::vector<ExpectationResult> expectations;
+  std::optional<WaiverResult> waiver;
+};
+
+struct RuleActivity {
+  std::string rule, feature, site;
+  std::string form;  ///< "hook" or "weight edit"
+  std::int64_t positions = 0, active = 0;  ///< position 0 left out
+  double mean = 0, max = 0;                ///< of the activation, before the intervention
+  double relative_change = 0;              ///< mean ‖Δx‖/‖x‖ where it acted
+  double relative_change_at_0 = 0;         ///< at the first position (unconditional sentences)
+};
+
+struct ExampleResult {
+  std::string rule;
+  std::string kind;  ///< "fires on" or "silent on"
+  std::string where;
+  Status status = Status::error;
+  std::int64_t prompts = 0, fired = 0;
+  std::vector<Evidence> evidence;
+};
+
+struct TensorChange {
+  std::string tensor, sha256_before, sha256_after;
+  std::vector<std::int64_t> shape;
+  std::int64_t rank = 0;
+  double norm = 0, relative_norm = 0;  ///< Frobenius, and over the tensor's own
+};
+
+struct EditResult {
+  std::string name;
+  dsl::Annotations annotations;
+  std::string where;
+  Status status = Status::error;
+  std::string method;
+  std::vector<std::pair<std::string, std::string>> parameters;  ///< every one that was used
+  std::vector<TensorChange> changes;
+  std::vector<std::pair<std::string, double>> algebra;    ///< what must hold at the site, in float64
+  std::vector<std::pair<std::string, double>> predicted;  ///< first order
+  std::vector<std::pair<std::string, double>> measured;
+  std::vector<std::pair<std::string, double>> costs;      ///< on text the edit never saw
+  std::vector<ExpectationResult> expectations;
+};
+
+struct FeatureResult {
+  std::string name, site, constructor;
+  double b = 0, c = 1;
+  std::int64_t built_on = 0;              ///< prompts
+  std::vector<std::pair<std::string, double>> measures;  ///< sink share removed, …
+};
+
+struct RunFacts {
+  std::uint64_t seed = 0;
+  std::string device = "cpu", date;
+  std::int64_t threads = 1;
+  std::int64_t sequences = 0, tokens = 0, tokens_saved = 0;
+  double seconds = 0;
+};
+
+struct ModelFacts {
+  std::string name, family, dtype, sha256;
+  std::int64_t parameters = 0;
+};
+
+struct Report {
+  std::string version;
+  ModelFacts model;
+  std::vector<std::pair<std::string, std::string>> rules;  ///< file as named, SHA-256
+  RunFacts run;
+  std::vector<FeatureResult> features;
+  std::vector<CheckResult> checks;
+  std::vector<RuleActivity> rule_activity;
+  std::vector<EditResult> edits;
+  std::vector<ExampleResult> examples;
+
+  /// pass | fail | inconclusive | error: the worst status (vacuous counts as inconclusive, waived as
+  /// pass; what is `experimental` does not count).
+  Status verdict() const;
+  /// The highest severity among what does not pass.
+  std::optional<dsl::CheckSeverity> worst_severity() const;
+};
+
+enum class EvidenceForm { full, hash, none };
+
+struct RenderOptions {
+  bool reproducible = false;  ///< leaves out what two equal runs may differ in (`run.seconds`)
+  EvidenceForm evidence = EvidenceForm::full;
+};
+
+std::string to_yaml(const Report& report, const RenderOptions& options);
+/// Reads a report back; throws `model::InputError` naming the key that is wrong.
+Report from_yaml(const std::string& text, const std::string& path);
+/// For people: width at most `columns`, colour by ANSI codes where `colour`.
+std::string to_text(const Report& report, std::size_t columns, bool colour);
+
+}  // namespace proviso::audit

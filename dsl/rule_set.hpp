@@ -1,0 +1,321 @@
+#pragma once
+
+// What a checked set of rule files says: names resolved, types right, literals in range; no model is
+// known yet. Everything a user wrote in place of a name (an inline list of prompts) has become an
+// anonymous declaration, so that later stages meet only ids. Ids index the vectors of `RuleSet`.
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "dsl/site.hpp"
+#include "dsl/source.hpp"
+
+namespace proviso::dsl {
+
+using PromptsId = std::size_t;
+using FeatureId = std::size_t;
+using RuleId = std::size_t;
+using EditId = std::size_t;
+
+/// What any declaration may carry to the report.
+struct Annotations {
+  std::string title;
+  std::string description;
+  std::vector<std::string> tags;
+  std::vector<std::pair<std::string, std::string>> meta;
+  enum class Status { stable, experimental, deprecated } status = Status::stable;
+};
+
+struct Declared {
+  std::string name;  ///< "" for an anonymous prompt list; "pack.name" for what `use … as pack` brings
+  Span span;         ///< the name, or the whole literal where there is none
+  Annotations annotations;
+  bool imported = false;  ///< through `use`: acts only where named, its examples do not run
+};
+
+struct ModelRequirements {
+  std::optional<std::string> family;
+  std::optional<std::int64_t> layers;
+  std::optional<std::int64_t> width;
+  std::optional<std::string> sha256;
+  Span span;
+};
+
+// ---- prompts ---------------------------------------------------------------------------------
+
+struct Prompt {
+  std::string text;
+  std::vector<std::string> answers;  ///< expected continuations; any of them counts
+  std::string cluster;               ///< prompts of one template or document share it; "" is a cluster of its own
+  Span span;
+};
+
+/// A file of prompts, read at bind time. `format` follows the extension: .txt one text a line, .jsonl,
+/// .json (an array of objects or strings), .csv (with a header line).
+struct PromptFile {
+  std::string path;  ///< as resolved: may be opened
+  std::optional<std::string> field;   ///< the prompt's field; required for objects with more than one field
+  std::optional<std::string> answer;  ///< the expected continuation's field
+  std::optional<std::string> cluster; ///< the field that names the document
+  std::optional<std::int64_t> take;
+  std::optional<std::uint64_t> seed;  ///< with `take`: a seeded draw; without it the first ones
+  Span span;                          ///< the path
+};
+
+struct Chat {
+  std::optional<std::string> system;
+};
+
+struct PromptsDecl : Declared {
+  std::variant<std::vector<Prompt>, PromptFile> source;
+  std::optional<Chat> chat;
+};
+
+// ---- features --------------------------------------------------------------------------------
+
+struct TokenChoice {
+  enum class Kind { last, index, all } kind = Kind::last;
+  std::int64_t index = 0;  ///< from 0, or from the end if negative
+};
+
+struct ZeroPoint {
+  enum class Kind { q_mean, midpoint, mean_of, origin } kind = Kind::q_mean;
+  PromptsId prompts = 0;  ///< of mean_of
+};
+
+struct Contrast {
+  PromptsId p = 0, q = 0;
+  ZeroPoint zero;
+  bool keep_sink = false;
+};
+struct Probe {
+  PromptsId p = 0, q = 0;
+  ZeroPoint zero;
+  bool keep_sink = false;
+};
+struct StoredDirection {
+  std::string path;  ///< as resolved
+  std::string tensor;
+  Span span;
+};
+struct Unembed {
+  std::string plus;
+  std::optional<std::string> minus;
+  Span span;
+};
+struct Neuron {
+  std::int64_t index = 0;
+  Span span;
+};
+
+struct FeatureDecl : Declared {
+  std::variant<Contrast, Probe, StoredDirection, Unembed, Neuron> constructor;
+  TokenChoice token;
+  SiteSpec site;  ///< one site, one layer
+};
+
+// ---- conditions ------------------------------------------------------------------------------
+
+enum class Compare { less, less_equal, greater, greater_equal, equal, not_equal };
+std::string_view compare_text(Compare op);  ///< "<="
+
+struct Quantile {
+  double p = 0.5;  ///< 0.99: the value that 1 % of the prompts' positions exceed
+  PromptsId prompts = 0;
+  FeatureId feature = 0;  ///< whose values: the feature it is compared with
+};
+using Operand = std::variant<double, FeatureId, Quantile>;
+
+struct Condition;
+using ConditionPtr = std::shared_ptr<const Condition>;
+
+struct Comparison {
+  Operand left;
+  Compare op = Compare::greater;
+  Operand right;
+};
+struct PromptMatches {
+  std::string regex;  ///< RE2 syntax, flags already folded in: "(?i)sorry"
+};
+struct TokenIn {
+  std::vector<std::string> texts;
+};
+struct PositionIs {
+  Compare op = Compare::equal;
+  std::int64_t value = 0;
+};
+struct Generated {};
+struct Any { ConditionPtr of; };   ///< held at some position from 1 to this
+struct Last { ConditionPtr of; };  ///< held at the last prompt token; false before it
+struct Not { ConditionPtr of; };
+struct And { std::vector<ConditionPtr> of; };
+struct Or { std::vector<ConditionPtr> of; };
+
+struct Condition {
+  std::variant<Comparison, PromptMatches, TokenIn, PositionIs, Generated, Any, Last, Not, And, Or> node;
+  Span span;
+};
+
+// ---- rules -----------------------------------------------------------------------------------
+
+enum class Operation { suppress, amplify, clamp, steer, cap };
+std::string_view operation_name(Operation op);
+
+struct Intervention {
+  Operation operation = Operation::suppress;
+  FeatureId feature = 0;
+  double amount = 1;            ///< suppress: the share removed, 0 … 1; amplify: the factor; clamp, steer, cap: calibrated units
+  std::vector<SiteSpec> sites;  ///< empty: the feature's own
+  ConditionPtr condition;       ///< null: unconditional
+  std::string text;             ///< canonical, as `fmt` writes it
+  Span span;
+};
+
+struct RuleDecl : Declared {
+  std::vector<Intervention> interventions;
+  std::vector<PromptsId> fires_on;
+  std::vector<PromptsId> silent_on;
+  Span fires_span, silent_span;
+};
+
+// ---- metrics and expectations ----------------------------------------------------------------
+
+struct Metric;
+using MetricPtr = std::shared_ptr<const Metric>;
+
+struct ChangeRule { RuleId rule = 0; };
+struct ChangeEdit { EditId edit = 0; };
+using Change = std::variant<Intervention, ChangeRule, ChangeEdit>;
+
+namespace metric {
+struct Probability { std::string text; PromptsId after = 0; };
+struct Rank { std::string text; PromptsId after = 0; };
+struct LogitDiff { std::string a, b; PromptsId after = 0; };
+struct Accuracy { PromptsId prompts = 0; };
+struct Rate {
+  PromptsId prompts = 0;
+  std::string regex;  ///< RE2, flags folded in
+  std::int64_t tokens = 32;
+  std::int64_t samples = 1;
+  double temperature = 0;  ///< 0: greedy
+};
+struct Perplexity { PromptsId prompts = 0; };
+struct PerplexityRise { PromptsId prompts = 0; };
+struct Kl { PromptsId prompts = 0; };
+struct Mean { FeatureId feature = 0; PromptsId on = 0; };
+struct Max { FeatureId feature = 0; PromptsId on = 0; };
+struct FiringRate { FeatureId feature = 0; Compare op = Compare::greater; double threshold = 0; PromptsId on = 0; };
+struct Auroc { FeatureId feature = 0; PromptsId p = 0, q = 0; };
+struct Cosine { FeatureId f = 0, g = 0; };
+struct Effect {
+  Change change;
+  MetricPtr on;
+  std::int64_t controls = 32;
+};
+struct Efficacy {};
+struct Paraphrase { PromptsId prompts = 0; };
+struct Specificity { PromptsId prompts = 0; };
+}  // namespace metric
+
+struct Metric {
+  std::variant<metric::Probability, metric::Rank, metric::LogitDiff, metric::Accuracy, metric::Rate, metric::Perplexity,
+               metric::PerplexityRise, metric::Kl, metric::Mean, metric::Max, metric::FiringRate, metric::Auroc,
+               metric::Cosine, metric::Effect, metric::Efficacy, metric::Paraphrase, metric::Specificity>
+      node;
+  std::string text;  ///< canonical
+  Span span;
+};
+
+/// `across seeds(5), paraphrases(P)`: every combination is measured.
+struct Across {
+  std::int64_t seeds = 0;  ///< 0: not asked for
+  enum class Ablation { zero, mean, resample };
+  std::vector<Ablation> ablations;
+  std::vector<PromptsId> paraphrases;
+  bool empty() const { return seeds == 0 && ablations.empty() && paraphrases.empty(); }
+};
+
+struct Expectation {
+  Metric metric;
+  Compare op = Compare::greater_equal;
+  double bound = 0;
+  std::optional<double> confidence;  ///< 0.95 for `at 95% confidence`
+  bool relative = false;             ///< of the value before (`effect` only)
+  bool beyond_control = false;
+  Across across;
+  std::string text;  ///< canonical and whole: "rate(angry, generates: /idiot/i) <= 2% at 95% confidence"
+  Span span;
+};
+
+// ---- edits -----------------------------------------------------------------------------------
+
+struct Fact {
+  std::string subject;
+  std::string prompt_template;      ///< holds one "{}"
+  std::optional<std::string> from;  ///< T0
+  std::string to;                   ///< T1
+  Span span;
+};
+struct Remove {
+  FeatureId feature = 0;
+  std::vector<SiteSpec> sites;
+  Span span;
+};
+using EditChange = std::variant<Fact, Remove>;
+
+enum class EditMethod { rome, project };
+
+struct MethodCall {
+  EditMethod method = EditMethod::rome;
+  std::map<std::string, std::variant<double, std::string>> parameters;  ///< known names, checked types and ranges
+  Span span;
+};
+
+struct EditDecl : Declared {
+  std::vector<EditChange> changes;
+  MethodCall method;
+  std::vector<Expectation> expectations;
+};
+
+// ---- checks and waivers ----------------------------------------------------------------------
+
+enum class CheckSeverity { info, minor, major, critical };
+std::string_view severity_name(CheckSeverity severity);
+
+struct CheckDecl : Declared {
+  CheckSeverity severity = CheckSeverity::major;
+  std::vector<RuleId> under_rules;
+  std::vector<EditId> under_edits;  ///< in written order
+  std::vector<Expectation> expectations;
+};
+
+struct Date {
+  int year = 0, month = 0, day = 0;
+  auto operator<=>(const Date&) const = default;
+};
+
+struct Waiver {
+  std::size_t check = 0;
+  Date until;  ///< the day included, UTC
+  std::string by;
+  std::string because;
+  Span span;
+};
+
+struct RuleSet {
+  std::vector<SourceId> files;  ///< those given on the command line, in order (not those they `use`)
+  std::optional<ModelRequirements> model;
+  std::vector<PromptsDecl> prompts;
+  std::vector<FeatureDecl> features;
+  std::vector<RuleDecl> rules;
+  std::vector<EditDecl> edits;
+  std::vector<CheckDecl> checks;
+  std::vector<Waiver> waivers;
+};
+
+}  // namespace proviso::dsl

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <vector>
+
+#include "runtime/model/transformer.hpp"
+
+namespace proviso::editing {
+
+/// A low-rank change of one tensor, W' = W + left · right, solved in float64; the model is left as found
+/// until it is applied. For a bias `left` is the whole change [d_out, 1] and `right` is [[1]].
+struct WeightDelta {
+  std::string tensor;  ///< Hugging Face name
+  at::Tensor left;     // [d_out, rank] float64
+  at::Tensor right;    // [rank, d_in] float64
+
+  double norm() const;  ///< Frobenius
+};
+
+/// Weights changed for as long as this lives: `apply` puts sums (float64, rounded once to the model's dtype)
+/// in place, the destructor puts the saved tensors back, the same storage and bytes.
+class AppliedDeltas {
+ public:
+  explicit AppliedDeltas(model::Transformer& transformer) : transformer_(transformer) {}
+  ~AppliedDeltas();
+  AppliedDeltas(const AppliedDeltas&) = delete;
+  AppliedDeltas& operator=(const AppliedDeltas&) = delete;
+
+  /// True where at least one byte changed.
+  bool apply(const WeightDelta& delta);
+  void revert();
+
+ private:
+  struct Saved {
+    std::string tensor;
+    at::Tensor before;
+  };
+  model::Transformer& transformer_;
+  std::vector<Saved> saved_;
+};
+
+}  // namespace proviso::editing

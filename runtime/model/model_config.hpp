@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace proviso::model {
+
+enum class Family { llama, gpt2 };
+std::string_view family_name(Family family);
+
+/// Frequencies of the rotary embedding.
+struct RopeScaling {
+  enum class Kind { none, linear, llama3 } kind = Kind::none;
+  double factor = 1;
+  double low_freq_factor = 1;
+  double high_freq_factor = 4;
+  std::int64_t original_context = 8192;
+};
+
+/// The numbers that define a decoder-only transformer; sizes in elements. Every key of the source's own
+/// configuration has been handled or is known to be harmless (`read_*_config` refuse the others by name).
+struct ModelConfig {
+  Family family = Family::llama;
+  std::int64_t layers = 0;
+  std::int64_t width = 0;       ///< of the residual stream
+  std::int64_t heads = 0;
+  std::int64_t kv_heads = 0;
+  std::int64_t head_dim = 0;
+  std::int64_t neurons = 0;     ///< of one MLP
+  std::int64_t vocabulary = 0;
+  std::int64_t context = 0;     ///< most tokens in one sequence
+  double norm_eps = 1e-5;
+  double rope_theta = 10000;
+  RopeScaling rope;
+  bool rope_interleaved = false;    ///< rotary pairs (2i, 2i+1), as GGUF stores llama's q and k; else (i, i + head_dim/2)
+  bool tied_embeddings = false;
+  bool attention_bias = false;      ///< q, k, v and o of the llama family
+  bool mlp_bias = false;
+  std::optional<std::int64_t> bos, eos;
+
+  std::int64_t query_width() const { return heads * head_dim; }
+  std::int64_t kv_width() const { return kv_heads * head_dim; }
+};
+
+}  // namespace proviso::model

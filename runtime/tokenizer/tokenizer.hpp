@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace proviso::model {
+
+/// A byte-level BPE tokenizer, equal token by token to the model's own.
+class Tokenizer {
+ public:
+  /// From the model at `path` (as `read_model_card` takes it): `tokenizer.json`, or GGUF metadata.
+  /// Throws `InputError` naming what it cannot reproduce exactly (an unknown pre-tokenizer, normalizer or model).
+  static std::shared_ptr<const Tokenizer> load(const std::string& model_path);
+  ~Tokenizer();
+
+  /// Ids of `text`. Special tokens in the text are read as such (as `tokenizers` does). `add_special`
+  /// adds what the model's own tokenizer adds (a BOS, say), and nothing else. Throws `InputError` for
+  /// invalid UTF-8, naming the byte.
+  std::vector<std::int64_t> encode(std::string_view text, bool add_special = false) const;
+  /// Bytes of the ids; invalid UTF-8 stays as it is unless `replace_invalid` puts U+FFFD there.
+  std::string decode(std::span<const std::int64_t> ids, bool replace_invalid = true) const;
+
+  std::int64_t size() const;  ///< ids are 0 … size−1
+  std::string token_text(std::int64_t id) const;
+  std::optional<std::int64_t> special(std::string_view text) const;
+  std::optional<std::int64_t> eos() const;
+  bool is_special(std::int64_t id) const;
+
+  /// The model's chat template (Jinja source), or nothing.
+  const std::optional<std::string>& chat_template() const;
+
+  /// The files that a written model needs to carry this tokenizer on: (name, bytes). For GGUF a
+  /// tokenizer.json and tokenizer_config.json are made that `transformers` reads to equal ids.
+  std::vector<std::pair<std::string, std::string>> files() const;
+
+ private:
+  struct State;
+  explicit Tokenizer(std::unique_ptr<const State> state);
+  std::unique_ptr<const State> state_;
+};
+
+struct ChatMessage {
+  std::string role, content;
+};
+
+/// The text that the model's own template makes of `messages`, with its generation prompt. Templates are
+/// recognised among those known (ChatML with and without a default system prompt, Llama 2, Llama 3, Zephyr …);
+/// another one is an `InputError` that says so.
+std::string apply_chat_template(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages);
+
+}  // namespace proviso::model
