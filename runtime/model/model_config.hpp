@@ -3,6 +3,10 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/formats/gguf.hpp"
 
 namespace proviso::model {
 
@@ -23,24 +27,34 @@ struct RopeScaling {
 struct ModelConfig {
   Family family = Family::llama;
   std::int64_t layers = 0;
-  std::int64_t width = 0;       ///< of the residual stream
+  std::int64_t width = 0;  ///< of the residual stream
   std::int64_t heads = 0;
   std::int64_t kv_heads = 0;
   std::int64_t head_dim = 0;
-  std::int64_t neurons = 0;     ///< of one MLP
+  std::int64_t neurons = 0;  ///< of one MLP
   std::int64_t vocabulary = 0;
-  std::int64_t context = 0;     ///< most tokens in one sequence
+  std::int64_t context = 0;  ///< most tokens in one sequence
   double norm_eps = 1e-5;
   double rope_theta = 10000;
   RopeScaling rope;
-  bool rope_interleaved = false;    ///< rotary pairs (2i, 2i+1), as GGUF stores llama's q and k; else (i, i + head_dim/2)
+  bool rope_interleaved = false;  ///< rotary pairs (2i, 2i+1); false for both families: GGUF's q and k are put in order
+                                  ///< on load (CardTensor::rotary_permuted)
   bool tied_embeddings = false;
-  bool attention_bias = false;      ///< q, k, v and o of the llama family
+  bool attention_bias = false;  ///< q, k, v and o of the llama family
   bool mlp_bias = false;
   std::optional<std::int64_t> bos, eos;
 
   std::int64_t query_width() const { return heads * head_dim; }
   std::int64_t kv_width() const { return kv_heads * head_dim; }
 };
+
+/// The head_dim / 2 frequencies of the rotary embedding, scaled; in float32 as the reference computes them.
+std::vector<float> rope_frequencies(const ModelConfig& config);
+
+/// From the text of a config.json. Throws `InputError` naming `path` and every key that cannot be honoured.
+ModelConfig read_hugging_face_config(std::string_view json, const std::string& path);
+
+/// From GGUF metadata and the tensors present (ties and biases are told by those alone).
+ModelConfig read_gguf_config(const GgufFile& file, const std::string& path);
 
 }  // namespace proviso::model

@@ -1,0 +1,94 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/model/model_config.hpp"
+
+namespace proviso::model {
+
+/// What a tensor is to the body. The norms' gains carry no suffix; a family lacks the roles it does not use.
+enum class TensorRole {
+  token_embedding,
+  position_embedding,
+  attention_norm,
+  attention_norm_bias,
+  query,
+  query_bias,
+  key,
+  key_bias,
+  value,
+  value_bias,
+  query_key_value,  ///< one fused map: rows of all queries, then keys, then values
+  query_key_value_bias,
+  attention_out,
+  attention_out_bias,
+  mlp_norm,
+  mlp_norm_bias,
+  gate,
+  gate_bias,
+  up,
+  up_bias,
+  down,
+  down_bias,
+  final_norm,
+  final_norm_bias,
+  unembedding,
+};
+
+/// A size of a tensor, as a symbol.
+enum class Dimension { none, width, queries, keys, queries_keys_values, neurons, vocabulary, context };
+std::int64_t size_of(Dimension dimension, const ModelConfig& config);
+
+/// When a model has a tensor: ever, or where its configuration has such biases, or an unembedding of its own.
+enum class Presence { always, attention_bias, mlp_bias, untied };
+enum class Storage { linear, conv1d };
+enum class Rows { plain, rotary };
+
+enum class NormKind { rms, layer };
+enum class Activation { silu, gelu_tanh };
+enum class Positions { rotary, table };
+enum class MlpKind { plain, gated };  ///< down(act(up x)), or down(act(gate x) · up x)
+
+struct TensorSpec {
+  TensorRole role;
+  std::string_view name;  ///< Hugging Face's; `{}` is the layer: "model.layers.{}.mlp.down_proj.weight"
+  std::string_view gguf_name;
+  Dimension out;
+  Dimension in;  ///< none for a vector
+  Presence presence;
+  Storage storage;  ///< in a Hugging Face file; GGUF files are always linear
+  Rows rows;        ///< in a GGUF file; Hugging Face files are always plain
+
+  bool layered() const { return name.find("{}") != std::string_view::npos; }
+  bool present(const ModelConfig& config) const;
+  std::vector<std::int64_t> shape(const ModelConfig& config) const;  ///< [out, in], or [out]
+};
+
+/// "model.layers.{}.mlp.down_proj.weight", 3 -> "model.layers.3.mlp.down_proj.weight"
+std::string at_layer(std::string_view name, std::int64_t layer);
+
+/// All that tells one family from another; the rows are in families.def.
+struct FamilyTable {
+  Family family;
+  std::string_view name;          ///< config.json's `model_type` and GGUF's `general.architecture`
+  std::string_view architecture;  ///< "LlamaForCausalLM"
+  std::string_view base_prefix;   ///< left out of every name in files of the bare base model
+  NormKind norm;
+  Activation activation;
+  Positions positions;
+  MlpKind mlp;
+  std::vector<TensorSpec> tensors;
+
+  const TensorSpec* find(TensorRole role) const;
+  /// The Hugging Face name; "" where the family has no such role. `layer` is ignored where the role has none.
+  std::string name_of(TensorRole role, std::int64_t layer = 0) const;
+};
+
+const FamilyTable& family_table(Family family);
+std::optional<Family> family_from_name(std::string_view name);
+
+}  // namespace proviso::model
