@@ -1,0 +1,51 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <functional>
+#include <iosfwd>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace proviso::cli {
+
+/// What the program answers with; every command keeps to these.
+enum ExitCode : int { kDone = 0, kFailed = 1, kInputAtFault = 2, kMachineAtFault = 3 };
+
+enum class OutputFormat { text, yaml, json };
+
+/// Options that every command takes.
+struct CommonOptions {
+  std::string device = "cpu";        ///< cpu | cuda | cuda:N
+  std::string dtype = "float32";     ///< float32 | bfloat16
+  std::optional<int> threads;        ///< nothing: one a core
+  std::uint64_t seed = 0;
+  std::optional<OutputFormat> output;  ///< nothing: the command's own
+  bool quiet = false;
+  bool verbose = false;
+  std::vector<std::string> allowed_paths;
+  std::string cache;  ///< folder for what can be computed again
+  bool strict = false;
+  std::vector<std::string> disabled_passes;
+};
+
+void add_common_options(CLI::App& command, CommonOptions& options);
+
+/// Reports how far a long task is; the runtime calls it, a terminal shows it.
+using Progress = std::function<void(std::string_view stage, std::int64_t done, std::int64_t total)>;
+
+/// One run of the program: its options, its streams, and what the chosen command will do.
+struct Invocation {
+  std::istream& in;
+  std::ostream& out;  ///< results
+  std::ostream& err;  ///< logs, progress, and what went wrong
+  CommonOptions options;
+  std::function<int()> action;  ///< set by the command that the arguments name
+};
+
+#define PROVISO_COMMAND(name) void register_##name(CLI::App& program, Invocation& invocation);
+#include "cli/commands.def"
+#undef PROVISO_COMMAND
+
+}  // namespace proviso::cli

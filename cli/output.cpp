@@ -1,0 +1,65 @@
+#include "cli/output.hpp"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include <yaml-cpp/emitter.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "runtime/formats/atomic_file.hpp"
+
+namespace proviso::cli {
+
+namespace {
+
+void emit(YAML::Emitter& yaml, const nlohmann::ordered_json& value) {
+  if (value.is_object()) {
+    yaml << YAML::BeginMap;
+    for (const auto& [key, item] : value.items()) {
+      yaml << YAML::Key << key << YAML::Value;
+      emit(yaml, item);
+    }
+    yaml << YAML::EndMap;
+  } else if (value.is_array()) {
+    const bool flat = std::none_of(value.begin(), value.end(), [](const auto& item) { return item.is_structured(); });
+    if (flat) yaml << YAML::Flow;
+    yaml << YAML::BeginSeq;
+    for (const auto& item : value) emit(yaml, item);
+    yaml << YAML::EndSeq;
+  } else if (value.is_string()) {
+    yaml << YAML::DoubleQuoted << value.get<std::string>();
+  } else {
+    yaml << value.dump();
+  }
+}
+
+}  // namespace
+
+void write_result(const Invocation& invocation, const std::string& path, std::string_view text) {
+  if (path.empty() || path == "-") {
+    invocation.out << text;
+  } else {
+    model::write_file_atomically(path, text);
+  }
+}
+
+Terminal terminal(const Invocation& invocation) {
+  Terminal terminal;
+  if (&invocation.out != &std::cout || !isatty(STDOUT_FILENO)) return terminal;
+  winsize size{};
+  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) terminal.columns = size.ws_col;
+  terminal.colour = std::getenv("NO_COLOR") == nullptr;
+  return terminal;
+}
+
+std::string render_document(const nlohmann::ordered_json& document, OutputFormat format) {
+  if (format == OutputFormat::json) return document.dump(2) + "\n";
+  YAML::Emitter yaml;
+  emit(yaml, document);
+  return std::string(yaml.c_str()) + "\n";
+}
+
+}  // namespace proviso::cli
