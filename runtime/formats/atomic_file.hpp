@@ -1,18 +1,40 @@
 #pragma once
 
+#include <cstddef>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 
 namespace proviso::model {
 
-/// Writes `path` so that a kill at any moment leaves the old file or the new one: a temporary file in
-/// the same folder, fsync, rename, fsync of the folder. Throws `MachineError` (disk full, no
-/// permission), leaving nothing behind.
+/// A file being written so that a kill at any moment leaves the old file or the new one: a hidden temporary
+/// file in the same folder, fsync, rename, fsync of the folder. Unless committed, nothing is left behind.
+/// A device or pipe (`/dev/null`) has no old content to keep and is written straight. Throws `MachineError`
+/// (disk full, no permission) and `InputError` (no such folder).
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::string path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+  void commit();
+
+ private:
+  std::string path_;
+  std::string temporary_;  ///< empty where `path_` is written straight
+  int descriptor_ = -1;
+};
+
+/// `AtomicFile` with all of its bytes at hand.
 void write_file_atomically(const std::string& path, std::string_view bytes);
 
 /// Builds a whole folder under a temporary name beside `directory` and renames it when `fill` is done.
 /// An existing `directory` is an `InputError`: nothing is ever overwritten.
-void write_directory_atomically(const std::string& directory, const std::function<void(const std::string& temporary)>& fill);
+void write_directory_atomically(const std::string& directory,
+                                const std::function<void(const std::string& temporary)>& fill);
 
 }  // namespace proviso::model

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,6 +15,7 @@ namespace proviso::model {
 struct SafetensorsFile {
   std::vector<StoredTensor> tensors;            ///< in the order of their offsets
   std::map<std::string, std::string> metadata;  ///< `__metadata__`
+  std::map<std::string, std::string> unread;    ///< name to type, of tensors that cannot be weights: I64, BOOL …
 };
 
 SafetensorsFile read_safetensors(const std::string& path);
@@ -24,7 +28,8 @@ struct TensorToWrite {
   std::span<const std::byte> bytes;
 };
 
-/// Writes atomically: a temporary file beside `path`, synced, then renamed.
+/// Writes atomically, in the order given and with the data aligned to 8 bytes: a temporary file beside
+/// `path`, synced, then renamed. Files meant for `transformers` carry the metadata `format: pt`.
 void write_safetensors(const std::string& path, const std::vector<TensorToWrite>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

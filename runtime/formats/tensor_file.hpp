@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -41,11 +42,21 @@ class MappedFile {
 };
 
 /// How a tensor's elements are stored. Block formats hold 32 (Q4_0 … Q8_0) or 256 (K) elements a block.
-enum class ElementType { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k };
+enum class ElementType {
+#define PROVISO_ELEMENT_TYPE(type, ...) type,
+#include "runtime/formats/element_types.def"
+#undef PROVISO_ELEMENT_TYPE
+};
 
 std::string_view element_type_name(ElementType type);  ///< "Q4_1"
 /// Bytes that `elements` take; throws `InputError` where they do not fill whole blocks.
 std::size_t stored_bytes(ElementType type, std::size_t elements);
+std::size_t block_elements(ElementType type);  ///< 1 for the plain types
+
+/// The product of the sizes (1 for none); nothing where one is negative or the product leaves int64.
+std::optional<std::int64_t> element_count(std::span<const std::int64_t> shape);
+/// "[49152, 576]", for messages.
+std::string shape_text(std::span<const std::int64_t> shape);
 
 /// A tensor in a mapped file. Nothing is read before `bytes` is touched.
 struct StoredTensor {

@@ -1,7 +1,6 @@
 #include "runtime/model/family.hpp"
 
 #include <algorithm>
-#include <array>
 
 namespace proviso::model {
 

@@ -10,7 +10,10 @@
 
 namespace proviso::model {
 
-enum class Family { llama, gpt2 };
+enum class Family {
+#define PROVISO_FAMILY(family, ...) family,
+#include "runtime/model/families.def"
+};
 std::string_view family_name(Family family);
 
 /// Frequencies of the rotary embedding.
