@@ -19,6 +19,12 @@ struct WeightDelta {
   double norm() const;  ///< Frobenius
 };
 
+/// The tensor that `delta` changes, as the model holds it; zeros for a bias that the model lacks.
+at::Tensor tensor_to_change(const model::Transformer& transformer, const WeightDelta& delta);
+
+/// `before` plus the change, summed in float64 and rounded once to the dtype of `before`.
+at::Tensor changed_tensor(const at::Tensor& before, const WeightDelta& delta);
+
 /// Weights changed for as long as this lives: `apply` puts sums (float64, rounded once to the model's dtype)
 /// in place, the destructor puts the saved tensors back, the same storage and bytes.
 class AppliedDeltas {

@@ -1,0 +1,54 @@
+#include "editing/weight_delta.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace proviso::editing {
+namespace {
+
+/// Compares bits, not values: 0.0 and −0.0 are different bytes.
+bool same_bytes(const at::Tensor& a, const at::Tensor& b) {
+  const auto bits = a.element_size() == 2 ? at::kShort : a.element_size() == 4 ? at::kInt : at::kLong;
+  return at::equal(a.view(bits), b.view(bits));
+}
+
+}  // namespace
+
+double WeightDelta::norm() const {
+  // ‖L R‖² = tr(LᵀL · R Rᵀ): no [d_out, d_in] product is formed.
+  const auto squared = (left.t().mm(left) * right.mm(right.t()).t()).sum().item<double>();
+  return std::sqrt(std::max(squared, 0.0));
+}
+
+at::Tensor tensor_to_change(const model::Transformer& transformer, const WeightDelta& delta) {
+  const auto held = transformer.get(delta.tensor);
+  const auto& options = transformer.options();
+  return held.defined() ? held
+                        : at::zeros({delta.left.size(0)}, at::device(options.device).dtype(options.dtype));
+}
+
+at::Tensor changed_tensor(const at::Tensor& before, const WeightDelta& delta) {
+  if (before.dim() == 1) return (before.to(at::kDouble) + delta.left.mm(delta.right).squeeze(1)).to(before.dtype());
+  return before.to(at::kDouble).addmm_(delta.left, delta.right).to(before.dtype());
+}
+
+AppliedDeltas::~AppliedDeltas() { revert(); }
+
+bool AppliedDeltas::apply(const WeightDelta& delta) {
+  const at::NoGradGuard no_grad;
+  const auto before = tensor_to_change(transformer_, delta);
+  auto after = changed_tensor(before, delta);
+  if (same_bytes(before, after)) return false;
+  saved_.push_back({delta.tensor, transformer_.get(delta.tensor)});
+  transformer_.set(delta.tensor, std::move(after));
+  return true;
+}
+
+void AppliedDeltas::revert() {
+  for (; !saved_.empty(); saved_.pop_back()) transformer_.set(saved_.back().tensor, saved_.back().before);
+}
+
+}  // namespace proviso::editing
