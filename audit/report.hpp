@@ -8,6 +8,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -89,6 +90,7 @@ struct ExampleResult {
   Status status = Status::error;
   std::int64_t prompts = 0, fired = 0;
   std::vector<Evidence> evidence;
+  dsl::Annotations annotations;  ///< the rule's
 };
 
 struct TensorChange {

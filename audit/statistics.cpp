@@ -1,0 +1,482 @@
+#include "audit/statistics.hpp"
+
+#include <algorithm>
+#include <boost/math/distributions/binomial.hpp>
+#include <boost/math/distributions/normal.hpp>
+#include <boost/math/distributions/students_t.hpp>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <unordered_map>
+
+namespace proviso::audit {
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr int kResamples = 2000;
+
+double normal_quantile(double confidence) {
+  return boost::math::quantile(boost::math::complement(boost::math::normal(), (1 - confidence) / 2));
+}
+
+double t_quantile(std::int64_t degrees, double confidence) {
+  const boost::math::students_t t(static_cast<double>(degrees));
+  return boost::math::quantile(boost::math::complement(t, (1 - confidence) / 2));
+}
+
+Estimate without_interval(double value, std::size_t n, double confidence, std::string why) {
+  return {value, static_cast<std::int64_t>(n), std::nullopt, confidence, std::move(why)};
+}
+
+/// Clusters are numbered anew, from 0 in order of appearance.
+struct Clusters {
+  explicit Clusters(std::span<const Sample> samples) {
+    std::unordered_map<std::int64_t, std::size_t> seen;
+    of.reserve(samples.size());
+    for (const Sample& sample : samples) of.push_back(seen.try_emplace(sample.cluster, seen.size()).first->second);
+    count = seen.size();
+  }
+  bool repeat() const { return count < of.size(); }
+  std::int64_t degrees() const { return static_cast<std::int64_t>(count) - 1; }
+  bool too_few() const { return static_cast<std::int64_t>(count) < kFewestClusters; }
+
+  std::vector<double> sums(std::span<const double> values) const {
+    std::vector<double> totals(count, 0.0);
+    for (std::size_t i = 0; i < values.size(); ++i) totals[of[i]] += values[i];
+    return totals;
+  }
+
+  std::vector<std::size_t> of;  ///< of each sample
+  std::size_t count = 0;
+};
+
+const std::string kTooFewClusters = "fewer than 3 clusters";
+const std::string kTooFewPrompts = "fewer than 8 prompts";
+const std::string kNoPrompts = "no prompts";
+const std::string kNotFinite = "a value is not a finite number";
+const std::string kAllEqual = "all values are equal";
+const std::string kUnpaired = "before and after are not the same prompts";
+
+bool all_finite(std::span<const Sample> samples) {
+  return std::all_of(samples.begin(), samples.end(),
+                     [](const Sample& s) { return std::isfinite(s.value) && std::isfinite(s.weight); });
+}
+
+// ---- ratios of sums: means, mean log-likelihoods, relative changes ---------------------------------
+
+/// Σ numerator / Σ denominator over prompts.
+struct Ratio {
+  Ratio(std::vector<double> numerator, std::vector<double> denominator)
+      : denominators(std::move(denominator)),
+        total(std::accumulate(denominators.begin(), denominators.end(), 0.0)),
+        value(std::accumulate(numerator.begin(), numerator.end(), 0.0) / total),
+        residuals(std::move(numerator)) {
+    double size = 0;
+    for (std::size_t i = 0; i < residuals.size(); ++i) {
+      size += std::abs(residuals[i]);
+      residuals[i] -= value * denominators[i];
+    }
+    // What rounding alone leaves of residuals that are all 0.
+    rounding = 64 * std::numeric_limits<double>::epsilon() * size;
+  }
+
+  /// Standard error from the residuals' sums over `k` independent units.
+  double standard_error(std::span<const double> sums) const {
+    const double k = static_cast<double>(sums.size());
+    double squares = 0;
+    for (const double sum : sums) squares += sum * sum;
+    const double error = std::sqrt(k / (k - 1) * squares);
+    return error <= rounding ? 0 : error / std::abs(total);
+  }
+
+  std::vector<double> denominators;
+  double total, value;
+  std::vector<double> residuals;  ///< numerator − value · denominator
+  double rounding = 0;
+};
+
+/// Between the order statistics at p (B + 1), as for the ranks of B resamples.
+double quantile_of_sorted(const std::vector<double>& sorted, double p) {
+  const double last = static_cast<double>(sorted.size() - 1);
+  const double position = std::clamp(p * static_cast<double>(sorted.size() + 1) - 1, 0.0, last);
+  const auto below = static_cast<std::size_t>(position);
+  const std::size_t above = std::min(below + 1, sorted.size() - 1);
+  const double share = position - static_cast<double>(below);
+  return share == 0 ? sorted[below] : sorted[below] + share * (sorted[above] - sorted[below]);
+}
+
+std::optional<Interval> bootstrap_t(const Ratio& ratio, double error, double confidence, std::uint64_t seed) {
+  const std::uint64_t n = ratio.residuals.size();
+  std::mt19937_64 generator(seed);
+  std::vector<double> t(kResamples);
+  for (double& studentised : t) {
+    double sum_r = 0, sum_d = 0, rr = 0, rd = 0, dd = 0;
+    std::uint64_t bits = 0;
+    for (std::uint64_t i = 0; i < n; ++i) {
+      // Two draws of 32 bits from one word; std::uniform_int_distribution differs between libraries.
+      bits = i % 2 == 0 ? generator() : bits << 32;
+      const std::uint64_t drawn = ((bits >> 32) * n) >> 32;
+      const double r = ratio.residuals[drawn], d = ratio.denominators[drawn];
+      sum_r += r;
+      sum_d += d;
+      rr += r * r;
+      rd += r * d;
+      dd += d * d;
+    }
+    // The resample's ratio less the estimate, and its residuals' squares about that.
+    const double shift = sum_r / sum_d;
+    const double squares = rr - 2 * shift * rd + shift * shift * dd;
+    const double scale = static_cast<double>(n) / static_cast<double>(n - 1);
+    const bool spreads = squares > 1e-12 * rr;
+    if (spreads)
+      studentised = shift * std::abs(sum_d) / std::sqrt(scale * squares);
+    else
+      studentised = shift == 0 ? 0 : std::copysign(kInfinity, shift);
+    if (std::isnan(studentised)) studentised = 0;
+  }
+  std::sort(t.begin(), t.end());
+  const double tail = (1 - confidence) / 2;
+  const Interval interval{ratio.value - quantile_of_sorted(t, 1 - tail) * error,
+                          ratio.value - quantile_of_sorted(t, tail) * error};
+  if (!std::isfinite(interval.low) || !std::isfinite(interval.high)) return std::nullopt;
+  return interval;
+}
+
+enum class Method { bootstrap_t, student_t };
+
+/// The one way to an interval for a ratio; `samples` gives the clusters.
+Estimate estimate_ratio(std::span<const Sample> samples, std::vector<double> numerator, std::vector<double> denominator,
+                        Method method, double confidence, std::uint64_t seed) {
+  const std::size_t n = samples.size();
+  if (n == 0) return without_interval(kNaN, n, confidence, kNoPrompts);
+  const Ratio ratio(std::move(numerator), std::move(denominator));
+  if (!std::isfinite(ratio.value)) return without_interval(kNaN, n, confidence, kNotFinite);
+  const Clusters clusters(samples);
+  const bool over_clusters = method == Method::student_t || clusters.repeat();
+  if (over_clusters && clusters.too_few()) return without_interval(ratio.value, n, confidence, kTooFewClusters);
+  if (!over_clusters && n < kFewestPromptsToBootstrap)
+    return without_interval(ratio.value, n, confidence, kTooFewPrompts);
+
+  const double error = ratio.standard_error(clusters.sums(ratio.residuals));
+  if (error == 0) return without_interval(ratio.value, n, confidence, kAllEqual);
+  Estimate estimate = without_interval(ratio.value, n, confidence, "");
+  if (over_clusters) {
+    const double half = t_quantile(clusters.degrees(), confidence) * error;
+    estimate.interval = Interval{ratio.value - half, ratio.value + half};
+  } else {
+    estimate.interval = bootstrap_t(ratio, error, confidence, seed);
+    if (!estimate.interval) estimate.why_no_interval = "too few different values for a bootstrap";
+  }
+  return estimate;
+}
+
+Estimate weighted_mean(std::span<const Sample> samples, Method method, double confidence, std::uint64_t seed) {
+  if (!all_finite(samples)) return without_interval(kNaN, samples.size(), confidence, kNotFinite);
+  std::vector<double> numerator, denominator;
+  for (const Sample& sample : samples) {
+    numerator.push_back(sample.weight * sample.value);
+    denominator.push_back(sample.weight);
+  }
+  return estimate_ratio(samples, std::move(numerator), std::move(denominator), method, confidence, seed);
+}
+
+/// after − before, prompt by prompt, with the clusters and weights of `before`; nothing where they do not pair.
+std::optional<std::vector<Sample>> differences(std::span<const Sample> before, std::span<const Sample> after) {
+  if (before.size() != after.size()) return std::nullopt;
+  std::vector<Sample> result(before.begin(), before.end());
+  for (std::size_t i = 0; i < result.size(); ++i) {
+    if (before[i].weight != after[i].weight || before[i].cluster != after[i].cluster) return std::nullopt;
+    result[i].value = after[i].value - before[i].value;
+  }
+  return result;
+}
+
+/// Carries an estimate through a rising function.
+template <class Function>
+Estimate mapped(Estimate estimate, Function f) {
+  estimate.value = f(estimate.value);
+  if (estimate.interval) estimate.interval = Interval{f(estimate.interval->low), f(estimate.interval->high)};
+  return estimate;
+}
+
+Estimate log_ratio(std::span<const Sample> samples, double confidence, std::uint64_t seed) {
+  if (!all_finite(samples)) return without_interval(kNaN, samples.size(), confidence, kNotFinite);
+  std::vector<double> numerator, denominator;
+  for (const Sample& sample : samples) {
+    numerator.push_back(sample.value);
+    denominator.push_back(sample.weight);
+  }
+  return estimate_ratio(samples, std::move(numerator), std::move(denominator), Method::bootstrap_t, confidence, seed);
+}
+
+// ---- shares --------------------------------------------------------------------------------------
+
+Interval wilson_interval(double p, double n, double critical) {
+  const double c = critical * critical / n;
+  const double centre = (p + c / 2) / (1 + c);
+  const double half = std::sqrt(c * (p * (1 - p) + c / 4)) / (1 + c);
+  return {p <= 0 ? 0.0 : std::max(0.0, centre - half), p >= 1 ? 1.0 : std::min(1.0, centre + half)};
+}
+
+double design_effect(std::span<const Sample> samples, const Clusters& clusters) {
+  const double n = static_cast<double>(samples.size()), k = static_cast<double>(clusters.count);
+  std::vector<double> values(samples.size());
+  std::transform(samples.begin(), samples.end(), values.begin(), [](const Sample& s) { return s.value; });
+  const std::vector<double> sums = clusters.sums(values);
+  const std::vector<double> sizes = clusters.sums(std::vector<double>(samples.size(), 1.0));
+  const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
+
+  double between = 0, within = 0, squared_sizes = 0;
+  for (std::size_t c = 0; c < clusters.count; ++c) {
+    const double deviation = sums[c] / sizes[c] - mean;
+    between += sizes[c] * deviation * deviation;
+    squared_sizes += sizes[c] * sizes[c];
+  }
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double deviation = values[i] - sums[clusters.of[i]] / sizes[clusters.of[i]];
+    within += deviation * deviation;
+  }
+  between /= k - 1;
+  within /= n - k;
+  const double typical_size = (n - squared_sizes / n) / (k - 1);
+  const double spread = between + (typical_size - 1) * within;
+  const double icc = spread > 0 ? std::clamp((between - within) / spread, 0.0, 1.0) : 1.0;
+  return 1 + (squared_sizes / n - 1) * icc;
+}
+
+/// Twice the smaller tail of a fair coin's `heads` against `tails`.
+double sign_test(std::int64_t heads, std::int64_t tails) {
+  if (heads + tails == 0) return 1;
+  const boost::math::binomial coin(static_cast<double>(heads + tails), 0.5);
+  return std::min(1.0, 2 * boost::math::cdf(coin, static_cast<double>(std::min(heads, tails))));
+}
+
+/// Newcombe's method 10: Wilson's limits of the two shares, joined by their correlation.
+Interval newcombe_paired(std::span<const Sample> before, std::span<const Sample> after, double confidence) {
+  double both = 0, lost = 0, won = 0, neither = 0;
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    const bool was = before[i].value == 1, is = after[i].value == 1;
+    (was ? (is ? both : lost) : (is ? won : neither)) += 1;
+  }
+  const double n = static_cast<double>(before.size()), z = normal_quantile(confidence);
+  const double p_after = (both + won) / n, p_before = (both + lost) / n;
+  const Interval w_after = wilson_interval(p_after, n, z), w_before = wilson_interval(p_before, n, z);
+  const double margins = (both + lost) * (won + neither) * (both + won) * (lost + neither);
+  double excess = both * neither - lost * won;
+  if (excess > 0) excess = std::max(0.0, excess - n / 2);
+  const double phi = margins > 0 ? excess / std::sqrt(margins) : 0;
+  const auto join = [phi](double a, double b) { return std::sqrt(std::max(0.0, a * a - 2 * phi * a * b + b * b)); };
+  const double difference = p_after - p_before;
+  return {difference - join(p_after - w_after.low, w_before.high - p_before),
+          difference + join(w_after.high - p_after, p_before - w_before.low)};
+}
+
+// ---- areas under the curve -------------------------------------------------------------------------
+
+std::vector<double> mid_ranks(std::span<const double> values) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return values[a] < values[b]; });
+  std::vector<double> ranks(values.size());
+  for (std::size_t begin = 0, end = 0; begin < order.size(); begin = end) {
+    while (end < order.size() && values[order[end]] == values[order[begin]]) ++end;
+    for (std::size_t i = begin; i < end; ++i) ranks[order[i]] = (static_cast<double>(begin + end) + 1) / 2;
+  }
+  return ranks;
+}
+
+/// Of each of `own`: the share of `all` but `own` that lies below it, ties by half.
+std::vector<double> placements(std::span<const double> own, std::span<const double> ranks_in_all, std::size_t others) {
+  std::vector<double> result = mid_ranks(own);
+  for (std::size_t i = 0; i < result.size(); ++i)
+    result[i] = (ranks_in_all[i] - result[i]) / static_cast<double>(others);
+  return result;
+}
+
+double placement_variance(std::vector<double> placement, double mean, const Clusters& clusters) {
+  for (double& value : placement) value -= mean;
+  const std::vector<double> sums = clusters.sums(placement);
+  const double k = static_cast<double>(clusters.count), n = static_cast<double>(placement.size());
+  return k / (k - 1) * std::inner_product(sums.begin(), sums.end(), sums.begin(), 0.0) / (n * n);
+}
+
+}  // namespace
+
+Estimate wilson(std::span<const Sample> successes, double confidence) {
+  const std::size_t n = successes.size();
+  if (n == 0) return without_interval(kNaN, n, confidence, kNoPrompts);
+  if (!all_finite(successes)) return without_interval(kNaN, n, confidence, kNotFinite);
+  double total = 0, weights = 0, squared_weights = 0;
+  for (const Sample& sample : successes) {
+    total += sample.weight * sample.value;
+    weights += sample.weight;
+    squared_weights += sample.weight * sample.weight;
+  }
+  Estimate estimate = without_interval(total / weights, n, confidence, "");
+  if (!std::isfinite(estimate.value)) return without_interval(kNaN, n, confidence, kNotFinite);
+  const double effective = weights * weights / squared_weights;
+  const Clusters clusters(successes);
+  if (!clusters.repeat()) {
+    estimate.interval = wilson_interval(estimate.value, effective, normal_quantile(confidence));
+  } else if (clusters.too_few()) {
+    estimate.why_no_interval = kTooFewClusters;
+  } else {
+    estimate.interval = wilson_interval(estimate.value, effective / design_effect(successes, clusters),
+                                        t_quantile(clusters.degrees(), confidence));
+  }
+  return estimate;
+}
+
+Estimate bootstrap_t_mean(std::span<const Sample> samples, double confidence, std::uint64_t seed) {
+  return weighted_mean(samples, Method::bootstrap_t, confidence, seed);
+}
+
+Estimate cluster_t_mean(std::span<const Sample> samples, double confidence) {
+  return weighted_mean(samples, Method::student_t, confidence, 0);
+}
+
+Estimate paired_mean_difference(std::span<const Sample> before, std::span<const Sample> after, double confidence,
+                                std::uint64_t seed) {
+  const auto changes = differences(before, after);
+  if (!changes) return without_interval(kNaN, before.size(), confidence, kUnpaired);
+  return bootstrap_t_mean(*changes, confidence, seed);
+}
+
+Estimate relative_difference(std::span<const Sample> before, std::span<const Sample> after, double confidence,
+                             std::uint64_t seed) {
+  const auto changes = differences(before, after);
+  if (!changes) return without_interval(kNaN, before.size(), confidence, kUnpaired);
+  if (!all_finite(*changes) || !all_finite(before))
+    return without_interval(kNaN, before.size(), confidence, kNotFinite);
+  std::vector<double> numerator, denominator;
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    numerator.push_back(before[i].weight * (*changes)[i].value);
+    denominator.push_back(before[i].weight * before[i].value);
+  }
+  Estimate estimate =
+      estimate_ratio(before, std::move(numerator), std::move(denominator), Method::bootstrap_t, confidence, seed);
+  const Estimate base = cluster_t_mean(before, confidence);
+  const bool covers_0 = base.interval ? base.interval->low <= 0 && base.interval->high >= 0 : base.value == 0;
+  if (covers_0) {
+    estimate.interval.reset();
+    estimate.why_no_interval = "the interval of the value before covers 0";
+    estimate.decidable = false;
+  }
+  return estimate;
+}
+
+Estimate exp_ratio(std::span<const Sample> samples, double confidence, std::uint64_t seed) {
+  return mapped(log_ratio(samples, confidence, seed), [](double x) { return std::exp(x); });
+}
+
+Estimate exp_ratio_rise(std::span<const Sample> before, std::span<const Sample> after, double confidence,
+                        std::uint64_t seed) {
+  const auto changes = differences(before, after);
+  if (!changes) return without_interval(kNaN, before.size(), confidence, kUnpaired);
+  return mapped(log_ratio(*changes, confidence, seed), [](double x) { return std::expm1(x); });
+}
+
+PairedShare mcnemar(std::span<const Sample> before, std::span<const Sample> after, double confidence) {
+  const auto changes = differences(before, after);
+  if (!changes) return {without_interval(kNaN, before.size(), confidence, kUnpaired), 1};
+  PairedShare result{cluster_t_mean(*changes, confidence), 1};
+  if (!std::isfinite(result.difference.value)) return result;
+
+  std::vector<double> values(changes->size());
+  std::transform(changes->begin(), changes->end(), values.begin(), [](const Sample& s) { return s.value; });
+  const Clusters clusters(*changes);
+  std::int64_t rose = 0, fell = 0;
+  for (const double change : clusters.sums(values)) {
+    rose += change > 0;
+    fell += change < 0;
+  }
+  result.p = sign_test(rose, fell);
+
+  const auto is_share_of_one = [](const Sample& s) { return (s.value == 0 || s.value == 1) && s.weight == 1; };
+  if (!clusters.repeat() && std::all_of(before.begin(), before.end(), is_share_of_one) &&
+      std::all_of(after.begin(), after.end(), is_share_of_one)) {
+    result.difference.interval = newcombe_paired(before, after, confidence);
+    result.difference.why_no_interval.clear();
+  }
+  return result;
+}
+
+Estimate delong_auroc(std::span<const Sample> positive, std::span<const Sample> negative, double confidence) {
+  const std::size_t n = positive.size() + negative.size();
+  if (positive.empty() || negative.empty()) return without_interval(kNaN, n, confidence, kNoPrompts);
+  if (!all_finite(positive) || !all_finite(negative)) return without_interval(kNaN, n, confidence, kNotFinite);
+
+  std::vector<double> values;
+  for (const Sample& sample : positive) values.push_back(sample.value);
+  for (const Sample& sample : negative) values.push_back(sample.value);
+  const std::span<const double> all(values);
+  const std::vector<double> ranks = mid_ranks(all);
+  const std::span<const double> rank(ranks);
+  const std::size_t m = positive.size();
+  const std::vector<double> above = placements(all.first(m), rank.first(m), negative.size());
+  std::vector<double> below = placements(all.subspan(m), rank.subspan(m), m);
+  for (double& share : below) share = 1 - share;
+
+  Estimate estimate =
+      without_interval(std::accumulate(above.begin(), above.end(), 0.0) / static_cast<double>(m), n, confidence, "");
+  const double area = estimate.value;
+  const Clusters of_positive(positive), of_negative(negative);
+  const bool over_clusters = of_positive.repeat() || of_negative.repeat();
+  if (over_clusters && (of_positive.too_few() || of_negative.too_few())) {
+    estimate.why_no_interval = kTooFewClusters;
+    return estimate;
+  }
+  const std::size_t smaller = std::min(of_positive.count, of_negative.count);
+  const auto [low, high] = std::minmax_element(values.begin(), values.end());
+  if (area == 0 || area == 1) {
+    const double bound = std::pow(1 - confidence, 1 / static_cast<double>(smaller));
+    estimate.interval = area == 1 ? Interval{bound, 1} : Interval{0, 1 - bound};
+  } else if (*low == *high) {
+    estimate.why_no_interval = kAllEqual;
+  } else if (smaller < 2) {
+    estimate.why_no_interval = "fewer than 2 prompts on a side";
+  } else {
+    const double variance = placement_variance(above, area, of_positive) + placement_variance(below, area, of_negative);
+    const double critical =
+        over_clusters ? t_quantile(static_cast<std::int64_t>(smaller) - 1, confidence) : normal_quantile(confidence);
+    const double logit = std::log(area / (1 - area));
+    const double half = critical * std::sqrt(variance) / (area * (1 - area));
+    const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
+    estimate.interval = Interval{sigmoid(logit - half), sigmoid(logit + half)};
+  }
+  return estimate;
+}
+
+double t_test_against(double value, std::span<const double> sample) {
+  if (sample.size() < 2) return 1;
+  const double n = static_cast<double>(sample.size());
+  const double mean = std::accumulate(sample.begin(), sample.end(), 0.0) / n;
+  double squares = 0;
+  for (const double x : sample) squares += (x - mean) * (x - mean);
+  if (!std::isfinite(value) || !std::isfinite(squares)) return 1;
+  const double error = std::sqrt(squares / (n - 1) * (1 + 1 / n));
+  if (error == 0) return value == mean ? 1 : 0;
+  const boost::math::students_t t(n - 1);
+  return 2 * boost::math::cdf(boost::math::complement(t, std::abs(value - mean) / error));
+}
+
+std::vector<double> holm(std::span<const double> p_values) {
+  std::vector<double> corrected(p_values.begin(), p_values.end());
+  std::replace_if(
+      corrected.begin(), corrected.end(), [](double p) { return std::isnan(p); }, 1.0);
+  std::vector<std::size_t> order(corrected.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return corrected[a] < corrected[b]; });
+  double running = 0;
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    const double left = static_cast<double>(order.size() - i);
+    running = std::max(running, std::min(1.0, left * corrected[order[i]]));
+    corrected[order[i]] = running;
+  }
+  return corrected;
+}
+
+}  // namespace proviso::audit

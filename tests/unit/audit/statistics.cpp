@@ -1,0 +1,321 @@
+#include "audit/statistics.hpp"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace proviso::audit {
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+std::vector<Sample> singles(const std::vector<double>& values) {
+  std::vector<Sample> samples;
+  for (const double value : values) samples.push_back({value, static_cast<std::int64_t>(samples.size())});
+  return samples;
+}
+
+/// The values in clusters of `size` neighbours.
+std::vector<Sample> in_clusters(const std::vector<double>& values, std::int64_t size) {
+  std::vector<Sample> samples;
+  for (const double value : values) samples.push_back({value, static_cast<std::int64_t>(samples.size()) / size});
+  return samples;
+}
+
+double width(const Estimate& estimate) { return estimate.interval->high - estimate.interval->low; }
+
+void check_same(const Estimate& a, const Estimate& b) {
+  REQUIRE(a.interval);
+  REQUIRE(b.interval);
+  CHECK(a.value == Approx(b.value));
+  CHECK(a.interval->low == Approx(b.interval->low));
+  CHECK(a.interval->high == Approx(b.interval->high));
+}
+
+const std::vector<double> kSkewed = {0.1, 0.2, 0.2, 0.4, 0.5, 0.9, 1.5, 2.8, 0.3, 4.9, 0.7, 1.1};
+
+}  // namespace
+
+TEST_CASE("A design effect widens Wilson's interval and never narrows it") {
+  const std::vector<double> agreeing = {1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+  std::vector<double> halves;  // one success and one failure a cluster: an ICC below 0
+  for (int i = 0; i < 40; ++i) halves.push_back(i % 2);
+  CHECK(width(wilson(in_clusters(agreeing, 4), 0.95)) > 1.5 * width(wilson(singles(agreeing), 0.95)));
+  CHECK(width(wilson(in_clusters(halves, 2), 0.95)) >= width(wilson(singles(halves), 0.95)));
+}
+
+TEST_CASE("Where every prompt of every cluster succeeds, a cluster weighs like one prompt") {
+  const Estimate estimate = wilson(in_clusters(std::vector<double>(40, 1.0), 4), 0.95);
+  const double t = 2.2621571628;  // 9 degrees
+  REQUIRE(estimate.interval);
+  CHECK(estimate.interval->low == Approx(1 / (1 + t * t / 10)));
+  CHECK(estimate.interval->high == 1);
+}
+
+TEST_CASE("Wilson's interval reaches 0 and 1 exactly and stays inside") {
+  CHECK(wilson(singles({0, 0, 0}), 0.95).interval->low == 0);
+  CHECK(wilson(singles({1, 1, 1}), 0.95).interval->high == 1);
+  CHECK(wilson(singles({1, 1, 1}), 0.95).interval->low == Approx(0.4385).margin(1e-4));
+}
+
+TEST_CASE("Weights count as they should") {
+  std::vector<Sample> doubled = singles(kSkewed), repeated = singles(kSkewed);
+  for (Sample& sample : doubled) sample.weight = 2;
+  check_same(bootstrap_t_mean(doubled, 0.95, 3), bootstrap_t_mean(repeated, 0.95, 3));
+  std::vector<Sample> shares = singles({1, 0, 1, 1});
+  for (Sample& sample : shares) sample.weight = 5;
+  check_same(wilson(shares, 0.95), wilson(singles({1, 0, 1, 1}), 0.95));
+  shares[1].weight = 15;
+  CHECK(wilson(shares, 0.95).value == Approx(0.5));
+}
+
+TEST_CASE("The bootstrap is seeded, bends with the data and moves with it") {
+  const Estimate estimate = bootstrap_t_mean(singles(kSkewed), 0.95, 7);
+  REQUIRE(estimate.interval);
+  CHECK(estimate.n == 12);
+  CHECK(*bootstrap_t_mean(singles(kSkewed), 0.95, 7).interval == *estimate.interval);
+  CHECK_FALSE(*bootstrap_t_mean(singles(kSkewed), 0.95, 8).interval == *estimate.interval);
+  // A long right tail: the mean may lie further above than below.
+  CHECK(estimate.interval->high - estimate.value > 1.5 * (estimate.value - estimate.interval->low));
+  CHECK(width(bootstrap_t_mean(singles(kSkewed), 0.99, 7)) > width(estimate));
+
+  std::vector<double> moved;
+  for (const double x : kSkewed) moved.push_back(10 - 2 * x);
+  const Estimate mirrored = bootstrap_t_mean(singles(moved), 0.95, 7);
+  CHECK(mirrored.value == Approx(10 - 2 * estimate.value));
+  CHECK(mirrored.interval->low == Approx(10 - 2 * estimate.interval->high));
+  CHECK(mirrored.interval->high == Approx(10 - 2 * estimate.interval->low));
+}
+
+TEST_CASE("The bootstrap's draws are the same on every platform") {
+  const Estimate estimate = bootstrap_t_mean(singles({1, 2, 3, 4, 5, 6, 7, 8}), 0.95, 0);
+  CHECK(estimate.interval->low == Approx(2.3884738426).epsilon(1e-9));
+  CHECK(estimate.interval->high == Approx(6.8048816106).epsilon(1e-9));
+}
+
+TEST_CASE("Perplexity is the exponent of the total over the tokens") {
+  std::vector<Sample> samples;
+  for (std::int64_t i = 0; i < 10; ++i)
+    samples.push_back(
+        {(2 + 0.1 * static_cast<double>(i % 4)) * static_cast<double>(5 + i), i, static_cast<double>(5 + i)});
+  double nll = 0, tokens = 0;
+  for (const Sample& sample : samples) nll += sample.value, tokens += sample.weight;
+  const Estimate estimate = exp_ratio(samples, 0.95, 1);
+  REQUIRE(estimate.interval);
+  CHECK(estimate.value == Approx(std::exp(nll / tokens)));
+  CHECK(estimate.interval->low < estimate.value);
+  CHECK(estimate.interval->high > estimate.value);
+
+  SECTION("what the prompts share cancels from its rise") {
+    std::vector<Sample> after = samples;
+    for (std::size_t i = 0; i < after.size(); ++i)
+      after[i].value += (0.02 + 0.001 * static_cast<double>(i % 3)) * after[i].weight;
+    const Estimate rise = exp_ratio_rise(samples, after, 0.95, 1);
+    REQUIRE(rise.interval);
+    CHECK(rise.value == Approx(exp_ratio(after, 0.95, 1).value / estimate.value - 1));
+    CHECK(width(rise) < 0.1 * width(estimate) / estimate.value);
+  }
+  SECTION("over clusters it takes Student's t on the log scale") {
+    for (std::size_t i = 0; i < samples.size(); ++i) samples[i].cluster = static_cast<std::int64_t>(i / 2);
+    const Estimate clustered = exp_ratio(samples, 0.95, 1);
+    REQUIRE(clustered.interval);
+    CHECK(clustered.interval->low * clustered.interval->high == Approx(clustered.value * clustered.value));
+  }
+}
+
+TEST_CASE("A relative change is undecidable where the value before may be 0") {
+  const std::vector<Sample> before = singles({2, 3, 2.5, 4, 3.5, 2, 3, 4, 2.2, 3.1});
+  std::vector<Sample> after = before, around_zero = before;
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    after[i].value *= 0.8 + 0.01 * static_cast<double>(i % 2);
+    around_zero[i].value -= 3;
+  }
+  const Estimate change = relative_difference(before, after, 0.95, 0);
+  REQUIRE(change.interval);
+  CHECK(change.decidable);
+  CHECK(change.value == Approx(-0.195).margin(0.005));
+  CHECK(change.interval->high < -0.18);
+  const Estimate lost = relative_difference(around_zero, after, 0.95, 0);
+  CHECK_FALSE(lost.decidable);
+  CHECK_FALSE(lost.interval);
+  CHECK(lost.why_no_interval == "the interval of the value before covers 0");
+}
+
+TEST_CASE("A constant change of varying values is exact enough to have no interval") {
+  std::vector<Sample> before = singles(kSkewed), after = before;
+  for (Sample& sample : after) sample.value += 0.1;
+  const Estimate estimate = paired_mean_difference(before, after, 0.95, 0);
+  CHECK(estimate.value == Approx(0.1));
+  CHECK(estimate.why_no_interval == "all values are equal");
+}
+
+TEST_CASE("McNemar over clusters counts each cluster once") {
+  const std::vector<double> was(12, 0.0), is = {1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0};
+  const PairedShare alone = mcnemar(singles(was), singles(is), 0.95);
+  const PairedShare together = mcnemar(in_clusters(was, 3), in_clusters(is, 3), 0.95);
+  CHECK(alone.p == Approx(2 * std::pow(0.5, 9)));
+  CHECK(together.p == Approx(2 * std::pow(0.5, 3)));
+  CHECK(together.difference.value == Approx(0.75));
+  CHECK(width(together.difference) > width(alone.difference));
+}
+
+TEST_CASE("Two sides that do not overlap leave a one-sided interval") {
+  const Estimate perfect = delong_auroc(singles({5, 6, 7, 8, 9, 10, 11, 12}), singles({1, 2, 3, 4, 0}), 0.95);
+  CHECK(perfect.value == 1);
+  REQUIRE(perfect.interval);
+  CHECK(perfect.interval->low == Approx(std::pow(0.05, 1.0 / 5)));
+  CHECK(perfect.interval->high == 1);
+  const Estimate reversed = delong_auroc(singles({1, 2, 3, 4, 0}), singles({5, 6, 7, 8, 9}), 0.95);
+  CHECK(reversed.interval->low == 0);
+  CHECK(reversed.interval->high == Approx(1 - std::pow(0.05, 1.0 / 5)));
+}
+
+TEST_CASE("Clusters widen the area's interval, whatever their numbers") {
+  const std::vector<double> p = {1, 1.1, 2, 2.1, 3, 3.1, 0.2, 0.3}, q = {0, 0.1, 1.5, 1.6, 0.5, 0.6, 2.5, 2.6};
+  CHECK(width(delong_auroc(in_clusters(p, 2), in_clusters(q, 2), 0.95)) >
+        1.2 * width(delong_auroc(singles(p), singles(q), 0.95)));
+  std::vector<Sample> renumbered = in_clusters(q, 2);
+  for (Sample& sample : renumbered) sample.cluster += 100;
+  check_same(delong_auroc(in_clusters(p, 2), renumbered, 0.95),
+             delong_auroc(in_clusters(p, 2), in_clusters(q, 2), 0.95));
+}
+
+TEST_CASE("Fewer than 3 clusters give no interval") {
+  const std::vector<Sample> samples = in_clusters(kSkewed, 6);
+  const std::vector<Sample> shares = in_clusters({1, 0, 1, 1, 1, 0, 0, 1, 1, 0, 1, 1}, 6);
+  for (const Estimate& estimate :
+       {wilson(shares, 0.95), bootstrap_t_mean(samples, 0.95, 0), cluster_t_mean(samples, 0.5),
+        exp_ratio(samples, 0.95, 0), mcnemar(shares, shares, 0.95).difference,
+        delong_auroc(samples, singles(kSkewed), 0.95)}) {
+    CHECK_FALSE(estimate.interval);
+    CHECK(estimate.why_no_interval == "fewer than 3 clusters");
+    CHECK(std::isfinite(estimate.value));
+  }
+}
+
+TEST_CASE("A bootstrap wants 8 prompts") {
+  CHECK(bootstrap_t_mean(singles({1, 2, 3, 4, 5, 6, 7}), 0.95, 0).why_no_interval == "fewer than 8 prompts");
+  CHECK(bootstrap_t_mean(singles({1, 2, 3, 4, 5, 6, 7, 8}), 0.95, 0).interval);
+}
+
+TEST_CASE("What cannot be measured says so") {
+  const std::vector<Sample> none, poisoned = singles({1, 0, kNaN, 1, 0, 1, 1, 0, 1, 1}),
+                                  equal = singles(std::vector<double>(10, 0.1));
+  std::vector<Sample> weightless = equal;
+  for (Sample& sample : weightless) sample.weight = 0;
+  using Measure = std::function<Estimate(const std::vector<Sample>&)>;
+  const std::vector<Measure> measures = {
+      [](const auto& s) { return wilson(s, 0.95); },
+      [](const auto& s) { return bootstrap_t_mean(s, 0.95, 0); },
+      [](const auto& s) { return cluster_t_mean(s, 0.95); },
+      [](const auto& s) { return exp_ratio(s, 0.95, 0); },
+      [](const auto& s) { return exp_ratio_rise(s, s, 0.95, 0); },
+      [](const auto& s) { return relative_difference(s, s, 0.95, 0); },
+      [](const auto& s) { return mcnemar(s, s, 0.95).difference; },
+      [](const auto& s) { return delong_auroc(s, singles({0.5}), 0.95); },
+  };
+  for (std::size_t i = 0; i < measures.size(); ++i) {
+    INFO("measure " << i);
+    CHECK(measures[i](none).why_no_interval == "no prompts");
+    CHECK(std::isnan(measures[i](none).value));
+    CHECK(measures[i](poisoned).why_no_interval == "a value is not a finite number");
+    CHECK(std::isnan(measures[i](poisoned).value));
+    if (i + 1 < measures.size()) CHECK_FALSE(measures[i](weightless).interval);
+  }
+  CHECK(bootstrap_t_mean(equal, 0.95, 0).why_no_interval == "all values are equal");
+  CHECK(cluster_t_mean(equal, 0.95).why_no_interval == "all values are equal");
+  CHECK(bootstrap_t_mean(equal, 0.95, 0).value == Approx(0.1));
+  CHECK(delong_auroc(equal, equal, 0.95).why_no_interval == "all values are equal");
+  CHECK(delong_auroc(singles({1}), singles({0, 1, 2}), 0.95).why_no_interval == "fewer than 2 prompts on a side");
+  std::vector<double> lonely(10, 0.0);
+  lonely[3] = 1;
+  CHECK(bootstrap_t_mean(singles(lonely), 0.95, 0).why_no_interval == "too few different values for a bootstrap");
+  CHECK(paired_mean_difference(equal, none, 0.95, 0).why_no_interval == "before and after are not the same prompts");
+}
+
+TEST_CASE("The t-test against controls without spread is all or nothing") {
+  const std::vector<double> flat(8, 0.0), one = {1};
+  CHECK(t_test_against(0, flat) == 1);
+  CHECK(t_test_against(-0.3, flat) == 0);
+  CHECK(t_test_against(5, one) == 1);
+  CHECK(t_test_against(kNaN, std::vector<double>{0, 1, 2}) == 1);
+}
+
+TEST_CASE("Holm's correction steps down and keeps the order") {
+  const std::vector<double> p = {0.01, 0.04, 0.03, 0.005, kNaN};
+  const std::vector<double> corrected = holm(p);
+  CHECK(corrected[3] == Approx(0.025));
+  CHECK(corrected[0] == Approx(0.04));
+  CHECK(corrected[2] == Approx(0.09));
+  CHECK(corrected[1] == Approx(0.09));
+  CHECK(corrected[4] == 1);
+  CHECK(holm(std::vector<double>{}).empty());
+  CHECK(holm(std::vector<double>{0.04}) == std::vector<double>{0.04});
+}
+
+TEST_CASE("95 % intervals hold the truth 95 times in a hundred, from 64 prompts on", "[coverage]") {
+  constexpr int kTrials = 2000;
+  std::mt19937_64 generator(20261123);
+  const auto uniform = [&] { return static_cast<double>(generator() >> 11) * 0x1p-53; };
+  const auto normal = [&] { return std::sqrt(-2 * std::log(1 - uniform())) * std::cos(2 * M_PI * uniform()); };
+  const auto drawn = [&](std::size_t n, const std::function<double()>& draw) {
+    std::vector<double> values(n);
+    for (double& value : values) value = draw();
+    return values;
+  };
+  const auto coverage = [&](double truth, const std::function<Estimate(std::uint64_t)>& trial) {
+    int held = 0;
+    for (int i = 0; i < kTrials; ++i) {
+      const Estimate estimate = trial(static_cast<std::uint64_t>(i));
+      held += estimate.interval && estimate.interval->low <= truth && truth <= estimate.interval->high;
+    }
+    return static_cast<double>(held) / kTrials;
+  };
+  const auto expect_nominal = [](const char* what, double share) {
+    INFO(what << ": " << share);
+    CHECK(share >= 0.93);
+    CHECK(share <= 0.97);
+  };
+
+  for (const double p : {0.1, 0.3, 0.5})
+    expect_nominal("a share",
+                   coverage(p, [&](auto) { return wilson(singles(drawn(64, [&] { return uniform() < p; })), 0.95); }));
+  expect_nominal("a clustered share", coverage(0.6, [&](auto) {
+                   std::vector<Sample> samples;
+                   for (std::int64_t cluster = 0; cluster < 40; ++cluster) {
+                     const double p = uniform() < 0.5 ? 0.4 : 0.8;
+                     for (int i = 0; i < 4; ++i) samples.push_back({uniform() < p ? 1.0 : 0.0, cluster});
+                   }
+                   return wilson(samples, 0.95);
+                 }));
+  expect_nominal("a normal mean",
+                 coverage(0, [&](auto seed) { return bootstrap_t_mean(singles(drawn(64, normal)), 0.95, seed); }));
+  expect_nominal("a skewed mean", coverage(1, [&](auto seed) {
+                   return bootstrap_t_mean(singles(drawn(64, [&] { return -std::log(1 - uniform()); })), 0.95, seed);
+                 }));
+  expect_nominal("a clustered mean", coverage(0, [&](auto) {
+                   std::vector<double> values;
+                   for (int cluster = 0; cluster < 20; ++cluster)
+                     for (double shared = normal(), i = 0; i < 3; ++i) values.push_back(shared + normal());
+                   return cluster_t_mean(in_clusters(values, 3), 0.95);
+                 }));
+  expect_nominal("a paired difference of shares", coverage(-0.2, [&](auto) {
+                   std::vector<double> before, after;
+                   for (int i = 0; i < 64; ++i) {
+                     const double u = uniform();
+                     before.push_back(u < 0.6);
+                     after.push_back(u < 0.35 || (u >= 0.6 && u < 0.65));
+                   }
+                   return mcnemar(singles(before), singles(after), 0.95).difference;
+                 }));
+  expect_nominal("an area", coverage(0.5 * std::erfc(-1.0 / 2), [&](auto) {  // Φ(1 / √2)
+                   return delong_auroc(singles(drawn(64, [&] { return normal() + 1; })), singles(drawn(64, normal)),
+                                       0.95);
+                 }));
+}
+
+}  // namespace proviso::audit
