@@ -17,12 +17,27 @@ std::vector<TensorSpec> tensors_of(Family wanted) {
   return specs;
 }
 
+std::vector<std::string_view> buffers_of(Family wanted) {
+  std::vector<std::string_view> names;
+#define PROVISO_BUFFER(family, name) \
+  if (wanted == Family::family) names.push_back(name);
+#include "runtime/model/families.def"
+  return names;
+}
+
 const std::vector<FamilyTable>& families() {
   static const std::vector<FamilyTable> tables = {
 #define PROVISO_FAMILY(family, architecture, base_prefix, norm, activation, positions, mlp) \
-  {Family::family,       #family,        architecture,                                      \
-   base_prefix,          NormKind::norm, Activation::activation,                            \
-   Positions::positions, MlpKind::mlp,   tensors_of(Family::family)},
+  {Family::family,                                                                          \
+   #family,                                                                                 \
+   architecture,                                                                            \
+   base_prefix,                                                                             \
+   NormKind::norm,                                                                          \
+   Activation::activation,                                                                  \
+   Positions::positions,                                                                    \
+   MlpKind::mlp,                                                                            \
+   tensors_of(Family::family),                                                              \
+   buffers_of(Family::family)},
 #include "runtime/model/families.def"
   };
   return tables;

@@ -82,6 +82,7 @@ struct FamilyTable {
   Positions positions;
   MlpKind mlp;
   std::vector<TensorSpec> tensors;
+  std::vector<std::string_view> buffers;  ///< names that files may hold and no computation needs
 
   const TensorSpec* find(TensorRole role) const;
   /// The Hugging Face name; "" where the family has no such role. `layer` is ignored where the role has none.

@@ -29,6 +29,7 @@ struct ModelCard {
   std::string name;  ///< folder or general.name
   std::string path;
   SourceFormat format = SourceFormat::hugging_face;
+  std::string config_file;  ///< of the Hugging Face formats: the path of config.json
   ModelConfig config;
   std::vector<CardTensor> tensors;
   std::vector<std::string> weight_files;  ///< in name order
@@ -38,13 +39,19 @@ struct ModelCard {
   std::string sha256(const std::string& cache_directory) const;
   const CardTensor* find(const std::string& name) const;
 
-  /// Elements at a site: the whole width, or one head's where `site.head` ≥ 0. The pattern's is 0 (it depends on the prompt).
+  /// Elements at a site: the whole width, or one head's where `site.head` ≥ 0. The pattern's is 0 (it depends on the
+  /// prompt).
   std::int64_t site_width(const dsl::Site& site) const;
   /// Heads at q, z, pattern (query heads) and k, v (key-value heads); 0 elsewhere.
   std::int64_t site_heads(dsl::SiteKind kind) const;
   /// Why this model does not have a site, or nothing ("resid_mid …" where attention and MLP run in parallel).
   std::string missing_site(dsl::SiteKind kind) const;
 };
+
+/// Memory that the weights take with elements of `element_bytes`.
+std::int64_t bytes_needed(const ModelCard& card, std::int64_t element_bytes);
+/// Throws `MachineError` naming the bytes where the machine has not that much memory free.
+void require_memory(const ModelCard& card, std::int64_t element_bytes);
 
 /// `path` is a Hugging Face directory, a `.safetensors` file beside its config.json, or a `.gguf` file.
 /// Throws `InputError`: a missing tensor, a wrong shape, an unknown configuration key, each by name.

@@ -57,6 +57,9 @@ std::vector<float> rope_frequencies(const ModelConfig& config);
 /// From the text of a config.json. Throws `InputError` naming `path` and every key that cannot be honoured.
 ModelConfig read_hugging_face_config(std::string_view json, const std::string& path);
 
+/// The tensor of a GGUF file that holds what the rotary frequencies are divided by (llama3's scaling).
+inline constexpr std::string_view kRopeDivisors = "rope_freqs.weight";
+
 /// From GGUF metadata and the tensors present (ties and biases are told by those alone).
 ModelConfig read_gguf_config(const GgufFile& file, const std::string& path);
 
