@@ -105,6 +105,7 @@ SafetensorsFile read_safetensors(const std::string& path) {
       entries.push_back(read_entry(name, json, path));
       continue;
     }
+    if (json.is_null()) continue;
     if (!json.is_object()) throw InputError(path + ": '__metadata__' is not an object");
     for (const auto& [key, value] : json.items()) {
       if (!value.is_string()) throw InputError(path + ": '__metadata__' holds more than text at '" + key + "'");

@@ -1,12 +1,8 @@
 #include "runtime/model/model_card.hpp"
 
 #include <algorithm>
-#include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <limits>
 #include <map>
-#include <optional>
 #include <unordered_map>
 
 #include "runtime/formats/gguf.hpp"
@@ -237,23 +233,6 @@ ModelCard read_gguf_card(const fs::path& path) {
   return card;
 }
 
-/// What Linux could give a new program without swapping: "MemAvailable:   12345 kB"; nothing where it does not say.
-std::optional<std::int64_t> available_memory() {
-  std::ifstream file("/proc/meminfo");
-  for (std::string key; file >> key;) {
-    std::int64_t kilobytes = 0;
-    if (key == "MemAvailable:" && file >> kilobytes) return kilobytes * 1024;
-    file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
-  }
-  return std::nullopt;
-}
-
-std::string gigabytes(std::int64_t bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f GB", static_cast<double>(bytes) / 1e9);
-  return text;
-}
-
 }  // namespace
 
 std::string ModelCard::sha256(const std::string& cache_directory) const {
@@ -291,20 +270,6 @@ std::int64_t ModelCard::site_heads(dsl::SiteKind kind) const {
 
 std::string ModelCard::missing_site(dsl::SiteKind) const {
   return "";  // the blocks of both families are sequential and have every site
-}
-
-std::int64_t bytes_needed(const ModelCard& card, std::int64_t element_bytes) {
-  std::int64_t bytes = 0;
-  return __builtin_mul_overflow(card.parameters, element_bytes, &bytes) ? INT64_MAX : bytes;
-}
-
-void require_memory(const ModelCard& card, std::int64_t element_bytes) {
-  const std::int64_t needed = bytes_needed(card, element_bytes);
-  const std::optional<std::int64_t> available = available_memory();
-  if (!available || needed <= *available) return;
-  throw MachineError(card.path + ": the weights take " + std::to_string(needed) + " bytes (" + gigabytes(needed) +
-                     ") and " + gigabytes(*available) +
-                     " of memory are free; close other programs, use --dtype bfloat16 or a larger machine");
 }
 
 ModelCard read_model_card(const std::string& path) {

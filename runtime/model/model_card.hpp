@@ -48,11 +48,6 @@ struct ModelCard {
   std::string missing_site(dsl::SiteKind kind) const;
 };
 
-/// Memory that the weights take with elements of `element_bytes`.
-std::int64_t bytes_needed(const ModelCard& card, std::int64_t element_bytes);
-/// Throws `MachineError` naming the bytes where the machine has not that much memory free.
-void require_memory(const ModelCard& card, std::int64_t element_bytes);
-
 /// `path` is a Hugging Face directory, a `.safetensors` file beside its config.json, or a `.gguf` file.
 /// Throws `InputError`: a missing tensor, a wrong shape, an unknown configuration key, each by name.
 ModelCard read_model_card(const std::string& path);

@@ -40,8 +40,6 @@ struct ModelConfig {
   double norm_eps = 1e-5;
   double rope_theta = 10000;
   RopeScaling rope;
-  bool rope_interleaved = false;  ///< rotary pairs (2i, 2i+1); false for both families: GGUF's q and k are put in order
-                                  ///< on load (CardTensor::rotary_permuted)
   bool tied_embeddings = false;
   bool attention_bias = false;  ///< q, k, v and o of the llama family
   bool mlp_bias = false;
