@@ -172,6 +172,7 @@ struct Intervention {
   double amount = 1;            ///< suppress: the share removed, 0 … 1; amplify: the factor; clamp, steer, cap: calibrated units
   std::vector<SiteSpec> sites;  ///< empty: the feature's own
   ConditionPtr condition;       ///< null: unconditional
+  std::string condition_text;   ///< canonical; "" where unconditional: equal texts hold at the same positions
   std::string text;             ///< canonical, as `fmt` writes it
   Span span;
 };

@@ -1,0 +1,272 @@
+#include "dsl/check.hpp"
+
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "dsl/checker.hpp"
+#include "dsl/paths.hpp"
+
+namespace proviso::dsl {
+namespace {
+
+constexpr SymbolKind kKinds[] = {SymbolKind::prompts, SymbolKind::feature, SymbolKind::rule,
+                                 SymbolKind::edit,    SymbolKind::circuit, SymbolKind::check};
+
+std::string article(SymbolKind kind) {
+  if (kind == SymbolKind::prompts) return "a set of prompts";
+  return (kind == SymbolKind::edit ? "an " : "a ") + std::string(kind_name(kind));
+}
+
+Annotations annotations_of(const ast::Notes& notes) {
+  Annotations annotations;
+  if (notes.title) annotations.title = notes.title->value;
+  if (notes.description) annotations.description = notes.description->text.value;
+  if (notes.tags) {
+    for (const ast::String& tag : notes.tags->values) annotations.tags.push_back(tag.value);
+  }
+  if (notes.meta) {
+    for (const ast::MetaEntry& entry : notes.meta->entries) {
+      annotations.meta.emplace_back(entry.key.text, entry.value.value);
+    }
+  }
+  if (notes.status) annotations.status = notes.status->value;
+  return annotations;
+}
+
+}  // namespace
+
+Checker::Checker(const SourceSet& sources, const std::vector<Module>& modules, const LoadOptions& options)
+    : sources_(sources), modules_(modules), options_(options) {}
+
+Outcome<RuleSet> Checker::run(std::vector<Diagnostic> diagnostics) {
+  diagnostics_ = std::move(diagnostics);
+  declare_all();
+  // Each step reads only what those before it have defined.
+  for (const auto& work : prompts_work_) define_prompts(work);
+  for (const auto& work : feature_work_) define_feature(work);
+  for (const auto& work : rule_work_) define_rule(work);
+  for (const auto& work : edit_work_) define_edit(work);
+  for (const auto& work : check_work_) define_check(work);
+  for (const Module& module : modules_) {
+    module_ = &module;
+    if (!module.given) continue;
+    rule_set_.files.push_back(module.file.source);
+    for (const ast::Declaration& declaration : module.file.declarations) {
+      if (const auto* model = std::get_if<ast::Model>(&declaration)) define_model(*model);
+      if (const auto* waive = std::get_if<ast::Waive>(&declaration)) define_waiver(*waive);
+    }
+  }
+
+  std::stable_sort(diagnostics_.begin(), diagnostics_.end(), [](const Diagnostic& a, const Diagnostic& b) {
+    return std::tie(a.span.source, a.span.begin) < std::tie(b.span.source, b.span.begin);
+  });
+  if (has_errors(diagnostics_)) return {std::nullopt, std::move(diagnostics_)};
+  return {std::move(rule_set_), std::move(diagnostics_)};
+}
+
+// ---- declarations and names ------------------------------------------------------------------
+
+template <class Node, class Declared>
+void Checker::declare(std::size_t module, std::size_t index, std::vector<Declared>& into, std::vector<Work<Node>>& work) {
+  const ast::Declaration& declaration = modules_[module].file.declarations[index];
+  const auto& node = std::get<Node>(declaration);
+  Declared declared;
+  declared.name = modules_[module].qualifier + node.name.text;
+  declared.span = node.name.span;
+  declared.annotations = annotations_of(node.notes);
+  declared.imported = !modules_[module].given;
+  ids_[{module, index}] = into.size();
+  work.push_back({&modules_[module], &declaration, into.size()});
+  into.push_back(std::move(declared));
+}
+
+void Checker::declare_all() {
+  for (std::size_t module = 0; module < modules_.size(); ++module) {
+    const auto& declarations = modules_[module].file.declarations;
+    for (std::size_t i = 0; i < declarations.size(); ++i) {
+      const ast::Declaration& declaration = declarations[i];
+      if (std::holds_alternative<ast::Prompts>(declaration)) declare(module, i, rule_set_.prompts, prompts_work_);
+      if (std::holds_alternative<ast::Feature>(declaration)) declare(module, i, rule_set_.features, feature_work_);
+      if (std::holds_alternative<ast::Rule>(declaration)) declare(module, i, rule_set_.rules, rule_work_);
+      if (std::holds_alternative<ast::Edit>(declaration)) declare(module, i, rule_set_.edits, edit_work_);
+      if (const auto* circuit = std::get_if<ast::Circuit>(&declaration)) {
+        not_yet_built(circuit->name.span, "circuit discovery",
+                      {"check the behaviour itself: expect logit_diff(A, B, after: PROMPTS) or effect(…)"});
+      }
+      // A check of a file that is only used does not run, so it is no part of the rule set.
+      if (std::holds_alternative<ast::Check>(declaration) && modules_[module].given) {
+        declare(module, i, rule_set_.checks, check_work_);
+      }
+    }
+  }
+}
+
+void Checker::report(Code code, Span span, std::string message, std::vector<std::string> help) {
+  diagnostics_.push_back(make_diagnostic(code, span, std::move(message), std::move(help)));
+}
+
+void Checker::not_yet_built(Span span, const std::string& what, std::vector<std::string> help) {
+  report(Code::not_yet_built, span, what + " is part of the language, but this version does not build it yet", std::move(help));
+}
+
+std::optional<Symbol> Checker::find(SymbolKind kind, const ast::Name& name) {
+  const auto found = module_->scope.find({kind, name.text});
+  if (found != module_->scope.end()) return found->second;
+
+  for (const SymbolKind other : kKinds) {
+    const auto symbol = module_->scope.find({other, name.text});
+    if (symbol == module_->scope.end()) continue;
+    const Module& home = modules_[symbol->second.module];
+    report(Code::wrong_kind, name.span, "`" + name.text + "` is " + article(other) + ", and " + article(kind) + " is needed here",
+           {"it is declared at " +
+            place_text(sources_, named(home.file.declarations[symbol->second.declaration])->second.span)});
+    return std::nullopt;
+  }
+  if (!module_->complete) return std::nullopt;  // its declaration may be the one that could not be read
+
+  std::vector<std::string> candidates;
+  for (const auto& [key, symbol] : module_->scope) {
+    if (key.first == kind) candidates.push_back(key.second);
+  }
+  std::vector<std::string> help;
+  if (const auto nearest = nearest_name(name.text, candidates)) help.push_back("did you mean `" + *nearest + "`?");
+  report(Code::unknown_name, name.span, "no " + std::string(kind_name(kind)) + " `" + name.text + "` is declared or used here",
+         std::move(help));
+  return std::nullopt;
+}
+
+std::optional<std::size_t> Checker::find_id(SymbolKind kind, const ast::Name& name) {
+  const auto symbol = find(kind, name);
+  if (!symbol) return std::nullopt;
+  const auto id = ids_.find({symbol->module, symbol->declaration});
+  return id == ids_.end() ? std::nullopt : std::optional(id->second);
+}
+
+// ---- model { … } -----------------------------------------------------------------------------
+
+void Checker::define_model(const ast::Model& model) {
+  if (!rule_set_.model) rule_set_.model.emplace().span = model.span;
+  ModelRequirements& required = *rule_set_.model;
+
+  const auto settle = [&](auto& slot, auto value, const ast::Requirement& requirement) {
+    if (slot && *slot != value) {
+      report(Code::model_clash, requirement.span, "two `model` declarations ask for different values of `" + requirement.key.text + "`",
+             {"no model satisfies both: the other is at " + place_text(sources_, required.span)});
+    }
+    slot = value;
+  };
+  for (const ast::Requirement& requirement : model.requirements) {
+    const std::string& key = requirement.key.text;
+    const auto* name = std::get_if<ast::Name>(&requirement.value);
+    const auto* string = std::get_if<ast::String>(&requirement.value);
+    const auto* count = std::get_if<ast::Number>(&requirement.value);
+    if (key == "family" && (name != nullptr || string != nullptr)) {
+      settle(required.family, name != nullptr ? name->text : string->value, requirement);
+    } else if ((key == "layers" || key == "width") && count != nullptr) {
+      const auto value = number(*count, "`" + key + "`", {.low = 1, .high = 1e6, .whole = true});
+      if (value) settle(key == "layers" ? required.layers : required.width, static_cast<std::int64_t>(*value), requirement);
+    } else if (key == "sha256" && (name != nullptr || string != nullptr)) {
+      std::string digits = name != nullptr ? name->text : string->value;
+      std::transform(digits.begin(), digits.end(), digits.begin(), [](char c) { return c >= 'A' && c <= 'F' ? c + 32 : c; });
+      if (digits.size() != 64 || digits.find_first_not_of("0123456789abcdef") != std::string::npos) {
+        report(Code::wrong_argument, requirement.span, "a SHA-256 has 64 hexadecimal digits",
+               {"`proviso inspect MODEL` prints the model's"});
+      } else {
+        settle(required.sha256, digits, requirement);
+      }
+    } else if (key == "family" || key == "layers" || key == "width" || key == "sha256") {
+      report(Code::wrong_argument, requirement.span, "`" + key + "` takes " + (key == "family" || key == "sha256" ? "a name or a text" : "a whole number"));
+    } else {
+      const auto nearest = nearest_name(key, {"family", "layers", "width", "sha256"});
+      report(Code::unknown_requirement, requirement.key.span, "`model` states nothing called `" + key + "`",
+             {nearest ? "did you mean `" + *nearest + "`?" : "it states family, layers, width and sha256"});
+    }
+  }
+}
+
+// ---- checks and waivers ----------------------------------------------------------------------
+
+void Checker::define_check(const Work<ast::Check>& work) {
+  module_ = work.module;
+  const ast::Check& node = work.node();
+  CheckDecl& check = rule_set_.checks[work.id];
+  if (node.severity) check.severity = node.severity->value;
+  for (const ast::Under& under : node.under) define_under(under, check);
+  for (Diagnostic& diagnostic : contradictions(rule_set_, check.under_rules)) {
+    if (check.under_rules.size() > 1) diagnostics_.push_back(std::move(diagnostic));
+  }
+
+  check_ = &check;
+  for (const ast::Expectation& expected : node.expectations) {
+    if (auto read = expectation(expected)) check.expectations.push_back(std::move(*read));
+  }
+  check_ = nullptr;
+}
+
+void Checker::define_under(const ast::Under& under, CheckDecl& check) {
+  if (under.kind == ast::Under::Kind::attack) {
+    not_yet_built(under.span, "`under attack`", {"write the attacked texts as prompts of their own"});
+    return;
+  }
+  const bool rules = under.kind == ast::Under::Kind::rule;
+  std::vector<std::size_t>& named = rules ? check.under_rules : check.under_edits;
+  for (const ast::Name& name : under.names) {
+    const auto id = find_id(rules ? SymbolKind::rule : SymbolKind::edit, name);
+    if (!id) continue;
+    if (std::find(named.begin(), named.end(), *id) != named.end()) {
+      report(Code::duplicate_under, name.span, "the check is under `" + name.text + "` already",
+             {rules ? "a rule is in force or not: name it once" : "an edit is applied once: name it once"});
+      continue;
+    }
+    named.push_back(*id);
+  }
+}
+
+void Checker::define_waiver(const ast::Waive& waive) {
+  const auto symbol = find(SymbolKind::check, waive.check);
+  if (!symbol) return;
+  const auto id = ids_.find({symbol->module, symbol->declaration});
+  if (id == ids_.end()) {
+    const SourceId home = modules_[symbol->module].file.source;
+    report(Code::waived_check_unused, waive.check.span, "check `" + waive.check.text + "` does not run: its file is only used",
+           {"give " + sources_.at(home).path + " on the command line too"});
+    return;
+  }
+  for (const Waiver& other : rule_set_.waivers) {
+    if (other.check != id->second) continue;
+    report(Code::duplicate_waiver, waive.check.span, "check `" + waive.check.text + "` is waived already",
+           {"the other waiver is at " + place_text(sources_, other.span) + "; keep one"});
+    return;
+  }
+  const auto by = non_empty(waive.by, "who answers for the waiver");
+  const auto because = non_empty(waive.because, "the waiver's reason");
+  if (by && because) rule_set_.waivers.push_back({id->second, waive.until, *by, *because, waive.span});
+}
+
+// ---- the stage -------------------------------------------------------------------------------
+
+Outcome<RuleSet> check_sources(SourceSet& sources, const std::vector<SourceId>& files, const LoadOptions& options) {
+  std::vector<Diagnostic> diagnostics;
+  const std::vector<Module> modules = resolve(sources, files, options, diagnostics);
+  return Checker(sources, modules, options).run(std::move(diagnostics));
+}
+
+Outcome<RuleSet> check_files(SourceSet& sources, const std::vector<std::string>& paths, const LoadOptions& options) {
+  std::vector<SourceId> files;
+  std::vector<Diagnostic> unreadable;
+  for (const std::string& path : paths) {
+    FileText file = read_rule_file(path);
+    const SourceId source = sources.add(path, file.text.value_or(""));
+    files.push_back(source);
+    if (!file.text) {
+      unreadable.push_back(make_diagnostic(Code::unreadable_file, {source, 0, 0}, "cannot read " + path + ": " + file.problem));
+    }
+  }
+  Outcome<RuleSet> checked = check_sources(sources, files, options);
+  if (unreadable.empty()) return checked;
+  unreadable.insert(unreadable.end(), checked.diagnostics.begin(), checked.diagnostics.end());
+  return {std::nullopt, std::move(unreadable)};
+}
+
+}  // namespace proviso::dsl

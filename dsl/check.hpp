@@ -1,0 +1,32 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "dsl/diagnostic.hpp"
+#include "dsl/rule_set.hpp"
+#include "dsl/source.hpp"
+
+namespace proviso::dsl {
+
+struct LoadOptions {
+  std::vector<std::string> allowed_paths;  ///< folders that paths may lead to beside the rule file's own
+  std::string library_path;                ///< the folder of the shipped rules that `use std/NAME` names
+};
+
+/// Reads rule files, follows what they `use` and checks everything that needs no model. Each file sees its own
+/// names and those it uses; files given together may not declare rules, edits or checks of one name. A file that
+/// is not there is a diagnostic (`unreadable-file`), as is everything else that is wrong: all of them are returned,
+/// in the order of files and lines. One file given twice is read once.
+Outcome<RuleSet> check_files(SourceSet& sources, const std::vector<std::string>& paths, const LoadOptions& options = {});
+
+/// The same over texts already in `sources` (an editor's buffers, a test's). A `use` finds a text there before
+/// it looks on the disk.
+Outcome<RuleSet> check_sources(SourceSet& sources, const std::vector<SourceId>& files, const LoadOptions& options = {});
+
+/// The interventions of `rules`, in force together, that ask one feature at one site for unequal targets at
+/// the same positions (both unconditional, or under the same condition). `check` has asked this of every rule
+/// and of what each check is `under`; who puts other rules in force together asks again.
+std::vector<Diagnostic> contradictions(const RuleSet& rule_set, const std::vector<RuleId>& rules);
+
+}  // namespace proviso::dsl

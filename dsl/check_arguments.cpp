@@ -1,0 +1,188 @@
+// Calls: which arguments were given, and the values in them.
+
+#include <re2/re2.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "dsl/checker.hpp"
+#include "dsl/number_text.hpp"
+#include "dsl/paths.hpp"
+
+namespace proviso::dsl {
+namespace {
+
+constexpr std::int64_t kMaxRegexBytes = std::int64_t{8} << 20;  // of RE2's compiled program
+
+/// What a value is, as a reader would call it.
+struct Description {
+  std::string operator()(const ast::Number& number) const { return "the number " + number.text; }
+  std::string operator()(const ast::String&) const { return "a text"; }
+  std::string operator()(const ast::Regex&) const { return "a regular expression"; }
+  std::string operator()(const ast::Name& name) const { return "the name `" + name.text + "`"; }
+  std::string operator()(const ast::Indices&) const { return "a range of numbers"; }
+  std::string operator()(const ast::PromptList&) const { return "a list of texts"; }
+  std::string operator()(const ast::TokenDifference&) const { return "a difference of two texts"; }
+  std::string operator()(const ast::Comparison&) const { return "a comparison"; }
+  std::string operator()(const ast::Call& call) const { return "`" + call.name.text + "(…)`"; }
+  std::string operator()(const ast::Intervention&) const { return "an intervention"; }
+  std::string operator()(const ast::RuleRef&) const { return "a rule"; }
+  std::string operator()(const ast::EditRef&) const { return "an edit"; }
+};
+
+}  // namespace
+
+std::optional<Arguments> Checker::arguments(const ast::Call& call, std::initializer_list<Parameter> parameters) {
+  Arguments bound(parameters.size(), nullptr);
+  const std::string callee = "`" + call.name.text + "`";
+  std::size_t positional = 0;
+  bool sound = true;
+  for (const ast::Argument& argument : call.arguments) {
+    const auto wanted = std::find_if(parameters.begin(), parameters.end(), [&](const Parameter& parameter) {
+      return argument.label ? parameter.labelled && parameter.name == argument.label->text : !parameter.labelled;
+    });
+    if (argument.label && wanted == parameters.end()) {
+      std::vector<std::string> labels;
+      for (const Parameter& parameter : parameters) {
+        if (parameter.labelled) labels.emplace_back(parameter.name);
+      }
+      std::string all;
+      for (const std::string& label : labels) all += (all.empty() ? "" : ", ") + label;
+      const auto nearest = nearest_name(argument.label->text, labels);
+      report(Code::unknown_argument, argument.label->span, callee + " has no parameter `" + argument.label->text + "`",
+             {nearest         ? "did you mean `" + *nearest + "`?"
+              : all.empty() ? "it has no named parameters"
+                            : "its named parameters are " + all});
+      sound = false;
+      continue;
+    }
+    std::size_t slot = 0;
+    if (argument.label) {
+      slot = static_cast<std::size_t>(wanted - parameters.begin());
+    } else {
+      const auto count = static_cast<std::size_t>(
+          std::count_if(parameters.begin(), parameters.end(), [](const Parameter& parameter) { return !parameter.labelled; }));
+      slot = positional++;
+      if (slot >= count) {
+        std::vector<std::string> help;
+        for (const Parameter& parameter : parameters) {
+          if (parameter.labelled) help.push_back("name it: `" + std::string(parameter.name) + ": …`");
+        }
+        report(Code::surplus_argument, argument.span,
+               callee + (count == 0 ? " takes no arguments without a name" : count == 1 ? " takes one argument without a name" : " takes " + std::to_string(count) + " arguments without a name"),
+               std::move(help));
+        sound = false;
+        continue;
+      }
+    }
+    if (bound[slot] != nullptr) {
+      report(Code::repeated_argument, argument.span, "`" + argument.label->text + "` is given twice");
+      sound = false;
+    }
+    bound[slot] = &argument;
+  }
+  for (std::size_t i = 0; i < bound.size(); ++i) {
+    const Parameter& parameter = parameters.begin()[i];
+    if (bound[i] != nullptr || !parameter.required) continue;
+    report(Code::missing_argument, call.span,
+           callee + " needs " + (parameter.labelled ? "`" + std::string(parameter.name) + ": …`" : std::string(parameter.name)));
+    sound = false;
+  }
+  if (!sound) return std::nullopt;
+  return bound;
+}
+
+void Checker::wrong_argument(const ast::Argument& argument, const std::string& needed) {
+  report(Code::wrong_argument, argument.span, needed + " is needed here, not " + std::visit(Description{}, argument.value));
+}
+
+std::optional<double> Checker::number(const ast::Number& node, const std::string& what, const Limits& limits) {
+  const double value = node.value;
+  if (limits.whole && !node.integer()) {
+    report(Code::wrong_argument, node.span, what + " must be a whole number, not " + node.text);
+    return std::nullopt;
+  }
+  if (value <= limits.high && (limits.above_low ? value > limits.low : value >= limits.low)) return value;
+
+  const bool share = limits.low == 0 && limits.high == 1;
+  const auto shown = [&](double end) { return share ? number_text(100 * end) + "%" : number_text(end); };
+  std::string range;
+  if (std::isinf(limits.high)) {
+    range = (limits.above_low ? "above " : "at least ") + shown(limits.low);
+  } else if (std::isinf(limits.low)) {
+    range = "at most " + shown(limits.high);
+  } else {
+    range = "from " + shown(limits.low) + " to " + shown(limits.high);
+  }
+  std::vector<std::string> help;
+  if (share && !node.percent && value > 1 && value <= 100) help.push_back("did you mean " + node.text + "%?");
+  report(Code::out_of_range, node.span, what + " must be " + range + ", not " + node.text, std::move(help));
+  return std::nullopt;
+}
+
+std::optional<double> Checker::number(const ast::Argument& argument, const std::string& what, const Limits& limits) {
+  if (const auto* value = std::get_if<ast::Number>(&argument.value)) return number(*value, what, limits);
+  wrong_argument(argument, "a number");
+  return std::nullopt;
+}
+
+std::optional<std::string> Checker::non_empty(const ast::String& string, const std::string& what) {
+  if (!string.value.empty()) return string.value;
+  report(Code::empty_text, string.span, what + " is empty");
+  return std::nullopt;
+}
+
+std::optional<std::string> Checker::text(const ast::Argument& argument, const std::string& what) {
+  if (const auto* value = std::get_if<ast::String>(&argument.value)) return non_empty(*value, what);
+  wrong_argument(argument, "a text");
+  return std::nullopt;
+}
+
+std::optional<std::string> Checker::word(const ast::Argument& argument, std::initializer_list<std::string_view> allowed) {
+  const auto* name = std::get_if<ast::Name>(&argument.value);
+  std::string all;
+  for (const std::string_view one : allowed) {
+    if (name != nullptr && name->text == one) return name->text;
+    all += (all.empty() ? "`" : " or `") + std::string(one) + "`";
+  }
+  wrong_argument(argument, all);
+  return std::nullopt;
+}
+
+std::optional<std::string> Checker::regex(const ast::Regex& node) {
+  RE2::Options options;
+  options.set_log_errors(false);
+  options.set_max_mem(kMaxRegexBytes);
+  const std::string pattern = node.re2();
+  const RE2 compiled(pattern, options);
+  if (compiled.ok()) return pattern;
+  std::vector<std::string> help{"the syntax is RE2's: no lookaround and no backreferences"};
+  report(Code::invalid_regex, node.span, "this is no regular expression that RE2 reads: " + compiled.error(), std::move(help));
+  return std::nullopt;
+}
+
+std::optional<std::string> Checker::path(const ast::String& node) {
+  auto opened = open_path(module_->folder, node, options_.allowed_paths);
+  if (auto* found = std::get_if<std::string>(&opened)) return std::move(*found);
+  diagnostics_.push_back(std::get<Diagnostic>(std::move(opened)));
+  return std::nullopt;
+}
+
+std::optional<PromptsId> Checker::prompts(const ast::Argument& argument) {
+  if (const auto* name = std::get_if<ast::Name>(&argument.value)) return prompts(*name);
+  if (const auto* list = std::get_if<ast::PromptList>(&argument.value)) return anonymous(*list);
+  if (const auto* text = std::get_if<ast::String>(&argument.value)) {
+    return anonymous({{{.text = *text, .answers = {}, .span = text->span}}, text->span});
+  }
+  wrong_argument(argument, "a set of prompts (a name, or a list of texts)");
+  return std::nullopt;
+}
+
+std::optional<FeatureId> Checker::feature(const ast::Argument& argument) {
+  if (const auto* name = std::get_if<ast::Name>(&argument.value)) return find_id(SymbolKind::feature, *name);
+  wrong_argument(argument, "a feature's name");
+  return std::nullopt;
+}
+
+}  // namespace proviso::dsl

@@ -1,0 +1,212 @@
+// Edits: what is changed, by which method, and what the edit must achieve.
+
+#include <algorithm>
+#include <utility>
+
+#include "dsl/checker.hpp"
+
+namespace proviso::dsl {
+namespace {
+
+struct NumberParameter {
+  EditMethod method;
+  std::string_view name;
+  Limits limits;
+};
+constexpr NumberParameter kNumbers[] = {
+#define PROVISO_METHOD_NUMBER(method, parameter, low, high, whole) \
+  {EditMethod::method, #parameter, {low, high, false, whole}},
+#define PROVISO_METHOD_PATH(method, parameter)
+#include "dsl/edit_methods.def"
+#undef PROVISO_METHOD_NUMBER
+#undef PROVISO_METHOD_PATH
+};
+
+struct PathParameter {
+  EditMethod method;
+  std::string_view name;
+};
+constexpr PathParameter kPaths[] = {
+#define PROVISO_METHOD_NUMBER(method, parameter, low, high, whole)
+#define PROVISO_METHOD_PATH(method, parameter) {EditMethod::method, #parameter},
+#include "dsl/edit_methods.def"
+#undef PROVISO_METHOD_NUMBER
+#undef PROVISO_METHOD_PATH
+};
+
+template <class Parameter, std::size_t N>
+const Parameter* parameter_named(const Parameter (&all)[N], EditMethod method, std::string_view name) {
+  const auto found = std::find_if(std::begin(all), std::end(all),
+                                  [&](const Parameter& each) { return each.method == method && each.name == name; });
+  return found == std::end(all) ? nullptr : found;
+}
+
+std::vector<std::string> parameter_names(EditMethod method) {
+  std::vector<std::string> names;
+  if (method == EditMethod::rome) names = {"layer", "variant"};
+  for (const NumberParameter& each : kNumbers) {
+    if (each.method == method) names.emplace_back(each.name);
+  }
+  for (const PathParameter& each : kPaths) {
+    if (each.method == method) names.emplace_back(each.name);
+  }
+  return names;
+}
+
+/// The sites that one linear map writes, so that a direction can be taken out of its weights.
+bool has_linear_writer(SiteKind kind) {
+  return kind == SiteKind::embed || kind == SiteKind::attn_out || kind == SiteKind::mlp_out;
+}
+
+}  // namespace
+
+void Checker::define_edit(const Work<ast::Edit>& work) {
+  module_ = work.module;
+  const ast::Edit& node = work.node();
+  EditDecl edit = rule_set_.edits[work.id];
+  const auto called = node.method ? method(node.method->method) : std::nullopt;
+  if (called) edit.method = *called;
+
+  const auto suits = [&](EditMethod wanted, Span span, const std::string& change) {
+    if (!called || called->method == wanted) return;
+    report(Code::method_mismatch, span, "`" + node.method->method.name.text + "` does not " + change,
+           {wanted == EditMethod::rome ? "facts are written by rome: using rome(layer: 5)"
+                                       : "directions are removed by project: using project"});
+  };
+  for (const auto& change : node.changes) {
+    if (const auto* one = std::get_if<ast::Fact>(&change)) {
+      suits(EditMethod::rome, one->span, "write facts");
+      if (auto read = fact(*one)) edit.changes.emplace_back(std::move(*read));
+    } else if (const auto* direction = std::get_if<ast::Remove>(&change)) {
+      suits(EditMethod::project, direction->span, "remove directions");
+      if (auto read = remove(*direction)) edit.changes.emplace_back(std::move(*read));
+    } else if (const auto* facts = std::get_if<ast::FactsFrom>(&change)) {
+      not_yet_built(facts->span, "`facts from`", {"write each fact: fact S in TEMPLATE from T0 to T1"});
+    } else {
+      not_yet_built(std::get<ast::Erase>(change).span, "`erase`",
+                    {"remove one direction: remove F at mlp_out[*], attn_out[*], embed"});
+    }
+  }
+
+  edit_ = &node;
+  for (const ast::Expectation& expected : node.expectations) {
+    if (auto read = expectation(expected)) edit.expectations.push_back(std::move(*read));
+  }
+  edit_ = nullptr;
+  rule_set_.edits[work.id] = std::move(edit);
+}
+
+std::optional<Fact> Checker::fact(const ast::Fact& node) {
+  const auto subject = non_empty(node.subject, "the subject");
+  const auto to = non_empty(node.to, "the new continuation");
+  const auto from = node.from ? non_empty(*node.from, "the old continuation") : std::nullopt;
+  bool sound = subject && to && (from || !node.from);
+  if (from && to && *from == *to) {
+    report(Code::same_sides, node.to.span, "the fact is changed to what it already is",
+           {"name the new continuation after `to`, the present one after `from`"});
+    sound = false;
+  }
+  Fact fact;
+  fact.subject = node.subject.value;
+  fact.from = from;
+  fact.to = node.to.value;
+  fact.span = node.span;
+  for (const auto& part : node.in.parts) {
+    const auto* literal = std::get_if<std::string>(&part);
+    fact.prompt_template += literal != nullptr ? *literal : "{}";
+    // Later stages find the subject's place by its braces.
+    if (literal == nullptr || literal->find("{}") == std::string::npos) continue;
+    report(Code::template_slot, node.in.span, "beside the subject's place this template holds the text `{}`",
+           {"a fact's template holds `{}` once"});
+    sound = false;
+  }
+  if (!sound) return std::nullopt;
+  return fact;
+}
+
+std::optional<Remove> Checker::remove(const ast::Remove& node) {
+  const auto id = find_id(SymbolKind::feature, node.feature);
+  bool sound = true;
+  for (const ast::Site& site : node.sites) {
+    if (has_linear_writer(site.kind)) continue;
+    report(Code::no_linear_writer, site.span, to_string(site) + " is not written by one linear map, so no weights hold what is removed there",
+           {"name the writers: remove " + node.feature.text + " at mlp_out[*], attn_out[*], embed"});
+    sound = false;
+  }
+  const FeatureDecl* feature = id ? sound_feature(*id) : nullptr;
+  if (feature == nullptr || !sound || !check_widths(node.feature, *feature, node.sites)) return std::nullopt;
+  return Remove{*id, {node.sites.begin(), node.sites.end()}, node.span};
+}
+
+std::optional<MethodCall> Checker::method(const ast::Call& call) {
+  const std::string& name = call.name.text;
+  MethodCall result;
+  result.span = call.span;
+  if (name == "rome") {
+    result.method = EditMethod::rome;
+  } else if (name == "project") {
+    result.method = EditMethod::project;
+  } else if (name == "memit" || name == "alphaedit" || name == "emmet" || name == "leace") {
+    not_yet_built(call.name.span, "`" + name + "`", {"facts are written by rome, directions removed by project"});
+    return std::nullopt;
+  } else {
+    const auto nearest = nearest_name(name, {"rome", "memit", "alphaedit", "emmet", "project", "leace"});
+    report(Code::unknown_method, call.name.span, "no edit is made by `" + name + "`",
+           {nearest ? "did you mean `" + *nearest + "`?" : "the methods are rome, memit, alphaedit, emmet, project and leace"});
+    return std::nullopt;
+  }
+
+  bool sound = true;
+  for (const ast::Argument& argument : call.arguments) {
+    const std::string label = argument.label ? argument.label->text : "";
+    if (result.parameters.contains(label)) {
+      report(Code::repeated_argument, argument.span, "`" + label + "` is given twice");
+      sound = false;
+    } else if (!argument.label) {
+      report(Code::surplus_argument, argument.span, "`" + name + "` takes its arguments by name",
+             {"write " + name + "(" + (result.method == EditMethod::rome ? "layer: 5" : "strength: 80%") + ")"});
+      sound = false;
+    } else if (const auto* plain = parameter_named(kNumbers, result.method, label)) {
+      const auto value = number(argument, "`" + label + "`", plain->limits);
+      if (value) result.parameters[label] = *value;
+      sound &= value.has_value();
+    } else if (parameter_named(kPaths, result.method, label) != nullptr) {
+      const auto* file = std::get_if<ast::String>(&argument.value);
+      if (file == nullptr) wrong_argument(argument, "the path of a file, as a text,");
+      const auto opened = file != nullptr ? path(*file) : std::nullopt;
+      if (opened) result.parameters[label] = *opened;
+      sound &= opened.has_value();
+    } else if (result.method == EditMethod::rome && label == "variant") {
+      const auto variant = word(argument, {"averaged", "original"});
+      if (variant) result.parameters[label] = *variant;
+      sound &= variant.has_value();
+    } else if (result.method == EditMethod::rome && label == "layer") {
+      const auto* chosen = std::get_if<ast::Name>(&argument.value);
+      if (chosen != nullptr && chosen->text == "auto") {
+        not_yet_built(argument.span, "`layer: auto`", {"name a layer, or leave `layer` out for the published relative depth"});
+        sound = false;
+        continue;
+      }
+      const auto layer = number(argument, "a layer", {.low = 0, .high = 1e6, .whole = true});
+      if (layer) result.parameters[label] = *layer;
+      sound &= layer.has_value();
+    } else {
+      const auto names = parameter_names(result.method);
+      const auto nearest = nearest_name(label, names);
+      std::string all;
+      for (const std::string& each : names) all += (all.empty() ? "" : ", ") + each;
+      report(Code::unknown_argument, argument.label->span, "`" + name + "` has no parameter `" + label + "`",
+             {nearest ? "did you mean `" + *nearest + "`?" : "its parameters are " + all});
+      sound = false;
+    }
+  }
+  if (result.parameters.contains("text") && result.parameters.contains("second_moments")) {
+    report(Code::repeated_argument, call.span, "`text` and `second_moments` both say what C is",
+           {"give the stored moments, or the text to estimate them on"});
+    sound = false;
+  }
+  if (!sound) return std::nullopt;
+  return result;
+}
+
+}  // namespace proviso::dsl

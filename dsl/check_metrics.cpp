@@ -1,0 +1,324 @@
+// Metrics: their arguments, and what they can be measured on.
+
+#include <algorithm>
+#include <utility>
+
+#include "dsl/checker.hpp"
+#include "dsl/format.hpp"
+#include "dsl/metric_traits.hpp"
+#include "dsl/site_reach.hpp"
+
+namespace proviso::dsl {
+namespace {
+
+template <class Node>
+Metric made(const ast::Call& call, Node node) {
+  return {std::move(node), canonical_text(call), call.span};
+}
+
+}  // namespace
+
+std::optional<Metric> Checker::metric(const ast::Call& call) {
+  using Read = std::optional<Metric> (Checker::*)(const ast::Call&);
+  static const std::map<std::string, Read> kMetrics = {
+      {"probability", &Checker::continuation},
+      {"rank", &Checker::continuation},
+      {"logit_diff", &Checker::logit_diff},
+      {"accuracy", &Checker::over_prompts},
+      {"rate", &Checker::rate},
+      {"perplexity", &Checker::over_prompts},
+      {"perplexity_rise", &Checker::over_prompts},
+      {"kl", &Checker::over_prompts},
+      {"mean", &Checker::over_positions},
+      {"max", &Checker::over_positions},
+      {"firing_rate", &Checker::firing_rate},
+      {"auroc", &Checker::auroc},
+      {"cosine", &Checker::cosine},
+      {"effect", &Checker::effect},
+      {"efficacy", &Checker::of_edit},
+      {"paraphrase", &Checker::of_edit},
+      {"specificity", &Checker::of_edit},
+  };
+  static const std::vector<std::string> kNotYetBuilt = {"faithfulness", "completeness", "loss_recovered"};
+
+  const std::string& name = call.name.text;
+  if (const auto found = kMetrics.find(name); found != kMetrics.end()) return (this->*found->second)(call);
+  if (std::find(kNotYetBuilt.begin(), kNotYetBuilt.end(), name) != kNotYetBuilt.end()) {
+    not_yet_built(call.name.span, "`" + name + "`");
+    return std::nullopt;
+  }
+  std::vector<std::string> names = kNotYetBuilt;
+  for (const auto& [known, read] : kMetrics) names.push_back(known);
+  const auto nearest = nearest_name(name, names);
+  std::vector<std::string> help;
+  if (nearest) {
+    help.push_back("did you mean `" + *nearest + "`?");
+  } else {
+    std::sort(names.begin(), names.end());
+    std::string all;
+    for (const std::string& each : names) all += (all.empty() ? "" : ", ") + each;
+    help.push_back("the metrics are " + all);
+  }
+  report(Code::unknown_metric, call.name.span, "no metric is called `" + name + "`", std::move(help));
+  return std::nullopt;
+}
+
+// ---- of what the model says ------------------------------------------------------------------
+
+/// `probability(TEXT, after: P)`, `rank(TEXT, after: P)`
+std::optional<Metric> Checker::continuation(const ast::Call& call) {
+  const auto given = arguments(call, {{"the text of a continuation"}, {"after", true}});
+  if (!given) return std::nullopt;
+  const auto continued = text(*given->at(0), "the continuation");
+  const auto after = prompts(*given->at(1));
+  if (!continued || !after) return std::nullopt;
+  if (call.name.text == "rank") return made(call, metric::Rank{*continued, *after});
+  return made(call, metric::Probability{*continued, *after});
+}
+
+std::optional<Metric> Checker::logit_diff(const ast::Call& call) {
+  const auto given = arguments(call, {{"the text of a token"}, {"the text of another token"}, {"after", true}});
+  if (!given) return std::nullopt;
+  const auto a = text(*given->at(0), "this token");
+  const auto b = text(*given->at(1), "this token");
+  const auto after = prompts(*given->at(2));
+  if (!a || !b || !after) return std::nullopt;
+  if (*a == *b) {
+    report(Code::same_sides, given->at(1)->span, "a token's logit less itself is zero", {"name two different tokens"});
+    return std::nullopt;
+  }
+  return made(call, metric::LogitDiff{*a, *b, *after});
+}
+
+/// `accuracy(P)`, `perplexity(P)`, `perplexity_rise(P)`, `kl(P)`
+std::optional<Metric> Checker::over_prompts(const ast::Call& call) {
+  const auto given = arguments(call, {{"a set of prompts"}});
+  const auto set = given ? prompts(*given->at(0)) : std::nullopt;
+  if (!set) return std::nullopt;
+  const std::string& name = call.name.text;
+  if (name == "perplexity") return made(call, metric::Perplexity{*set});
+  if (name == "perplexity_rise") return made(call, metric::PerplexityRise{*set});
+  if (name == "kl") return made(call, metric::Kl{*set});
+  if (!require_answers(*set, given->at(0)->span, name)) return std::nullopt;
+  return made(call, metric::Accuracy{*set});
+}
+
+std::optional<Metric> Checker::rate(const ast::Call& call) {
+  const auto given = arguments(call, {{"a set of prompts"},
+                                      {"generates", true},
+                                      {"tokens", true, false},
+                                      {"samples", true, false},
+                                      {"temperature", true, false}});
+  if (!given) return std::nullopt;
+  const auto set = prompts(*given->at(0));
+  const auto* pattern = std::get_if<ast::Regex>(&given->at(1)->value);
+  if (pattern == nullptr) wrong_argument(*given->at(1), "a regular expression (/…/)");
+  const auto generates = pattern != nullptr ? regex(*pattern) : std::nullopt;
+  bool sound = set && generates;
+
+  metric::Rate result;
+  const auto optional_number = [&](std::size_t index, const char* what, const Limits& limits, auto& into) {
+    if (given->at(index) == nullptr) return;
+    const auto value = number(*given->at(index), what, limits);
+    if (value) into = static_cast<std::decay_t<decltype(into)>>(*value);
+    sound &= value.has_value();
+  };
+  optional_number(2, "`tokens`", {.low = 1, .high = 1e6, .whole = true}, result.tokens);
+  optional_number(3, "`samples`", {.low = 1, .high = 1e6, .whole = true}, result.samples);
+  optional_number(4, "`temperature`", {.low = 0, .high = 100}, result.temperature);
+  if (sound && result.samples > 1 && result.temperature == 0) {
+    report(Code::greedy_samples, given->at(3)->span, "greedy generation gives every sample the same text",
+           {"add temperature: 1, or leave `samples` out"});
+    sound = false;
+  }
+  if (!sound) return std::nullopt;
+  result.prompts = *set;
+  result.regex = *generates;
+  return made(call, std::move(result));
+}
+
+// ---- of features -----------------------------------------------------------------------------
+
+/// `mean(F, on: P)`, `max(F, on: P)`
+std::optional<Metric> Checker::over_positions(const ast::Call& call) {
+  const auto given = arguments(call, {{"a feature"}, {"on", true}});
+  if (!given) return std::nullopt;
+  const auto measured = feature(*given->at(0));
+  const auto on = prompts(*given->at(1));
+  if (!measured || !on) return std::nullopt;
+  check_training(*measured, {*on}, call.span, Code::measured_on_training);
+  if (call.name.text == "mean") return made(call, metric::Mean{*measured, *on});
+  return made(call, metric::Max{*measured, *on});
+}
+
+std::optional<Metric> Checker::firing_rate(const ast::Call& call) {
+  const auto given = arguments(call, {{"a comparison of a feature, as `anger > 0.5`"}, {"on", true}});
+  if (!given) return std::nullopt;
+  const auto on = prompts(*given->at(1));
+  const auto* fires = std::get_if<ast::Comparison>(&given->at(0)->value);
+  const auto* name = fires != nullptr ? std::get_if<ast::Name>(&fires->left) : nullptr;
+  const auto* threshold = fires != nullptr ? std::get_if<ast::Number>(&fires->links.front().right) : nullptr;
+  if (name == nullptr || threshold == nullptr || fires->links.size() != 1) {
+    wrong_argument(*given->at(0), "one comparison of a feature with a number, as `anger > 0.5`,");
+    return std::nullopt;
+  }
+  const Compare op = fires->links.front().op;
+  if (op == Compare::equal || op == Compare::not_equal) {
+    report(Code::feature_equality, fires->span, "features are compared by < <= > >=: an activation never equals a number exactly");
+    return std::nullopt;
+  }
+  const auto measured = find_id(SymbolKind::feature, *name);
+  if (!measured || !on) return std::nullopt;
+  check_training(*measured, {*on}, call.span, Code::measured_on_training);
+  return made(call, metric::FiringRate{*measured, op, threshold->value, *on});
+}
+
+std::optional<Metric> Checker::auroc(const ast::Call& call) {
+  const auto given = arguments(call, {{"a feature"}, {"the prompts that should score high"}, {"the prompts that should score low"}});
+  if (!given) return std::nullopt;
+  const auto measured = feature(*given->at(0));
+  const auto p = prompts(*given->at(1));
+  const auto q = prompts(*given->at(2));
+  if (!measured || !p || !q) return std::nullopt;
+  check_training(*measured, {*p, *q}, call.span, Code::auroc_on_training);
+  if (*p == *q) {
+    report(Code::same_sides, given->at(2)->span, "both sides are the same prompts, which nothing can tell apart");
+    return std::nullopt;
+  }
+  return made(call, metric::Auroc{*measured, *p, *q});
+}
+
+std::optional<Metric> Checker::cosine(const ast::Call& call) {
+  const auto given = arguments(call, {{"a feature"}, {"another feature"}});
+  if (!given) return std::nullopt;
+  const auto f = feature(*given->at(0));
+  const auto g = feature(*given->at(1));
+  if (!f || !g) return std::nullopt;
+  const FeatureDecl *one = sound_feature(*f), *other = sound_feature(*g);
+  if (one != nullptr && other != nullptr && width_name(one->site) != width_name(other->site)) {
+    report(Code::width_mismatch, given->at(1)->span,
+           "feature `" + other->name + "` has the width of " + width_name(other->site) + ", and `" + one->name + "` that of " +
+               width_name(one->site),
+           {"only directions of one width make an angle"});
+    return std::nullopt;
+  }
+  return made(call, metric::Cosine{*f, *g});
+}
+
+/// What a feature was built from it separates by construction; held-out prompts tell whether it means anything.
+void Checker::check_training(FeatureId id, std::initializer_list<PromptsId> sets, Span span, Code code) {
+  for (const PromptsId built : built_from(id)) {
+    for (const PromptsId measured : sets) {
+      if (!share_texts(built, measured)) continue;
+      const std::string& set = rule_set_.prompts[measured].name;
+      report(code, span, "feature `" + rule_set_.features[id].name + "` was built from " + (set.empty() ? "prompts measured here" : "`" + set + "`"),
+             {"measure it on prompts that it has not seen"});
+      return;
+    }
+  }
+}
+
+// ---- of changes ------------------------------------------------------------------------------
+
+std::optional<Change> Checker::change(const ast::Argument& argument) {
+  if (const auto* node = std::get_if<ast::Intervention>(&argument.value)) {
+    auto read = intervention(*node);
+    return read ? std::optional<Change>(std::move(*read)) : std::nullopt;
+  }
+  if (const auto* node = std::get_if<ast::RuleRef>(&argument.value)) {
+    const auto id = find_id(SymbolKind::rule, node->rule);
+    return id ? std::optional<Change>(ChangeRule{*id}) : std::nullopt;
+  }
+  if (const auto* node = std::get_if<ast::EditRef>(&argument.value)) {
+    const auto id = find_id(SymbolKind::edit, node->edit);
+    return id ? std::optional<Change>(ChangeEdit{*id}) : std::nullopt;
+  }
+  wrong_argument(argument, "a change (an intervention, `rule R` or `edit E`)");
+  return std::nullopt;
+}
+
+std::optional<Metric> Checker::effect(const ast::Call& call) {
+  const auto given = arguments(call, {{"a change (an intervention, `rule R` or `edit E`)"}, {"on", true}, {"control", true, false}});
+  if (!given) return std::nullopt;
+  metric::Effect effect;
+  auto changed = change(*given->at(0));
+  std::optional<Metric> on;
+  if (const auto* inner = std::get_if<ast::Call>(&given->at(1)->value)) {
+    on = metric(*inner);
+  } else {
+    wrong_argument(*given->at(1), "a metric, as `rate(P, generates: /…/)`,");
+  }
+  bool sound = changed && on;
+  if (on && (std::holds_alternative<metric::Cosine>(on->node) || std::holds_alternative<metric::Effect>(on->node) ||
+             std::holds_alternative<metric::Efficacy>(on->node) || std::holds_alternative<metric::Paraphrase>(on->node) ||
+             std::holds_alternative<metric::Specificity>(on->node))) {
+    const std::string& name = std::get<ast::Call>(given->at(1)->value).name.text;
+    report(Code::effect_metric, given->at(1)->span, "no effect can be measured on `" + name + "`",
+           {name == "cosine" ? "the directions of features do not change with the model's activations"
+                             : "measure one on a metric of the model's behaviour, as rate or logit_diff"});
+    sound = false;
+  }
+  if (given->at(2) != nullptr) {
+    const auto controls = number(*given->at(2), "`control`", {.low = 2, .high = 10'000, .whole = true});
+    if (controls) effect.controls = static_cast<std::int64_t>(*controls);
+    sound &= controls.has_value();
+  }
+  if (!sound) return std::nullopt;
+  effect.change = std::move(*changed);
+  effect.on = std::make_shared<const Metric>(std::move(*on));
+  return made(call, std::move(effect));
+}
+
+/// `efficacy`, `paraphrase(P)`, `specificity(P)`: of the edit whose expectation this is.
+std::optional<Metric> Checker::of_edit(const ast::Call& call) {
+  const std::string& name = call.name.text;
+  if (edit_ == nullptr) {
+    report(Code::edit_metric_outside, call.name.span, "`" + name + "` is of an edit's facts, and no edit is expected to do anything here",
+           {"write it among the edit's own statements: edit E { fact …  using …  expect " + name + (name == "efficacy" ? "" : "(P)") + " >= 90% }",
+            "a check under an edit measures behaviour: under edit E  expect accuracy(P) >= 90%"});
+    return std::nullopt;
+  }
+  std::optional<PromptsId> set;
+  if (name == "efficacy") {
+    if (!arguments(call, {})) return std::nullopt;
+  } else {
+    const auto given = arguments(call, {{"a set of prompts"}});
+    set = given ? prompts(*given->at(0)) : std::nullopt;
+    if (!set) return std::nullopt;
+    if (name == "specificity" && !require_answers(*set, given->at(0)->span, name)) return std::nullopt;
+  }
+
+  std::size_t facts = 0;
+  const ast::Fact* without_target = nullptr;
+  for (const auto& change : edit_->changes) {
+    const auto* fact = std::get_if<ast::Fact>(&change);
+    if (fact == nullptr) continue;
+    ++facts;
+    if (!fact->from) without_target = fact;
+  }
+  const bool writes_facts = facts > 0 || std::any_of(edit_->changes.begin(), edit_->changes.end(), [](const auto& change) {
+                              return std::holds_alternative<ast::FactsFrom>(change);
+                            });
+  if (!writes_facts) {
+    report(Code::edit_without_facts, call.name.span, "`" + name + "` is of facts, and this edit writes none",
+           {"measure behaviour instead: expect accuracy(P) >= 90%, kl(P) <= 0.1, perplexity_rise(P) <= 2%"});
+    return std::nullopt;
+  }
+  if (without_target != nullptr && name != "specificity") {
+    report(Code::no_true_target, call.name.span,
+           "`" + name + "` compares the new continuation with the old one, and the fact at " +
+               place_text(sources_, without_target->span) + " names no old one",
+           {"add `from \" …\"` to the fact, or measure accuracy on the prompt and its new continuation"});
+    return std::nullopt;
+  }
+  if (name == "paraphrase" && facts > 1) {
+    report(Code::ambiguous_fact, call.name.span, "which of this edit's facts do these prompts paraphrase?",
+           {"write one edit for each fact, and its paraphrases there"});
+    return std::nullopt;
+  }
+  if (name == "efficacy") return made(call, metric::Efficacy{});
+  if (name == "paraphrase") return made(call, metric::Paraphrase{*set});
+  return made(call, metric::Specificity{*set});
+}
+
+}  // namespace proviso::dsl

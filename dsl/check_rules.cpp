@@ -1,0 +1,215 @@
+// Rules: interventions, where they act, and what cannot hold together.
+
+#include <algorithm>
+#include <utility>
+
+#include "dsl/checker.hpp"
+#include "dsl/format.hpp"
+#include "dsl/site_reach.hpp"
+
+namespace proviso::dsl {
+namespace {
+
+/// What an intervention asks of an activation: factor · a + shift. Nothing for `cap`, which bounds others.
+struct Target {
+  double factor = 1;
+  double shift = 0;
+  bool operator==(const Target&) const = default;
+};
+
+std::optional<Target> target_of(const Intervention& intervention) {
+  switch (intervention.operation) {
+    case Operation::suppress:
+      return Target{1 - intervention.amount, 0};
+    case Operation::amplify:
+      return Target{intervention.amount, 0};
+    case Operation::clamp:
+      return Target{0, intervention.amount};
+    case Operation::steer:
+      return Target{1, intervention.amount};
+    case Operation::cap:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+std::vector<SiteSpec> sites_of(const RuleSet& rule_set, const Intervention& intervention) {
+  if (!intervention.sites.empty()) return intervention.sites;
+  return {rule_set.features[intervention.feature].site};
+}
+
+/// A site at which both act, in some model.
+std::optional<SiteSpec> shared_site(const RuleSet& rule_set, const Intervention& a, const Intervention& b) {
+  for (const SiteSpec& one : sites_of(rule_set, a)) {
+    for (const SiteSpec& other : sites_of(rule_set, b)) {
+      if (overlap(one, other)) return other;
+    }
+  }
+  return std::nullopt;
+}
+
+void collect_reads(const ast::Condition& condition, std::vector<ast::Name>& names);
+
+struct Reads {
+  std::vector<ast::Name>& names;
+  void operator()(const ast::Comparison& comparison) const {
+    read(comparison.left);
+    for (const ast::Comparison::Link& link : comparison.links) read(link.right);
+  }
+  void operator()(const ast::Any& any) const { collect_reads(*any.of, names); }
+  void operator()(const ast::Last& last) const { collect_reads(*last.of, names); }
+  void operator()(const ast::Not& negation) const { collect_reads(*negation.of, names); }
+  void operator()(const ast::And& all) const {
+    for (const ast::Condition& part : all.of) collect_reads(part, names);
+  }
+  void operator()(const ast::Or& some) const {
+    for (const ast::Condition& part : some.of) collect_reads(part, names);
+  }
+  void operator()(const ast::PromptMatches&) const {}
+  void operator()(const ast::TokenIn&) const {}
+  void operator()(const ast::Generated&) const {}
+  void read(const ast::Operand& operand) const {
+    if (const auto* name = std::get_if<ast::Name>(&operand)) names.push_back(*name);
+  }
+};
+
+void collect_reads(const ast::Condition& condition, std::vector<ast::Name>& names) {
+  std::visit(Reads{names}, condition.node);
+}
+
+}  // namespace
+
+void Checker::define_rule(const Work<ast::Rule>& work) {
+  module_ = work.module;
+  const ast::Rule& node = work.node();
+  RuleDecl rule = rule_set_.rules[work.id];
+  for (const ast::Intervention& each : node.interventions) {
+    if (auto read = intervention(each)) rule.interventions.push_back(std::move(*read));
+  }
+  if (node.interventions.empty()) {
+    report(Code::empty_rule, node.name.span, "rule `" + node.name.text + "` does nothing",
+           {"say what it does: suppress, amplify, clamp, steer or cap a feature"});
+  }
+  const bool conditional = std::any_of(node.interventions.begin(), node.interventions.end(),
+                                       [](const ast::Intervention& each) { return each.condition.has_value(); });
+  for (const ast::Example& example : node.examples) {
+    (example.fires ? rule.fires_span : rule.silent_span) = example.span;
+    for (const ast::PromptsRef& reference : example.prompts) {
+      const auto set = prompts(reference);
+      if (!set) continue;
+      const auto& opposite = example.fires ? rule.silent_on : rule.fires_on;
+      if (std::find(opposite.begin(), opposite.end(), *set) != opposite.end()) {
+        report(Code::contradicting_examples, ast::span_of(reference), "the rule must both fire and stay silent on these prompts");
+      }
+      (example.fires ? rule.fires_on : rule.silent_on).push_back(*set);
+    }
+    if (!conditional && !node.interventions.empty()) {
+      report(Code::examples_without_condition, example.span,
+             "rule `" + node.name.text + "` has no condition, so it acts on every prompt and cannot be tried by examples",
+             {"add a condition (`when …`), or measure what it does in a check under it"});
+    }
+  }
+  rule_set_.rules[work.id] = std::move(rule);
+  for (Diagnostic& diagnostic : contradictions(rule_set_, {work.id})) diagnostics_.push_back(std::move(diagnostic));
+}
+
+std::optional<Intervention> Checker::intervention(const ast::Intervention& node) {
+  Intervention result;
+  result.operation = node.operation;
+  result.text = canonical_text(node);
+  result.span = node.span;
+  bool sound = true;
+  const std::string operation(operation_name(node.operation));
+  if (node.amount) {
+    // The share that `suppress` removes; any number of calibrated units for the others.
+    constexpr double kAny = 1e30;
+    const Limits limits = node.operation == Operation::suppress ? Limits{.low = 0, .high = 1} : Limits{.low = -kAny, .high = kAny};
+    const auto amount = number(*node.amount, "what `" + operation + "` takes", limits);
+    if (amount) result.amount = *amount;
+    sound &= amount.has_value();
+  }
+  result.sites.assign(node.sites.begin(), node.sites.end());
+  if (node.condition) {
+    result.condition = condition(**node.condition);
+    result.condition_text = canonical_text(**node.condition);
+    sound &= result.condition != nullptr;
+  }
+  const auto id = find_id(SymbolKind::feature, node.feature);
+  const FeatureDecl* feature = id ? sound_feature(*id) : nullptr;
+  if (feature == nullptr) return std::nullopt;
+  result.feature = *id;
+  sound &= check_widths(node.feature, *feature, node.sites);
+  check_order(node, result);
+  if (!sound) return std::nullopt;
+  return result;
+}
+
+bool Checker::check_widths(const ast::Name& name, const FeatureDecl& feature, const std::vector<ast::Site>& sites) {
+  bool sound = true;
+  for (const ast::Site& site : sites) {
+    if (width_name(site) == width_name(feature.site)) continue;
+    report(Code::width_mismatch, site.span,
+           "feature `" + name.text + "` has the width of " + width_name(feature.site) + ", and " + to_string(site) + " that of " +
+               width_name(site),
+           {"it was built at " + to_string(feature.site) + " and acts at sites of the same width"});
+    sound = false;
+  }
+  return sound;
+}
+
+/// A condition is read before its intervention's site is written: at that site or earlier.
+void Checker::check_order(const ast::Intervention& node, const Intervention& intervention) {
+  if (!node.condition) return;
+  std::optional<Site> first;
+  for (const SiteSpec& spec : sites_of(rule_set_, intervention)) {
+    const Site site = earliest(spec);
+    if (!first || canonical(site) < canonical(*first)) first = site;
+  }
+  std::vector<ast::Name> reads;
+  collect_reads(**node.condition, reads);
+  for (const ast::Name& name : reads) {
+    const auto symbol = module_->scope.find({SymbolKind::feature, name.text});
+    if (symbol == module_->scope.end()) continue;
+    const FeatureDecl* feature = sound_feature(ids_.at({symbol->second.module, symbol->second.declaration}));
+    if (feature == nullptr) continue;
+    Site read = earliest(feature->site);
+    read.head = -1;
+    if (canonical(read) <= canonical(*first)) continue;
+    report(Code::read_after_intervention, name.span,
+           "feature `" + name.text + "` is read at " + to_string(read) + ", after this intervention at " + to_string(*first),
+           {"move the intervention to " + to_string(read) + " or later, or read " + name.text + " at " + to_string(*first) + " or earlier"});
+  }
+}
+
+std::vector<Diagnostic> contradictions(const RuleSet& rule_set, const std::vector<RuleId>& rules) {
+  struct Asked {
+    const Intervention* intervention;
+    Target target;
+  };
+  std::map<FeatureId, std::vector<Asked>> by_feature;
+  for (const RuleId rule : rules) {
+    for (const Intervention& each : rule_set.rules[rule].interventions) {
+      if (const auto target = target_of(each)) by_feature[each.feature].push_back({&each, *target});
+    }
+  }
+  std::vector<Diagnostic> found;
+  for (const auto& [feature, asked] : by_feature) {
+    for (std::size_t later = 1; later < asked.size(); ++later) {
+      for (std::size_t earlier = 0; earlier < later; ++earlier) {
+        const Asked &a = asked[earlier], &b = asked[later];
+        if (a.target == b.target || a.intervention->condition_text != b.intervention->condition_text) continue;
+        const auto site = shared_site(rule_set, *a.intervention, *b.intervention);
+        if (!site) continue;
+        found.push_back(make_diagnostic(
+            Code::contradiction, b.intervention->span,
+            "feature `" + rule_set.features[feature].name + "` at " + to_string(*site) + " cannot be given two activations at once: `" +
+                b.intervention->text + "` contradicts `" + a.intervention->text + "`",
+            {"keep one of them, make them act at different sites or under different conditions, or bound one by `cap`"}));
+        break;
+      }
+    }
+  }
+  return found;
+}
+
+}  // namespace proviso::dsl

@@ -1,0 +1,174 @@
+#pragma once
+
+// The inside of `check`: one class, whose parts lie in check_*.cpp, one file a kind of declaration.
+
+#include <cstddef>
+#include <initializer_list>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "dsl/ast.hpp"
+#include "dsl/check.hpp"
+#include "dsl/diagnostic.hpp"
+#include "dsl/resolve.hpp"
+#include "dsl/rule_set.hpp"
+#include "dsl/source.hpp"
+
+namespace proviso::dsl {
+
+/// One argument that a call takes: positional ones first and in order, labelled ones by their label.
+struct Parameter {
+  std::string_view name;
+  bool labelled = false;
+  bool required = true;
+};
+
+/// A call's arguments in the order of its parameters; null where an optional one is left out.
+using Arguments = std::vector<const ast::Argument*>;
+
+/// Numbers from `low` to `high`, both included unless `above_low` leaves the lower end out.
+struct Limits {
+  double low;
+  double high;
+  bool above_low = false;
+  bool whole = false;
+};
+
+class Checker {
+ public:
+  Checker(const SourceSet& sources, const std::vector<Module>& modules, const LoadOptions& options);
+
+  /// `diagnostics` are those that reading and resolving have found.
+  Outcome<RuleSet> run(std::vector<Diagnostic> diagnostics);
+
+ private:
+  template <class Node>
+  struct Work {
+    const Module* module;
+    const ast::Declaration* declaration;
+    std::size_t id;
+    const Node& node() const { return std::get<Node>(*declaration); }
+  };
+
+  // ---- check.cpp: the whole, names, models, checks and waivers ----
+  void declare_all();
+  template <class Node, class Declared>
+  void declare(std::size_t module, std::size_t index, std::vector<Declared>& into, std::vector<Work<Node>>& work);
+  void report(Code code, Span span, std::string message, std::vector<std::string> help = {});
+  void not_yet_built(Span span, const std::string& what, std::vector<std::string> help = {});
+  std::optional<Symbol> find(SymbolKind kind, const ast::Name& name);
+  std::optional<std::size_t> find_id(SymbolKind kind, const ast::Name& name);
+  void define_model(const ast::Model& model);
+  void define_check(const Work<ast::Check>& work);
+  void define_under(const ast::Under& under, CheckDecl& check);
+  void define_waiver(const ast::Waive& waive);
+
+  // ---- check_arguments.cpp: calls and the values in them ----
+  std::optional<Arguments> arguments(const ast::Call& call, std::initializer_list<Parameter> parameters);
+  void wrong_argument(const ast::Argument& argument, const std::string& needed);
+  std::optional<double> number(const ast::Number& number, const std::string& what, const Limits& limits);
+  std::optional<double> number(const ast::Argument& argument, const std::string& what, const Limits& limits);
+  std::optional<std::string> text(const ast::Argument& argument, const std::string& what);
+  std::optional<std::string> non_empty(const ast::String& string, const std::string& what);
+  std::optional<std::string> word(const ast::Argument& argument, std::initializer_list<std::string_view> allowed);
+  std::optional<std::string> regex(const ast::Regex& regex);
+  std::optional<std::string> path(const ast::String& path);
+  std::optional<PromptsId> prompts(const ast::Argument& argument);
+  std::optional<FeatureId> feature(const ast::Argument& argument);
+
+  // ---- check_prompts.cpp ----
+  void define_prompts(const Work<ast::Prompts>& work);
+  std::vector<Prompt> listed(const ast::PromptList& list);
+  std::vector<Prompt> expanded(const ast::Each& each, const std::string& cluster);
+  std::optional<PromptFile> prompt_file(const ast::FromFile& from);
+  PromptsId anonymous(const ast::PromptList& list);
+  std::optional<PromptsId> prompts(const ast::PromptsRef& reference);
+  std::optional<PromptsId> prompts(const ast::Name& name);
+  bool require_answers(PromptsId id, Span span, std::string_view metric);
+  bool share_texts(PromptsId a, PromptsId b) const;
+
+  // ---- check_features.cpp ----
+  void define_feature(const Work<ast::Feature>& work);
+  bool define_constructor(const ast::Call& call, FeatureDecl& feature);
+  template <class Kind>
+  bool define_contrast(const ast::Call& call, FeatureDecl& feature);
+  bool define_zero(const ast::Argument& argument, ZeroPoint& zero);
+  bool define_direction(const ast::Call& call, FeatureDecl& feature);
+  bool define_unembed(const ast::Call& call, FeatureDecl& feature);
+  bool define_neuron(const ast::Call& call, FeatureDecl& feature);
+  bool check_feature_site(const FeatureDecl& feature, const ast::Name& constructor);
+  /// The feature, where its declaration holds: what is wrong with it has been said there.
+  const FeatureDecl* sound_feature(FeatureId id) const {
+    return sound_features_.contains(id) ? &rule_set_.features[id] : nullptr;
+  }
+  std::vector<PromptsId> built_from(FeatureId id) const;
+
+  // ---- check_conditions.cpp ----
+  ConditionPtr condition(const ast::Condition& condition);
+  ConditionPtr comparison(const ast::Comparison& comparison);
+  std::optional<Condition> link(const ast::Operand& left, Compare op, const ast::Operand& right, Span span);
+  std::optional<Condition> position_link(const ast::Operand& other, Compare op, Span span);
+  std::optional<Operand> operand(const ast::Operand& operand, std::optional<FeatureId> compared_with);
+  ConditionPtr some_position(const ast::Condition& of, std::string_view word, Span span);
+
+  // ---- check_rules.cpp ----
+  void define_rule(const Work<ast::Rule>& work);
+  std::optional<Intervention> intervention(const ast::Intervention& intervention);
+  bool check_widths(const ast::Name& name, const FeatureDecl& feature, const std::vector<ast::Site>& sites);
+  void check_order(const ast::Intervention& node, const Intervention& intervention);
+
+  // ---- check_edits.cpp ----
+  void define_edit(const Work<ast::Edit>& work);
+  std::optional<Fact> fact(const ast::Fact& fact);
+  std::optional<Remove> remove(const ast::Remove& remove);
+  std::optional<MethodCall> method(const ast::Call& call);
+
+  // ---- check_metrics.cpp ----
+  std::optional<Metric> metric(const ast::Call& call);
+  std::optional<Metric> effect(const ast::Call& call);
+  std::optional<Change> change(const ast::Argument& argument);
+  std::optional<Metric> firing_rate(const ast::Call& call);
+  std::optional<Metric> rate(const ast::Call& call);
+  std::optional<Metric> over_positions(const ast::Call& call);
+  std::optional<Metric> auroc(const ast::Call& call);
+  std::optional<Metric> cosine(const ast::Call& call);
+  std::optional<Metric> continuation(const ast::Call& call);
+  std::optional<Metric> logit_diff(const ast::Call& call);
+  std::optional<Metric> over_prompts(const ast::Call& call);
+  std::optional<Metric> of_edit(const ast::Call& call);
+  void check_training(FeatureId feature, std::initializer_list<PromptsId> sets, Span span, Code code);
+
+  // ---- check_expectations.cpp ----
+  std::optional<Expectation> expectation(const ast::Expectation& node);
+  bool check_bound(const ast::Expectation& node, const Expectation& expectation);
+  bool check_confidence(const ast::Expectation& node, Expectation& expectation);
+  void refuse_across(const ast::Expectation& node, const Expectation& expectation);
+  bool check_sweep(const ast::Call& sweep, const Expectation& expectation);
+  bool anything_random(const Expectation& expectation) const;
+
+  const SourceSet& sources_;
+  const std::vector<Module>& modules_;
+  const LoadOptions& options_;
+  RuleSet rule_set_;
+  std::vector<Diagnostic> diagnostics_;
+
+  std::map<std::pair<std::size_t, std::size_t>, std::size_t> ids_;  // (module, declaration) -> index in its vector
+  std::vector<Work<ast::Prompts>> prompts_work_;
+  std::vector<Work<ast::Feature>> feature_work_;
+  std::vector<Work<ast::Rule>> rule_work_;
+  std::vector<Work<ast::Edit>> edit_work_;
+  std::vector<Work<ast::Check>> check_work_;
+
+  std::set<PromptsId> empty_sets_;  // literal lists without an item
+  std::set<FeatureId> sound_features_;
+  const Module* module_ = nullptr;  // whose declaration is being defined: names are looked up in its scope
+  const ast::Edit* edit_ = nullptr;  // the edit whose expectations are being read
+  const CheckDecl* check_ = nullptr;  // the check whose expectations are being read
+};
+
+}  // namespace proviso::dsl

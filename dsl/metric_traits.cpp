@@ -1,0 +1,55 @@
+#include "dsl/metric_traits.hpp"
+
+#include <limits>
+
+namespace proviso::dsl {
+namespace {
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr MetricTraits kShare{};
+constexpr MetricTraits kAnyNumber{.low = -kInf, .high = kInf, .share = false};
+
+struct Traits {
+  MetricTraits operator()(const metric::Probability&) const { return kShare; }
+  // All prompts may rank it first, and then so does the interval.
+  MetricTraits operator()(const metric::Rank&) const { return {.low = 1, .high = kInf, .share = false, .open = false}; }
+  MetricTraits operator()(const metric::LogitDiff&) const { return kAnyNumber; }
+  MetricTraits operator()(const metric::Accuracy&) const { return kShare; }
+  MetricTraits operator()(const metric::Rate&) const { return kShare; }
+  MetricTraits operator()(const metric::Perplexity&) const { return {.low = 1, .high = kInf, .share = false}; }
+  MetricTraits operator()(const metric::PerplexityRise&) const { return {.low = -1, .high = kInf}; }
+  MetricTraits operator()(const metric::Kl&) const { return {.low = 0, .high = kInf, .share = false}; }
+  MetricTraits operator()(const metric::Mean&) const { return kAnyNumber; }
+  MetricTraits operator()(const metric::Max&) const {
+    return {.low = -kInf, .high = kInf, .share = false, .sampled = false};
+  }
+  MetricTraits operator()(const metric::FiringRate&) const { return kShare; }
+  MetricTraits operator()(const metric::Auroc&) const { return kShare; }
+  MetricTraits operator()(const metric::Cosine&) const {
+    return {.low = -1, .high = 1, .share = false, .sampled = false};
+  }
+  MetricTraits operator()(const metric::Effect& effect) const {
+    MetricTraits result = traits(*effect.on);
+    const double width = result.high - result.low;
+    result.low = -width;
+    result.high = width;
+    return result;
+  }
+  MetricTraits operator()(const metric::Efficacy&) const { return kShare; }
+  MetricTraits operator()(const metric::Paraphrase&) const { return kShare; }
+  MetricTraits operator()(const metric::Specificity&) const { return kShare; }
+};
+
+}  // namespace
+
+MetricTraits traits(const Metric& metric) { return std::visit(Traits{}, metric.node); }
+
+MetricTraits relative_traits(const metric::Effect& effect) {
+  MetricTraits result = traits(*effect.on);
+  result.low = result.low >= 0 ? -1 : -kInf;  // what cannot be negative can at most vanish
+  result.high = kInf;
+  result.share = true;
+  return result;
+}
+
+}  // namespace proviso::dsl
