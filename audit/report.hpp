@@ -160,10 +160,18 @@ struct RenderOptions {
   EvidenceForm evidence = EvidenceForm::full;
 };
 
+/// The report as `evidence` allows it to leave the machine: prompts and outputs whole, as "sha256:…", or left out.
+/// Whatever shows a report to anyone shows this.
+Report redacted(Report report, EvidenceForm evidence);
+
 std::string to_yaml(const Report& report, const RenderOptions& options);
-/// Reads a report back; throws `model::InputError` naming the key that is wrong.
+/// The same tree as the YAML, indented JSON.
+std::string to_json(const Report& report, const RenderOptions& options);
+/// Reads a report back; throws `model::InputError` naming the key that is wrong. JSON is YAML and is read, too.
 Report from_yaml(const std::string& text, const std::string& path);
-/// For people: width at most `columns`, colour by ANSI codes where `colour`.
+/// The JSON Schema that every report satisfies: report.schema.json, as built into the program.
+std::string_view report_schema();
+/// For people: width at most `columns`, colour by ANSI codes where `colour`. Redact the report first.
 std::string to_text(const Report& report, std::size_t columns, bool colour);
 
 }  // namespace proviso::audit

@@ -60,6 +60,7 @@ struct Counts {
 struct Summary {
   Counts checks, edits, examples;
   std::optional<dsl::CheckSeverity> worst;
+  bool operator==(const Summary&) const = default;
 };
 /// Counts everything, experimental too.
 Summary summarise(const Report& report);
