@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace proviso::model {
@@ -20,15 +21,17 @@ class Tokenizer {
 
   /// Ids of `text`. Special tokens in the text are read as such (as `tokenizers` does). `add_special`
   /// adds what the model's own tokenizer adds (a BOS, say), and nothing else. Throws `InputError` for
-  /// invalid UTF-8, naming the byte.
+  /// invalid UTF-8, naming the byte, and for texts beyond 256 MiB.
   std::vector<std::int64_t> encode(std::string_view text, bool add_special = false) const;
   /// Bytes of the ids; invalid UTF-8 stays as it is unless `replace_invalid` puts U+FFFD there.
   std::string decode(std::span<const std::int64_t> ids, bool replace_invalid = true) const;
 
   std::int64_t size() const;  ///< ids are 0 … size−1
-  std::string token_text(std::int64_t id) const;
+  std::string token_text(
+      std::int64_t id) const;  ///< as it reads within a text (" Paris"), U+FFFD for part of a character
   std::optional<std::int64_t> special(std::string_view text) const;
   std::optional<std::int64_t> eos() const;
+  bool is_eos(std::int64_t id) const;  ///< `eos()`, or another id that ends a text (a turn's end, say)
   bool is_special(std::int64_t id) const;
 
   /// The model's chat template (Jinja source), or nothing.
