@@ -1,0 +1,455 @@
+#include "runtime/bind.hpp"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "dsl/prompt_file.hpp"
+#include "runtime/condition.hpp"
+#include "runtime/formats/safetensors.hpp"
+#include "runtime/formats/sha256.hpp"
+
+namespace proviso::runtime {
+
+using dsl::Code;
+using model::InputError;
+
+std::vector<dsl::Site> BoundRules::expand(const std::vector<dsl::SiteSpec>& specs) const {
+  std::vector<dsl::Site> sites;
+  for (const auto& spec : specs) {
+    const auto layers =
+        dsl::site_has_layer(spec.kind) ? spec.layers.expand(card->config.layers) : std::vector<std::int64_t>{-1};
+    const auto heads = spec.heads ? spec.heads->expand(card->site_heads(spec.kind)) : std::vector<std::int64_t>{-1};
+    for (std::int64_t layer : layers) {
+      for (std::int64_t head : heads) sites.push_back(dsl::canonical({spec.kind, layer, head}));
+    }
+  }
+  return sites;
+}
+
+std::vector<dsl::Site> BoundRules::sites_of(const dsl::Intervention& sentence) const {
+  return sentence.sites.empty() ? std::vector{feature_sites[sentence.feature]} : expand(sentence.sites);
+}
+
+std::int64_t BoundRules::token_id(const std::string& text) const { return tokenizer->encode(text).at(0); }
+
+namespace {
+
+std::string quoted(const std::string& text) { return "`" + text + "`"; }
+
+class Binder {
+ public:
+  Binder(std::shared_ptr<const dsl::RuleSet> rules, const model::ModelCard& card,
+         std::shared_ptr<const model::Tokenizer> tokenizer, const std::string& cache_directory)
+      : rules_(*rules), card_(card), cache_directory_(cache_directory) {
+    bound_.rules = std::move(rules);
+    bound_.card = &card;
+    bound_.tokenizer = std::move(tokenizer);
+  }
+
+  dsl::Outcome<BoundRules> run() {
+    requirements();
+    if (!dsl::has_errors(diagnostics_)) {
+      for (const auto& declaration : rules_.prompts) prompts(declaration);
+      for (const auto& declaration : rules_.features) feature(declaration);
+      if (!dsl::has_errors(diagnostics_)) {
+        for (const auto& declaration : rules_.features) construction(declaration);
+        for (const auto& rule : rules_.rules) {
+          for (const auto& sentence : rule.interventions) intervention(sentence);
+        }
+        for (const auto& edit : rules_.edits) this->edit(edit);
+        for (const auto& check : rules_.checks) {
+          for (const auto& expectation : check.expectations) metric(expectation.metric);
+        }
+      }
+    }
+    dsl::Outcome<BoundRules> outcome;
+    outcome.diagnostics = std::move(diagnostics_);
+    if (!dsl::has_errors(outcome.diagnostics)) outcome.value = std::move(bound_);
+    return outcome;
+  }
+
+ private:
+  void error(Code code, dsl::Span span, std::string message, std::vector<std::string> help = {}) {
+    diagnostics_.push_back(dsl::make_diagnostic(code, span, std::move(message), std::move(help)));
+  }
+
+  void requirements() {
+    if (!rules_.model) return;
+    const auto& need = *rules_.model;
+    const auto refuse = [&](const std::string& what, const std::string& asked, const std::string& has) {
+      error(Code::wrong_model, need.span, "this file is for a model with " + what + " " + asked + "; " + card_.name +
+                                              " has " + what + " " + has,
+            {"audit the model that the file was written for, or change `model { … }`"});
+    };
+    const std::string family(model::family_name(card_.config.family));
+    if (need.family && *need.family != family) refuse("family", *need.family, family);
+    if (need.layers && *need.layers != card_.config.layers) {
+      refuse("layers", std::to_string(*need.layers), std::to_string(card_.config.layers));
+    }
+    if (need.width && *need.width != card_.config.width) {
+      refuse("width", std::to_string(*need.width), std::to_string(card_.config.width));
+    }
+    if (need.sha256) {
+      const std::string has = card_.sha256(cache_directory_);
+      if (*need.sha256 != has) refuse("sha256", *need.sha256, has);
+    }
+  }
+
+  // ---- prompts -------------------------------------------------------------------------------
+
+  void prompts(const dsl::PromptsDecl& declaration) {
+    std::vector<dsl::Prompt> texts;
+    std::string hash;
+    if (const auto* inline_prompts = std::get_if<std::vector<dsl::Prompt>>(&declaration.source)) {
+      texts = *inline_prompts;
+    } else {
+      const auto& file = std::get<dsl::PromptFile>(declaration.source);
+      try {
+        const auto mapped = model::MappedFile::open(file.path);
+        const auto bytes = mapped->bytes();
+        auto read = dsl::read_prompt_file(file, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+        diagnostics_.insert(diagnostics_.end(), read.diagnostics.begin(), read.diagnostics.end());
+        if (read.value) texts = std::move(*read.value);
+        hash = model::sha256_hex(bytes);
+      } catch (const InputError& failure) {
+        error(Code::unreadable_file, file.span, failure.what(), {"name a file that exists and can be read"});
+      }
+    }
+    BoundPrompts bound;
+    std::map<std::string, std::int64_t> clusters;
+    for (const auto& prompt : texts) {
+      const auto cluster = static_cast<std::int64_t>(bound.size());
+      const auto span = prompt.span.end > prompt.span.begin ? prompt.span : declaration.span;
+      if (auto one = tokenise(declaration, prompt, span)) {
+        one->cluster = prompt.cluster.empty() ? cluster : clusters.emplace(prompt.cluster, cluster).first->second;
+        bound.push_back(std::move(*one));
+      }
+    }
+    bound_.prompts.push_back(std::move(bound));
+    bound_.prompt_file_hashes.push_back(std::move(hash));
+  }
+
+  std::optional<BoundPrompt> tokenise(const dsl::PromptsDecl& declaration, const dsl::Prompt& prompt, dsl::Span span) {
+    BoundPrompt bound;
+    try {
+      if (declaration.chat) {
+        std::vector<model::ChatMessage> messages;
+        if (declaration.chat->system) messages.push_back({"system", *declaration.chat->system});
+        messages.push_back({"user", prompt.text});
+        bound.text = model::apply_chat_template(*bound_.tokenizer, messages);
+      } else {
+        bound.text = prompt.text;
+      }
+      bound.tokens = bound_.tokenizer->encode(bound.text, /*add_special=*/!declaration.chat);
+      for (const auto& answer : prompt.answers) bound.answers.push_back(bound_.tokenizer->encode(answer));
+      bound.answer_texts = prompt.answers;
+    } catch (const InputError& failure) {
+      error(declaration.chat ? Code::no_chat_template : Code::unreadable_text, span, failure.what());
+      return std::nullopt;
+    }
+    if (bound.tokens.empty()) {
+      error(Code::empty_prompt, span, "this prompt has no tokens", {"write at least one word"});
+      return std::nullopt;
+    }
+    std::size_t longest = 0;
+    for (std::size_t i = 0; i < bound.answers.size(); ++i) {
+      longest = std::max(longest, bound.answers[i].size());
+      if (bound.answers[i].empty()) error(Code::empty_prompt, span, "an expected continuation has no tokens");
+    }
+    context(bound.tokens.size() + longest, span);
+    return bound;
+  }
+
+  void context(std::size_t tokens, dsl::Span span) {
+    if (static_cast<std::int64_t>(tokens) <= card_.config.context) return;
+    error(Code::beyond_context, span,
+          "this text takes " + std::to_string(tokens) + " tokens, and the model's context holds " +
+              std::to_string(card_.config.context),
+          {"shorten the text, or split it into several prompts"});
+  }
+
+  void each_single_token(const std::vector<std::string>& texts, dsl::Span span) {
+    for (const auto& text : texts) single_token(text, span);
+  }
+
+  void single_token(const std::string& text, dsl::Span span) {
+    const auto ids = bound_.tokenizer->encode(text);
+    if (ids.size() == 1) return;
+    std::string parts;
+    for (std::int64_t id : ids) parts += (parts.empty() ? "\"" : "\" \"") + bound_.tokenizer->decode(std::vector{id});
+    error(Code::not_one_token, span,
+          "\"" + text + "\" must be one token here, and this model splits it into " + std::to_string(ids.size()) +
+              (ids.empty() ? "" : ": " + parts + "\""),
+          {"write one token's text; most words need their leading space (\" word\")"});
+  }
+
+  // ---- sites and features ----------------------------------------------------------------------
+
+  void site(const dsl::SiteSpec& spec) {
+    if (const std::string why = card_.missing_site(spec.kind); !why.empty()) {
+      error(Code::missing_site, spec.span, why);
+      return;
+    }
+    const auto range = [&](const dsl::IndexSet& set, std::int64_t count, const char* what) {
+      for (const auto& part : set.ranges) {
+        if (part.last < count) continue;
+        error(Code::index_out_of_range, spec.span,
+              std::string(what) + " " + std::to_string(part.last) + " does not exist: " + card_.name + " has " +
+                  std::to_string(count) + " " + what + "s at " + std::string(dsl::site_name(spec.kind)),
+              {"the last " + std::string(what) + " is " + std::to_string(count - 1)});
+        return;
+      }
+    };
+    if (dsl::site_has_layer(spec.kind)) range(spec.layers, card_.config.layers, "layer");
+    if (spec.heads) range(*spec.heads, card_.site_heads(spec.kind), "head");
+  }
+
+  void feature(const dsl::FeatureDecl& declaration) {
+    site(declaration.site);
+    const auto sites = bound_.expand({declaration.site});
+    bound_.feature_sites.push_back(sites.empty() ? dsl::Site{} : sites.front());
+  }
+
+  void construction(const dsl::FeatureDecl& declaration) {
+    const auto id = static_cast<dsl::FeatureId>(&declaration - rules_.features.data());
+    const std::int64_t width = card_.site_width(bound_.feature_sites[id]);
+    if (const auto* neuron = std::get_if<dsl::Neuron>(&declaration.constructor)) {
+      if (neuron->index >= width) {
+        error(Code::index_out_of_range, neuron->span,
+              "neuron " + std::to_string(neuron->index) + " does not exist: " + card_.name + " has " +
+                  std::to_string(width) + " at " + dsl::to_string(bound_.feature_sites[id]));
+      }
+    } else if (const auto* unembed = std::get_if<dsl::Unembed>(&declaration.constructor)) {
+      single_token(unembed->plus, unembed->span);
+      if (unembed->minus) single_token(*unembed->minus, unembed->span);
+      if (width != card_.config.width) {
+        error(Code::width_mismatch, declaration.site.span,
+              "an `unembed` direction has the stream's width, " + std::to_string(card_.config.width) + "; " +
+                  dsl::to_string(declaration.site) + " has " + std::to_string(width));
+      }
+    } else if (const auto* stored = std::get_if<dsl::StoredDirection>(&declaration.constructor)) {
+      stored_direction(*stored, width);
+    } else {
+      const auto [p, q] = std::holds_alternative<dsl::Contrast>(declaration.constructor)
+                              ? std::pair{std::get<dsl::Contrast>(declaration.constructor).p,
+                                          std::get<dsl::Contrast>(declaration.constructor).q}
+                              : std::pair{std::get<dsl::Probe>(declaration.constructor).p,
+                                          std::get<dsl::Probe>(declaration.constructor).q};
+      for (dsl::PromptsId set : {p, q}) contrast_tokens(declaration, set);
+    }
+  }
+
+  void contrast_tokens(const dsl::FeatureDecl& declaration, dsl::PromptsId set) {
+    if (bound_.prompts[set].empty()) {
+      error(Code::empty_contrast, declaration.span,
+            "feature " + quoted(declaration.name) + " is built from prompts of which there are none",
+            {"give each side at least one prompt"});
+      return;
+    }
+    for (const auto& prompt : bound_.prompts[set]) {
+      const auto length = static_cast<std::int64_t>(prompt.tokens.size());
+      const auto& token = declaration.token;
+      std::int64_t position = length - 1;
+      if (token.kind == dsl::TokenChoice::Kind::index) {
+        position = token.index < 0 ? length + token.index : token.index;
+        if (position < 0 || position >= length) {
+          error(Code::prompt_too_short, declaration.span,
+                "feature " + quoted(declaration.name) + " reads token " + std::to_string(token.index) + ", and \"" +
+                    prompt.text + "\" has " + std::to_string(length),
+                {"lengthen the prompt, or read `token last`"});
+          return;
+        }
+      }
+      if (position == 0) {
+        error(Code::reads_sink, declaration.span,
+              "feature " + quoted(declaration.name) + " reads position 0 of \"" + prompt.text +
+                  "\", the attention sink, which says little of the text",
+              {"write prompts of two tokens or more, and read a later token"});
+        return;
+      }
+    }
+  }
+
+  void stored_direction(const dsl::StoredDirection& stored, std::int64_t width) {
+    try {
+      const auto file = model::read_safetensors(stored.path);
+      std::vector<std::string> names;
+      for (const auto& tensor : file.tensors) {
+        names.push_back(tensor.name);
+        if (tensor.name != stored.tensor) continue;
+        if (tensor.elements() != width) {
+          error(Code::width_mismatch, stored.span,
+                quoted(stored.tensor) + " has " + std::to_string(tensor.elements()) + " elements, and the site has " +
+                    std::to_string(width));
+        }
+        return;
+      }
+      const auto near = dsl::nearest_name(stored.tensor, names);
+      error(Code::unknown_tensor, stored.span, stored.path + " holds no tensor " + quoted(stored.tensor),
+            {near ? "did you mean " + quoted(*near) + "?" : "it holds " + std::to_string(names.size()) + " tensors"});
+    } catch (const InputError& failure) {
+      error(Code::unreadable_file, stored.span, failure.what());
+    }
+  }
+
+  // ---- interventions -----------------------------------------------------------------------------
+
+  void intervention(const dsl::Intervention& sentence) {
+    const std::size_t errors_before = diagnostics_.size();
+    for (const auto& spec : sentence.sites) site(spec);
+    if (diagnostics_.size() != errors_before) return;
+    const auto& own = bound_.feature_sites[sentence.feature];
+    const std::int64_t width = card_.site_width(own);
+    const auto sites = bound_.sites_of(sentence);
+    for (const auto& where : sites) {
+      if (card_.site_width(where) == width) continue;
+      error(Code::width_mismatch, sentence.span,
+            "feature " + quoted(bound_.feature_name(sentence.feature)) + " has " + std::to_string(width) +
+                " elements, and " + dsl::to_string(where) + " has " + std::to_string(card_.site_width(where)),
+            {"name sites of the same width, or build the feature there"});
+      return;
+    }
+    if (sentence.condition) condition(*sentence.condition, sites);
+  }
+
+  void condition(const dsl::Condition& condition, const std::vector<dsl::Site>& sites) {
+    std::visit(
+        [&](const auto& node) {
+          using Node = std::decay_t<decltype(node)>;
+          if constexpr (std::is_same_v<Node, dsl::TokenIn>) {
+            each_single_token(node.texts, condition.span);
+          } else if constexpr (std::is_same_v<Node, dsl::Comparison>) {
+            for (const auto* operand : {&node.left, &node.right}) {
+              if (const auto* read = std::get_if<dsl::FeatureId>(operand)) read_order(*read, condition.span, sites);
+              if (const auto* quantile = std::get_if<dsl::Quantile>(operand)) {
+                if (bound_.prompts[quantile->prompts].empty()) {
+                  error(Code::empty_contrast, condition.span, "a quantile over a set without prompts has no value");
+                }
+              }
+            }
+          } else if constexpr (std::is_same_v<Node, dsl::Any> || std::is_same_v<Node, dsl::Last> ||
+                               std::is_same_v<Node, dsl::Not>) {
+            this->condition(*node.of, sites);
+          } else if constexpr (std::is_same_v<Node, dsl::And> || std::is_same_v<Node, dsl::Or>) {
+            for (const auto& part : node.of) this->condition(*part, sites);
+          }
+        },
+        condition.node);
+  }
+
+  void read_order(dsl::FeatureId feature, dsl::Span span, const std::vector<dsl::Site>& sites) {
+    const dsl::Site& read = bound_.feature_sites[feature];
+    for (const auto& where : sites) {
+      if (!(where < read)) continue;
+      const std::string name = quoted(bound_.feature_name(feature));
+      error(Code::read_after_intervention, span,
+            "feature " + name + " is read at " + dsl::to_string(read) + ", after this intervention at " +
+                dsl::to_string(where),
+            {"move the intervention to " + dsl::to_string(read) + " or later, or read " +
+             bound_.feature_name(feature) + " at " + dsl::to_string(where) + " or earlier"});
+      return;
+    }
+  }
+
+  // ---- edits and metrics ---------------------------------------------------------------------------
+
+  void edit(const dsl::EditDecl& declaration) {
+    const auto layer = declaration.method.parameters.find("layer");
+    if (layer != declaration.method.parameters.end()) {
+      const auto* number = std::get_if<double>(&layer->second);
+      if (number && *number >= static_cast<double>(card_.config.layers)) {
+        error(Code::index_out_of_range, declaration.method.span,
+              "layer " + std::to_string(static_cast<std::int64_t>(*number)) + " does not exist: " + card_.name + " has " +
+                  std::to_string(card_.config.layers) + " layers",
+              {"the last layer is " + std::to_string(card_.config.layers - 1)});
+      }
+    }
+    for (const auto& change : declaration.changes) {
+      if (const auto* fact = std::get_if<dsl::Fact>(&change)) {
+        this->fact(*fact);
+      } else {
+        remove(std::get<dsl::Remove>(change));
+      }
+    }
+    for (const auto& expectation : declaration.expectations) metric(expectation.metric);
+  }
+
+  void fact(const dsl::Fact& fact) {
+    const std::string prefix = fact.prompt_template.substr(0, fact.prompt_template.find("{}")) + fact.subject;
+    if (bound_.tokenizer->encode(prefix, true).size() < 2) {
+      error(Code::subject_at_sink, fact.span,
+            "the last token of \"" + fact.subject + "\" is at position 0, the attention sink: an edit there breaks the "
+            "model",
+            {"write a template with words before the subject: \"I think that {} …\""});
+    }
+    const auto prompt = bound_.tokenizer->encode(prefix + fact.prompt_template.substr(fact.prompt_template.find("{}") + 2),
+                                                 true);
+    context(prompt.size() + bound_.tokenizer->encode(fact.to).size(), fact.span);
+    if (bound_.tokenizer->encode(fact.to).empty()) error(Code::empty_prompt, fact.span, "the new target has no tokens");
+  }
+
+  void remove(const dsl::Remove& remove) {
+    const std::size_t before = diagnostics_.size();
+    for (const auto& spec : remove.sites) site(spec);
+    if (diagnostics_.size() != before) return;
+    const auto width = card_.site_width(bound_.feature_sites[remove.feature]);
+    for (const auto& where : bound_.expand(remove.sites)) {
+      if (card_.site_width(where) == width) continue;
+      error(Code::width_mismatch, remove.span,
+            "feature " + quoted(bound_.feature_name(remove.feature)) + " has " + std::to_string(width) +
+                " elements, and " + dsl::to_string(where) + " has " + std::to_string(card_.site_width(where)));
+      return;
+    }
+  }
+
+  void metric(const dsl::Metric& metric) {
+    std::visit(
+        [&](const auto& node) {
+          using Node = std::decay_t<decltype(node)>;
+          if constexpr (std::is_same_v<Node, dsl::metric::Rank>) {
+            single_token(node.text, metric.span);
+          } else if constexpr (std::is_same_v<Node, dsl::metric::LogitDiff>) {
+            single_token(node.a, metric.span);
+            single_token(node.b, metric.span);
+          } else if constexpr (std::is_same_v<Node, dsl::metric::Probability>) {
+            const auto ids = bound_.tokenizer->encode(node.text);
+            if (ids.empty()) error(Code::empty_prompt, metric.span, "the continuation has no tokens");
+            for (const auto& prompt : bound_.prompts[node.after]) context(prompt.tokens.size() + ids.size(), metric.span);
+          } else if constexpr (std::is_same_v<Node, dsl::metric::Accuracy> ||
+                               std::is_same_v<Node, dsl::metric::Specificity>) {
+            for (const auto& prompt : bound_.prompts[node.prompts]) {
+              if (!prompt.answers.empty()) continue;
+              error(Code::no_answer, metric.span, "\"" + prompt.text + "\" names no expected continuation",
+                    {"write it: \"" + prompt.text + "\" -> \" …\""});
+              return;
+            }
+          } else if constexpr (std::is_same_v<Node, dsl::metric::Rate>) {
+            for (const auto& prompt : bound_.prompts[node.prompts]) {
+              context(prompt.tokens.size() + static_cast<std::size_t>(node.tokens), metric.span);
+            }
+          } else if constexpr (std::is_same_v<Node, dsl::metric::Effect>) {
+            if (const auto* sentence = std::get_if<dsl::Intervention>(&node.change)) intervention(*sentence);
+            this->metric(*node.on);
+          }
+        },
+        metric.node);
+  }
+
+  const dsl::RuleSet& rules_;
+  const model::ModelCard& card_;
+  const std::string& cache_directory_;
+  BoundRules bound_;
+  std::vector<dsl::Diagnostic> diagnostics_;
+};
+
+}  // namespace
+
+dsl::Outcome<BoundRules> bind(std::shared_ptr<const dsl::RuleSet> rules, const model::ModelCard& card,
+                              std::shared_ptr<const model::Tokenizer> tokenizer, const std::string& cache_directory) {
+  return Binder(std::move(rules), card, std::move(tokenizer), cache_directory).run();
+}
+
+}  // namespace proviso::runtime

@@ -1,0 +1,18 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "dsl/diagnostic.hpp"
+#include "runtime/bound_rules.hpp"
+
+namespace proviso::runtime {
+
+/// Checks a rule set against a model's names and shapes, and turns its texts into tokens. Reads prompt
+/// files and tensor headers; no weights. `card` must outlive the result. A model that `model { … }`
+/// excludes is refused first. `cache_directory` holds the model's hash, needed only where a file asks for it.
+dsl::Outcome<BoundRules> bind(std::shared_ptr<const dsl::RuleSet> rules, const model::ModelCard& card,
+                              std::shared_ptr<const model::Tokenizer> tokenizer, const std::string& cache_directory);
+
+}  // namespace proviso::runtime

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dsl/rule_set.hpp"
+#include "runtime/model/model_card.hpp"
+#include "runtime/tokenizer/tokenizer.hpp"
+
+namespace proviso::runtime {
+
+struct BoundPrompt {
+  std::string text;  ///< as the model is given it: through the chat template where asked
+  std::vector<std::int64_t> tokens;
+  std::vector<std::vector<std::int64_t>> answers;  ///< expected continuations, tokenised apart
+  std::vector<std::string> answer_texts;
+  std::int64_t cluster = 0;  ///< prompts of one template or document share it
+};
+
+using BoundPrompts = std::vector<BoundPrompt>;
+
+/// A rule set on a model: every prompt is tokens, every site and layer exists, every word that must be one
+/// token is one. Nothing that follows can fail because of what the user wrote, but for what only running
+/// the model can tell (a chosen token that is a secondary sink, a contrast without difference).
+struct BoundRules {
+  std::shared_ptr<const dsl::RuleSet> rules;
+  const model::ModelCard* card = nullptr;
+  std::shared_ptr<const model::Tokenizer> tokenizer;
+  std::vector<BoundPrompts> prompts;          // by PromptsId
+  std::vector<dsl::Site> feature_sites;       // by FeatureId; canonical
+  std::vector<std::string> prompt_file_hashes;  // by PromptsId: SHA-256 of the file's bytes, "" for inline ones
+
+  const std::string& feature_name(dsl::FeatureId id) const { return rules->features[id].name; }
+  /// Canonical sites of a sentence: those it names, or its feature's own.
+  std::vector<dsl::Site> sites_of(const dsl::Intervention& sentence) const;
+  std::vector<dsl::Site> expand(const std::vector<dsl::SiteSpec>& specs) const;
+  std::int64_t token_id(const std::string& text) const;  ///< of a text that is one token
+};
+
+}  // namespace proviso::runtime

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "dsl/rule_set.hpp"
+#include "editing/certificate.hpp"
+#include "editing/refusal.hpp"
+#include "editing/second_moments.hpp"
+#include "editing/weight_delta.hpp"
+#include "runtime/bound_rules.hpp"
+#include "runtime/features/direction.hpp"
+#include "runtime/model/transformer.hpp"
+
+namespace proviso::runtime {
+
+/// What an `edit` declaration comes to on a model. Nothing is applied yet.
+struct SolvedEdit {
+  dsl::EditId edit = 0;
+  std::vector<editing::WeightDelta> deltas;            ///< to be applied in this order
+  std::vector<editing::Certificate> certificates;      ///< one a change
+  std::string refused;                                 ///< why it cannot be made; "" otherwise
+};
+
+/// Second moments of MLP inputs by (layer, text), measured on the model as loaded.
+class SecondMoments {
+ public:
+  SecondMoments(std::string corpus_path, std::string cache_directory)
+      : corpus_path_(std::move(corpus_path)), cache_directory_(std::move(cache_directory)) {}
+
+  /// Measures, where it is not yet known, what `edit` needs. Call it before anything is applied.
+  void prepare(const dsl::EditDecl& edit, const model::Transformer& transformer, const model::Tokenizer& tokenizer);
+  const editing::SecondMoment& of(const dsl::EditDecl& edit, const model::ModelConfig& config) const;
+
+ private:
+  using Key = std::pair<std::int64_t, std::string>;
+  Key key(const dsl::EditDecl& edit, const model::ModelConfig& config) const;
+  std::string corpus_path_, cache_directory_;
+  std::map<Key, editing::SecondMoment> moments_;
+};
+
+/// Solves the changes of one edit one after another, each on the model that the earlier ones leave; puts
+/// the model back. `features` were built on the model as loaded.
+SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const BoundRules& bound,
+                      const std::vector<Direction>& features, const SecondMoments& moments, std::uint64_t seed);
+
+/// The same sizes in a random direction: every delta's left factor is turned by a random rotation, so that
+/// ‖Δx‖ is what the edit's own is for every input.
+std::vector<editing::WeightDelta> turned_at_random(const std::vector<editing::WeightDelta>& deltas, std::uint64_t seed);
+
+}  // namespace proviso::runtime

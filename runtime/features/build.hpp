@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <vector>
+
+#include "dsl/diagnostic.hpp"
+#include "runtime/bound_rules.hpp"
+#include "runtime/features/direction.hpp"
+#include "runtime/model/transformer.hpp"
+
+namespace proviso::runtime {
+
+struct BuildCounts {
+  std::int64_t sequences = 0;
+  std::int64_t tokens = 0;
+};
+
+/// Builds the features in `wanted` on the model as it is now (as loaded); the others stay undefined.
+/// Prompts that several features are built from run once. What only the model can tell is diagnosed:
+/// `reads-sink`, `prompt-too-short`, `no-contrast`.
+dsl::Outcome<std::vector<Direction>> build_features(const model::Transformer& transformer, const BoundRules& bound,
+                                                    const std::set<dsl::FeatureId>& wanted, BuildCounts& counts);
+
+}  // namespace proviso::runtime

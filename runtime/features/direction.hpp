@@ -1,0 +1,26 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "dsl/site.hpp"
+
+namespace proviso::runtime {
+
+/// A feature along a direction: its activation on a vector x is a(x) = (d·x − b) / c at its own site;
+/// at any other site of the same width d and c stay and b is 0.
+struct Direction {
+  dsl::Site site;  ///< canonical; may name one head
+  at::Tensor d;    // [width of the site] float64, L2 norm 1
+  double b = 0;
+  double c = 1;
+  std::int64_t built_on = 0;                             ///< prompts
+  std::vector<std::pair<std::string, double>> measures;  ///< for the report: sink share removed, …
+
+  double offset_at(const dsl::Site& where) const { return where == site ? b : 0; }
+};
+
+}  // namespace proviso::runtime

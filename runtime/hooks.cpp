@@ -1,0 +1,354 @@
+#include "runtime/hooks.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "editing/fold.hpp"
+#include "runtime/random.hpp"
+
+namespace proviso::runtime {
+
+namespace {
+
+// The Gram matrix holds the squares of the directions' singular values.
+constexpr double kGramCutoff = editing::kPseudoInverseCutOff * editing::kPseudoInverseCutOff;
+constexpr std::size_t kMaxCachedInverses = 1 << 16;
+
+/// The activation that one sentence asks for where it is active; a `cap` asks only when it is exceeded.
+double target_of(const HookStep& step, double activation) {
+  switch (step.operation) {
+    case dsl::Operation::suppress: return (1 - step.amount) * activation;
+    case dsl::Operation::amplify: return step.amount * activation;
+    case dsl::Operation::clamp: return step.amount;
+    case dsl::Operation::steer: return activation + step.amount;
+    case dsl::Operation::cap: return std::min(activation, step.amount);
+  }
+  return activation;
+}
+
+/// What the sentences active on one feature at one token ask for together: equal targets count once, a
+/// `cap` bounds what the others ask for, and unequal ones meet in the least-squares solution, their mean.
+class JointTarget {
+ public:
+  void add(const HookStep& step, double activation) {
+    const double target = target_of(step, activation);
+    if (step.operation == dsl::Operation::cap) {
+      cap_ = std::min(cap_, step.amount);
+    } else if (std::find(targets_.begin(), targets_.end(), target) == targets_.end()) {
+      targets_.push_back(target);
+    }
+  }
+  double value(double activation) const {
+    double target = activation;
+    if (!targets_.empty()) {
+      target = 0;
+      for (double t : targets_) target += t / static_cast<double>(targets_.size());
+    }
+    return std::min(target, cap_);
+  }
+  void clear() {
+    targets_.clear();
+    cap_ = std::numeric_limits<double>::infinity();
+  }
+
+ private:
+  std::vector<double> targets_;
+  double cap_ = std::numeric_limits<double>::infinity();
+};
+
+std::int64_t head_begin(const model::ModelCard& card, const dsl::Site& site) {
+  return site.head < 0 ? 0 : site.head * card.site_width(site);
+}
+
+dsl::Site whole(dsl::Site site) {
+  site.head = -1;
+  return site;
+}
+
+}  // namespace
+
+Activity& Activity::operator+=(const Activity& other) {
+  max = positions == 0 ? other.max : other.positions == 0 ? max : std::max(max, other.max);
+  positions += other.positions;
+  active += other.active;
+  sum += other.sum;
+  relative_change += other.relative_change;
+  relative_change_at_0 += other.relative_change_at_0;
+  firsts += other.firsts;
+  return *this;
+}
+
+std::size_t HookProgram::slot(const dsl::Site& site, dsl::FeatureId feature) {
+  auto& slots = sites_[whole(site)].slots;
+  const auto found = std::find_if(slots.begin(), slots.end(), [&](const SiteProgram::Slot& s) {
+    return s.feature == feature && s.head == site.head;
+  });
+  if (found != slots.end()) return static_cast<std::size_t>(found - slots.begin());
+  const Direction& direction = features_[feature];
+  slots.push_back({feature, site.head, direction.offset_at(site), direction.c, false});
+  return slots.size() - 1;
+}
+
+void HookProgram::read(dsl::FeatureId feature) {
+  const dsl::Site& site = features_[feature].site;
+  const std::size_t index = slot(site, feature);
+  sites_[whole(site)].slots[index].read = true;
+}
+
+std::size_t HookProgram::add(const dsl::Intervention& sentence, const std::vector<dsl::Site>& sites, bool of_change,
+                             const ConditionSet::TokenId& token_id, const ConditionSet::QuantileValue& quantile) {
+  std::optional<std::size_t> condition;
+  if (sentence.condition) {
+    condition = conditions_.add(*sentence.condition, token_id, quantile);
+    for (dsl::FeatureId feature : conditions_.reads(*condition)) read(feature);
+  }
+  const std::size_t first = step_count_;
+  for (const dsl::Site& site : sites) {
+    const std::size_t at = slot(site, sentence.feature);
+    sites_[whole(site)].steps.push_back(
+        {step_count_++, at, sentence.operation, sentence.feature, sentence.amount, condition, of_change});
+  }
+  return first;
+}
+
+void HookProgram::finish(at::Device device) {
+  for (auto& [site, program] : sites_) {
+    auto rows = at::zeros({static_cast<std::int64_t>(program.slots.size()), card_.site_width(site)}, at::kDouble);
+    for (std::size_t i = 0; i < program.slots.size(); ++i) {
+      const auto& slot = program.slots[i];
+      dsl::Site where = site;
+      where.head = slot.head;
+      const at::Tensor& d = features_[slot.feature].d;
+      rows[static_cast<std::int64_t>(i)].narrow(0, head_begin(card_, where), d.size(0)).copy_(d);
+    }
+    program.gram = rows.matmul(rows.t());
+    program.directions = rows.to(at::kFloat).to(device);
+  }
+}
+
+/// Solves for the least change that gives an active set its targets. Inverses are kept by active set:
+/// a fresh factorisation a token would cost more than the layer.
+struct HookPass::Solver {
+  explicit Solver(const at::Tensor& gram) : gram(gram) {}
+
+  // [s, s] row-major, over the active slots in order
+  const std::vector<double>& inverse(const std::vector<std::int64_t>& active) {
+    key.assign(reinterpret_cast<const char*>(active.data()), active.size() * sizeof(active[0]));
+    auto found = inverses.find(key);
+    if (found != inverses.end()) return found->second;
+    if (inverses.size() >= kMaxCachedInverses) inverses.clear();
+    const auto index = at::tensor(active, at::kLong);
+    const auto block = gram.index_select(0, index).index_select(1, index);
+    const auto pinv = at::linalg_pinv(block, kGramCutoff, /*hermitian=*/true).contiguous();
+    const auto* data = pinv.const_data_ptr<double>();
+    return inverses.emplace(key, std::vector<double>(data, data + pinv.numel())).first->second;
+  }
+
+  at::Tensor gram;
+  std::unordered_map<std::string, std::vector<double>> inverses;
+  std::string key;
+};
+
+HookPass::HookPass(const HookProgram& program)
+    : program_(program), steps_(program.step_count_) {
+  for (const auto& [site, site_program] : program_.sites_) {
+    if (!site_program.steps.empty()) solvers_[site] = std::make_shared<Solver>(site_program.gram);
+  }
+}
+
+void HookPass::begin(std::vector<RowMemory*> rows) {
+  rows_ = std::move(rows);
+  conditions_.reset();
+  activations_.clear();
+  norms_.clear();
+  change_norms_.clear();
+  captured_.clear();
+}
+
+bool HookPass::wants(const dsl::Site& site) const {
+  return program_.sites_.contains(site) || program_.norm_sites_.contains(site) || program_.captured_.contains(site);
+}
+
+std::span<const float> HookPass::activation(dsl::FeatureId feature) const { return activations_.at(feature); }
+std::span<const float> HookPass::norm(const dsl::Site& site) const { return norms_.at(site); }
+
+void HookPass::visit(const dsl::Site& site, at::Tensor& x, const model::PackedLayout& layout) {
+  if (program_.captured_.contains(site)) captured_[site] = x.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+  if (program_.norm_sites_.contains(site)) {
+    const auto norms = at::linalg_vector_norm(x.to(at::kFloat), 2, at::IntArrayRef{1}).cpu().contiguous();
+    const auto* data = norms.const_data_ptr<float>();
+    norms_[site].assign(data, data + norms.numel());
+  }
+  const auto found = program_.sites_.find(site);
+  if (found == program_.sites_.end()) return;
+  const SiteProgram& program = found->second;
+
+  const auto products = x.to(at::kFloat).matmul(program.directions.t()).cpu().contiguous();  // [n, slots]
+  const std::span<const float> values(products.const_data_ptr<float>(), static_cast<std::size_t>(products.numel()));
+  const std::size_t slots = program.slots.size();
+  for (std::size_t s = 0; s < slots; ++s) {
+    const auto& slot = program.slots[s];
+    if (!slot.read) continue;
+    auto& activation = activations_[slot.feature];
+    activation.resize(values.size() / slots);
+    for (std::size_t i = 0; i < activation.size(); ++i) {
+      activation[i] = static_cast<float>((values[i * slots + s] - slot.b) / slot.c);
+    }
+  }
+  if (!program.steps.empty()) write(site, program, values, x, layout);
+}
+
+/// The change of every token as coefficients of the site's directions, [n, slots] row-major: the least one
+/// that gives the features of the active steps their joint targets. Only steps that `counts` take part.
+template <class Counts>
+std::vector<float> HookPass::solve(const dsl::Site& site, const SiteProgram& program, std::span<const float> products,
+                                   Counts counts) const {
+  const std::size_t slots = program.slots.size();
+  const std::size_t n = products.size() / slots;
+  Solver& solver = *solvers_.at(site);
+  std::vector<float> coefficients(products.size(), 0.0F);
+  std::vector<JointTarget> targets(slots);
+  std::vector<std::uint8_t> is_active(slots);
+  std::vector<std::int64_t> active;
+  std::vector<double> wanted;  // c (target − activation) of the active slots
+  for (std::size_t i = 0; i < n; ++i) {
+    const float* row = products.data() + i * slots;
+    const auto activation = [&](std::size_t s) { return (row[s] - program.slots[s].b) / program.slots[s].c; };
+    std::fill(is_active.begin(), is_active.end(), 0);
+    for (const HookStep& step : program.steps) {
+      if (!counts(step) || !steps_[step.number].fired[i]) continue;
+      if (!is_active[step.slot]) targets[step.slot].clear();
+      is_active[step.slot] = 1;
+      targets[step.slot].add(step, activation(step.slot));
+    }
+    active.clear();
+    wanted.clear();
+    for (std::size_t s = 0; s < slots; ++s) {
+      if (!is_active[s]) continue;
+      active.push_back(static_cast<std::int64_t>(s));
+      wanted.push_back(program.slots[s].c * (targets[s].value(activation(s)) - activation(s)));
+    }
+    if (std::all_of(wanted.begin(), wanted.end(), [](double w) { return w == 0; })) continue;
+    float* out = coefficients.data() + i * slots;
+    if (active.size() == 1) {
+      out[active[0]] = static_cast<float>(wanted[0]);
+      continue;
+    }
+    const auto& inverse = solver.inverse(active);
+    for (std::size_t r = 0; r < active.size(); ++r) {
+      double coefficient = 0;
+      for (std::size_t q = 0; q < active.size(); ++q) coefficient += inverse[r * active.size() + q] * wanted[q];
+      out[active[r]] = static_cast<float>(coefficient);
+    }
+  }
+  return coefficients;
+}
+
+void HookPass::write(const dsl::Site& site, const SiteProgram& program, std::span<const float> products, at::Tensor& x,
+                     const model::PackedLayout& layout) {
+  if (!conditions_) {
+    conditions_ = std::make_unique<ConditionSet::Evaluation>(
+        program_.conditions(), layout, rows_, [this](dsl::FeatureId feature) { return activation(feature); });
+  }
+  const std::int64_t n = layout.size();
+  const auto slots = static_cast<std::int64_t>(program.slots.size());
+  for (const HookStep& step : program.steps) {
+    steps_[step.number].fired =
+        step.condition ? conditions_->holds(*step.condition) : Mask(static_cast<std::size_t>(n), 1);
+  }
+  const bool has_change =
+      std::any_of(program.steps.begin(), program.steps.end(), [](const HookStep& step) { return step.of_change; });
+  const auto without_change = [](const HookStep& step) { return !step.of_change; };
+  auto coefficients = control_ ? solve(site, program, products, without_change)
+                               : solve(site, program, products, [](const HookStep&) { return true; });
+  const auto as_tensor = [&](std::vector<float>& values) { return at::from_blob(values.data(), {n, slots}, at::kFloat); };
+  const auto lengths = [&](const at::Tensor& of) {  // ‖Dᵀ g‖ of each row g
+    const auto g = of.to(at::kDouble);
+    return (g.matmul(program.gram) * g).sum(1).clamp_min(0).sqrt().to(at::kFloat).contiguous();
+  };
+  const auto to_vector = [n](const at::Tensor& values) {
+    const auto* data = values.const_data_ptr<float>();
+    return std::vector<float>(data, data + n);
+  };
+
+  std::vector<float> relative;
+  if (measure_) {
+    const auto size = at::linalg_vector_norm(x.to(at::kFloat), 2, at::IntArrayRef{1}).cpu();
+    relative = to_vector((lengths(as_tensor(coefficients)) / size.clamp_min(1e-30)).contiguous());
+    if (has_change && !control_) {
+      auto others = solve(site, program, products, without_change);
+      change_norms_[site] = to_vector(lengths(as_tensor(coefficients) - as_tensor(others)));
+    }
+  }
+  record(program, products, relative, layout);
+
+  std::vector<std::int64_t> changed;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto* row = coefficients.data() + i * slots;
+    if (std::any_of(row, row + slots, [](float value) { return value != 0; })) changed.push_back(i);
+  }
+  // Untouched rows stay as they are, bit for bit.
+  if (!changed.empty()) {
+    const auto index = at::tensor(changed, at::kLong);
+    const bool all = static_cast<std::int64_t>(changed.size()) == n;
+    const auto rows = all ? as_tensor(coefficients) : as_tensor(coefficients).index_select(0, index);
+    const auto change = rows.to(x.device()).matmul(program.directions);  // [changed, width]
+    if (all && x.scalar_type() == at::kFloat) {
+      x.add_(change);
+    } else {
+      const auto where = index.to(x.device());
+      x.index_copy_(0, where, (x.index_select(0, where).to(at::kFloat) + change).to(x.scalar_type()));
+    }
+  }
+  if (!control_) return;
+  const auto found = control_->norms.find(site);
+  if (found == control_->norms.end()) return;
+  const auto length = at::tensor(found->second, at::kFloat).to(x.device()).unsqueeze(1);  // [n, 1]
+  x = (x.to(at::kFloat) + length * random_direction(site, x.size(1)).to(x.device())).to(x.scalar_type());
+}
+
+/// Counts what the steps at one site did; position 0 stays out of all but `relative_change_at_0`.
+void HookPass::record(const SiteProgram& program, std::span<const float> products,
+                      std::span<const float> relative_change, const model::PackedLayout& layout) {
+  const std::size_t slots = program.slots.size();
+  for (const HookStep& step : program.steps) {
+    const auto& slot = program.slots[step.slot];
+    StepRecord& record = steps_[step.number];
+    Activity& activity = record.activity;
+    record.moved.assign(record.fired.size(), 0);
+    for (const auto& span : layout.rows) {
+      for (std::int64_t j = 0; j < span.length; ++j) {
+        const std::int64_t i = span.begin + j;
+        const bool holds = record.fired[i];
+        const double activation = (products[i * slots + step.slot] - slot.b) / slot.c;
+        record.moved[i] = holds && target_of(step, activation) != activation;
+        const double change = holds && !relative_change.empty() ? relative_change[i] : 0;
+        if (span.first_position + j == 0) {
+          ++activity.firsts;
+          activity.relative_change_at_0 += change;
+          continue;
+        }
+        activity.max = activity.positions == 0 ? activation : std::max(activity.max, activation);
+        ++activity.positions;
+        activity.sum += activation;
+        activity.active += holds;
+        activity.relative_change += change;
+      }
+    }
+  }
+}
+
+at::Tensor HookPass::random_direction(const dsl::Site& site, std::int64_t width) const {
+  NormalSource source(mix_seed(control_->seed, static_cast<int>(site.kind), site.layer));
+  auto direction = at::empty({width}, at::kDouble);
+  auto* values = direction.mutable_data_ptr<double>();
+  for (std::int64_t i = 0; i < width; ++i) values[i] = source.next();
+  return (direction / direction.norm()).to(at::kFloat);
+}
+
+}  // namespace proviso::runtime

@@ -1,0 +1,155 @@
+#pragma once
+
+// Interventions as fused hooks: what a set of sentences does to the activations at each site.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "dsl/rule_set.hpp"
+#include "runtime/condition.hpp"
+#include "runtime/features/direction.hpp"
+#include "runtime/model/transformer.hpp"
+
+namespace proviso::runtime {
+
+/// One sentence at one site.
+struct HookStep {
+  std::size_t number = 0;  ///< over the whole program, in the order of `HookProgram::add`
+  std::size_t slot = 0;    ///< of its feature, in the site's program
+  dsl::Operation operation = dsl::Operation::suppress;
+  dsl::FeatureId feature = 0;
+  double amount = 0;
+  std::optional<std::size_t> condition;  ///< in the program's ConditionSet
+  bool of_change = false;                ///< belongs to an `effect`'s change: a control replaces it
+};
+
+/// What happens at one site: all features read or written there share one product x·Dᵀ.
+struct SiteProgram {
+  struct Slot {
+    dsl::FeatureId feature = 0;
+    std::int64_t head = -1;  ///< the direction fills one head's part of the width
+    double b = 0, c = 1;
+    bool read = false;       ///< at its own site: by conditions or by the recorder
+  };
+  std::vector<Slot> slots;
+  std::vector<HookStep> steps;
+  at::Tensor directions;  // [slots, width] float32, on the model's device
+  at::Tensor gram;        // [slots, slots] float64
+};
+
+/// Everything that is read or written in the passes of one model state. Built once, then immutable.
+class HookProgram {
+ public:
+  HookProgram(const std::vector<Direction>& features, const model::ModelCard& card) : features_(features), card_(card) {}
+
+  /// Adds a sentence at canonical `sites`; returns the number of its step at the first, the others follow.
+  std::size_t add(const dsl::Intervention& sentence, const std::vector<dsl::Site>& sites, bool of_change,
+                  const ConditionSet::TokenId& token_id, const ConditionSet::QuantileValue& quantile);
+  /// Has the feature's activation recorded at every token.
+  void record(dsl::FeatureId feature) { read(feature); }
+  /// Has the L2 norm of the vectors at a site recorded at every token.
+  void record_norm(const dsl::Site& site) { norm_sites_.insert(site); }
+  /// Has the vectors at a site kept.
+  void capture(const dsl::Site& site) { captured_.insert(site); }
+  /// Computes the shared matrices; nothing is added after.
+  void finish(at::Device device);
+
+  std::size_t steps() const { return step_count_; }
+  const ConditionSet& conditions() const { return conditions_; }
+
+ private:
+  friend class HookPass;
+  std::size_t slot(const dsl::Site& site, dsl::FeatureId feature);
+  void read(dsl::FeatureId feature);
+
+  const std::vector<Direction>& features_;
+  const model::ModelCard& card_;
+  ConditionSet conditions_;
+  std::map<dsl::Site, SiteProgram> sites_;
+  std::set<dsl::Site> norm_sites_, captured_;
+  std::size_t step_count_ = 0;
+};
+
+/// How a step behaved, over all passes; position 0 is left out.
+struct Activity {
+  std::int64_t positions = 0;
+  std::int64_t active = 0;   ///< its condition held
+  double sum = 0, max = 0;   ///< of the activation before the intervention, over `positions`
+  double relative_change = 0;       ///< Σ ‖Δx‖/‖x‖ over the active positions
+  double relative_change_at_0 = 0;  ///< Σ over sequences' first positions
+  std::int64_t firsts = 0;
+
+  Activity& operator+=(const Activity& other);
+};
+
+/// What a control does in place of an `effect`'s change: a random direction, with the length that the change
+/// had at each token.
+struct ControlChange {
+  std::uint64_t seed = 0;
+  std::map<dsl::Site, std::vector<float>> norms;  ///< ‖Δx‖ by token of the pass, where the change wrote
+};
+
+/// Runs a program's hooks in forward passes and keeps what they saw.
+class HookPass : public model::SiteVisitor {
+ public:
+  explicit HookPass(const HookProgram& program);
+
+  /// Before each forward pass: what the conditions remember of its rows (updated by it).
+  void begin(std::vector<RowMemory*> rows);
+  void set_control(const ControlChange* control) { control_ = control; }
+  /// Measures ‖Δx‖/‖x‖ for the activity, and ‖Δx‖ of an effect's change (`change_norms`).
+  void measure_changes(bool on) { measure_ = on; }
+
+  bool wants(const dsl::Site& site) const override;
+  void visit(const dsl::Site& site, at::Tensor& x, const model::PackedLayout& layout) override;
+
+  // Of the last pass, by packed token:
+  std::span<const float> activation(dsl::FeatureId feature) const;
+  std::span<const float> norm(const dsl::Site& site) const;
+  const at::Tensor& captured(const dsl::Site& site) const { return captured_.at(site); }  // [n, width] float32
+  const std::map<dsl::Site, std::vector<float>>& change_norms() const { return change_norms_; }
+  /// Whether a step's condition held (or it has none) at each token.
+  const Mask& fired(std::size_t step) const { return steps_[step].fired; }
+  /// Whether a step asked for another activation than it found there: it was part of changing the vector.
+  const Mask& moved(std::size_t step) const { return steps_[step].moved; }
+
+  // Over all passes:
+  const Activity& activity(std::size_t step) const { return steps_[step].activity; }
+
+ private:
+  struct Solver;
+  struct StepRecord {
+    Mask fired, moved;
+    Activity activity;
+  };
+  void write(const dsl::Site& site, const SiteProgram& program, std::span<const float> products, at::Tensor& x,
+             const model::PackedLayout& layout);
+  template <class Counts>
+  std::vector<float> solve(const dsl::Site& site, const SiteProgram& program, std::span<const float> products,
+                           Counts counts) const;
+  void record(const SiteProgram& program, std::span<const float> products, std::span<const float> relative_change,
+              const model::PackedLayout& layout);
+  at::Tensor random_direction(const dsl::Site& site, std::int64_t width) const;
+
+  const HookProgram& program_;
+  const ControlChange* control_ = nullptr;
+  bool measure_ = false;
+  std::vector<RowMemory*> rows_;
+  std::unique_ptr<ConditionSet::Evaluation> conditions_;
+  std::unordered_map<dsl::FeatureId, std::vector<float>> activations_;
+  std::map<dsl::Site, std::vector<float>> norms_, change_norms_;
+  std::map<dsl::Site, at::Tensor> captured_;
+  std::vector<StepRecord> steps_;
+  std::map<dsl::Site, std::shared_ptr<Solver>> solvers_;  // inverses by active set, kept between passes
+};
+
+}  // namespace proviso::runtime

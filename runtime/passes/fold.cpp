@@ -1,0 +1,73 @@
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "runtime/condition.hpp"
+#include "runtime/passes/passes.hpp"
+
+namespace proviso::runtime::passes {
+
+namespace {
+
+bool has_linear_writer(const dsl::Site& site) {
+  return site.head < 0 && (site.kind == dsl::SiteKind::embed || site.kind == dsl::SiteKind::attn_out ||
+                           site.kind == dsl::SiteKind::mlp_out);
+}
+
+/// Why this sentence cannot become a weight edit anywhere, or "".
+std::string cannot_fold(const dsl::Intervention& sentence) {
+  if (sentence.condition) return "its condition is decided at each token";
+  if (sentence.operation == dsl::Operation::cap) return "`cap` depends on the activation";
+  return "";
+}
+
+}  // namespace
+
+/// A site folds only where every intervention at it folds and nothing else reads there: a read at a site
+/// sees no write at it, which a changed weight could not grant.
+Plan fold(Plan plan, const BoundRules& bound) {
+  for (StateId id = 0; id < plan.states.size(); ++id) {
+    ModelState& state = plan.states[id];
+    std::set<dsl::Site> read;
+    for (const auto& run : plan.runs) {
+      if (run.state != id) continue;
+      for (const auto& [sequence, wants] : run.wants) {
+        for (dsl::FeatureId feature : wants.features) read.insert(bound.feature_sites[feature]);
+      }
+    }
+    std::map<dsl::Site, std::string> kept;  // a site that must stay a hook, and why
+    for (const auto& sentence : state.sentences) {
+      const std::string why = cannot_fold(sentence.sentence);
+      for (const auto& site : sentence.hooks) {
+        if (!why.empty()) kept.emplace(site, "another sentence there stays a hook: " + why);
+      }
+      if (!sentence.sentence.condition) continue;
+      for (dsl::FeatureId feature : features_read(*sentence.sentence.condition)) read.insert(bound.feature_sites[feature]);
+    }
+    for (const auto& site : read) kept.emplace(site, "a feature is read at " + dsl::to_string(site));
+
+    for (auto& sentence : state.sentences) {
+      sentence.why = cannot_fold(sentence.sentence);
+      if (!sentence.why.empty()) continue;
+      if (state.change) {
+        sentence.why = "an effect's controls need the change at each token";
+        continue;
+      }
+      std::vector<dsl::Site> hooks;
+      for (const auto& site : sentence.hooks) {
+        const auto reason = kept.find(site);
+        if (has_linear_writer(site) && reason == kept.end()) {
+          sentence.folds.push_back(site);
+          continue;
+        }
+        hooks.push_back(site);
+        sentence.why = has_linear_writer(site) ? reason->second
+                                               : dsl::to_string(site) + " is not written by one linear map";
+      }
+      sentence.hooks = std::move(hooks);
+    }
+  }
+  return plan;
+}
+
+}  // namespace proviso::runtime::passes

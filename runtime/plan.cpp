@@ -1,0 +1,196 @@
+#include "runtime/plan.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "runtime/condition.hpp"
+#include "runtime/passes/passes.hpp"
+
+namespace proviso::runtime {
+
+PlanCounts Plan::counts() const {
+  PlanCounts counts;
+  for (const auto& run : runs) {
+    for (const auto& batch : run.batches) {
+      ++counts.passes;
+      counts.sequences += static_cast<std::int64_t>(batch.sequences.size());
+      counts.tokens += batch.shared_prefix;
+      for (SequenceId id : batch.sequences) {
+        counts.tokens += static_cast<std::int64_t>(sequences[id].tokens.size()) - batch.shared_prefix;
+      }
+    }
+  }
+  for (const auto& key : generations) {
+    counts.sequences += key.samples;
+    counts.tokens += static_cast<std::int64_t>(sequences[key.sequence].tokens.size()) * key.samples;
+  }
+  counts.tokens_saved = tokens_asked - counts.tokens;
+  return counts;
+}
+
+PlanBuilder::PlanBuilder(const BoundRules& bound) : bound_(bound) { state({}, {}); }
+
+void PlanBuilder::open(StateId state, const dsl::Intervention& sentence, const std::string& rule,
+                       bool of_change) {
+  plan_.states[state].sentences.push_back({sentence, rule, bound_.sites_of(sentence), {}, "", of_change});
+  plan_.features.insert(sentence.feature);
+  if (!sentence.condition) return;
+  for (dsl::FeatureId feature : features_read(*sentence.condition)) plan_.features.insert(feature);
+}
+
+StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vector<dsl::RuleId>& rules,
+                           const dsl::Change* change) {
+  std::string key = "e";
+  for (dsl::EditId edit : edits) key += std::to_string(edit) + ",";
+  key += "r";
+  for (dsl::RuleId rule : rules) key += std::to_string(rule) + ",";
+  if (change) key += "c" + std::to_string(reinterpret_cast<std::uintptr_t>(change));
+  const auto [found, is_new] = state_ids_.emplace(key, plan_.states.size());
+  if (!is_new) return found->second;
+
+  const StateId id = found->second;
+  plan_.states.emplace_back();
+  const auto& declared = *bound_.rules;
+  std::string label;
+  const auto name = [&](const std::string& what) { label += (label.empty() ? "under " : ", ") + what; };
+  const auto open_rule = [&](dsl::RuleId rule, bool of_change) {
+    for (const auto& sentence : declared.rules[rule].interventions) open(id, sentence, declared.rules[rule].name, of_change);
+  };
+  plan_.states[id].edits = edits;
+  for (dsl::EditId edit : edits) name("edit " + declared.edits[edit].name);
+  for (dsl::RuleId rule : rules) {
+    name("rule " + declared.rules[rule].name);
+    open_rule(rule, false);
+  }
+  if (change) {
+    plan_.states[id].change = change;
+    if (const auto* sentence = std::get_if<dsl::Intervention>(change)) {
+      name(sentence->text);
+      open(id, *sentence, "", true);
+    } else if (const auto* rule = std::get_if<dsl::ChangeRule>(change)) {
+      name("rule " + declared.rules[rule->rule].name);
+      open_rule(rule->rule, true);
+    } else {
+      const auto& edit = std::get<dsl::ChangeEdit>(*change);
+      name("edit " + declared.edits[edit.edit].name);
+      plan_.states[id].edits.push_back(edit.edit);
+    }
+  }
+  plan_.states[id].label = label.empty() ? "as loaded" : label;
+  return id;
+}
+
+StateId PlanBuilder::control(StateId treated, std::int64_t number) {
+  const std::string key = "x" + std::to_string(treated) + "#" + std::to_string(number);
+  const auto [found, is_new] = state_ids_.emplace(key, plan_.states.size());
+  if (!is_new) return found->second;
+  plan_.states[treated].changes_recorded = true;
+  ModelState state = plan_.states[treated];
+  state.label += ", random direction " + std::to_string(number + 1);
+  state.controls = treated;
+  state.control = number;
+  state.changes_recorded = false;
+  plan_.states.push_back(std::move(state));
+  return found->second;
+}
+
+SequenceId PlanBuilder::sequence(const BoundPrompt& prompt, std::span<const std::int64_t> continuation) {
+  Sequence sequence{prompt.tokens, static_cast<std::int64_t>(prompt.tokens.size()), prompt.text};
+  sequence.tokens.insert(sequence.tokens.end(), continuation.begin(), continuation.end());
+  const auto [found, is_new] = sequence_ids_.emplace(sequence, plan_.sequences.size());
+  if (is_new) plan_.sequences.push_back(std::move(sequence));
+  return found->second;
+}
+
+Wants& PlanBuilder::want(StateId state, SequenceId sequence) {
+  plan_.tokens_asked += static_cast<std::int64_t>(plan_.sequences[sequence].tokens.size());
+  auto run = std::find_if(plan_.runs.begin(), plan_.runs.end(), [&](const Run& r) { return r.state == state; });
+  if (run == plan_.runs.end()) run = plan_.runs.insert(plan_.runs.end(), Run{state, {}, std::nullopt, {}});
+  return run->wants[sequence];
+}
+
+void PlanBuilder::want_logits(StateId state, SequenceId sequence, std::int64_t position, std::int64_t id, bool rank) {
+  auto& logits = want(state, sequence).logits[position];
+  logits.ids.insert(id);
+  logits.rank = logits.rank || rank;
+}
+
+void PlanBuilder::want_top(StateId state, SequenceId sequence, std::int64_t position, std::int64_t count) {
+  want(state, sequence).logits[position].top = count;
+}
+
+void PlanBuilder::want_feature(StateId state, SequenceId sequence, dsl::FeatureId feature) {
+  want(state, sequence).features.insert(feature);
+  plan_.features.insert(feature);
+}
+
+void PlanBuilder::want_kl(StateId state, SequenceId sequence) {
+  want(loaded(), sequence).final_states = true;
+  want(state, sequence).kl = true;
+}
+
+void PlanBuilder::want_firing(StateId state, SequenceId sequence) { want(state, sequence).firing = true; }
+
+void PlanBuilder::want_generation(const GenerationKey& key) {
+  plan_.tokens_asked += static_cast<std::int64_t>(plan_.sequences[key.sequence].tokens.size()) * key.samples;
+  plan_.generations.insert(key);
+}
+
+const std::vector<PlanPass>& plan_passes() {
+  static const std::vector<PlanPass> kPasses = {
+      {"fold", "turns unconditional interventions on linear writers into rank-one weight edits", passes::fold},
+      {"stop-early", "ends passes that want no logits after the last site read", passes::stop_early},
+      {"share-prefixes", "computes tokens that several sequences begin with once", passes::share_prefixes},
+      {"batch", "packs the remaining sequences into passes", passes::batch},
+  };
+  return kPasses;
+}
+
+namespace {
+
+void verify(const Plan& plan, std::string_view pass) {
+  const auto broken = [&](const std::string& what) {
+    throw std::logic_error("plan pass " + std::string(pass) + " broke the plan: " + what);
+  };
+  for (const auto& run : plan.runs) {
+    std::set<SequenceId> seen;
+    for (const auto& batch : run.batches) {
+      const auto& first = plan.sequences[batch.sequences.front()];
+      for (SequenceId id : batch.sequences) {
+        if (!seen.insert(id).second) broken("a sequence is computed twice");
+        const auto& sequence = plan.sequences[id];
+        if (batch.shared_prefix == 0) continue;
+        if (batch.shared_prefix >= std::min<std::int64_t>(sequence.prompt_length, sequence.tokens.size()) ||
+            !std::equal(first.tokens.begin(), first.tokens.begin() + batch.shared_prefix, sequence.tokens.begin())) {
+          broken("a shared prefix is not shared");
+        }
+      }
+    }
+    if (!run.batches.empty() && seen.size() != run.wants.size()) broken("a sequence is lost");
+  }
+}
+
+}  // namespace
+
+Plan optimise(Plan plan, const BoundRules& bound, const std::set<std::string>& off) {
+  // Controls repeat the changes of the state they control, so that one runs first.
+  std::stable_sort(plan.runs.begin(), plan.runs.end(), [](const Run& a, const Run& b) { return a.state < b.state; });
+  for (const auto& pass : plan_passes()) {
+    if (off.contains(std::string(pass.name))) continue;
+    plan = pass.apply(std::move(plan), bound);
+    plan.passes.emplace_back(pass.name);
+    verify(plan, pass.name);
+  }
+  for (auto& run : plan.runs) {
+    std::set<SequenceId> placed;
+    for (const auto& batch : run.batches) placed.insert(batch.sequences.begin(), batch.sequences.end());
+    for (const auto& [id, wants] : run.wants) {
+      if (!placed.contains(id)) run.batches.push_back({{id}, 0});
+    }
+  }
+  verify(plan, "batch");
+  return plan;
+}
+
+}  // namespace proviso::runtime

@@ -1,0 +1,162 @@
+#pragma once
+
+// The plan of an audit: which model states are opened, and which sequences each of them computes, how far
+// and with what kept. It is data: `explain` prints it, a Session carries it out, plan passes rewrite it.
+// Making it cannot fail and needs no weights.
+
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "dsl/rule_set.hpp"
+#include "runtime/bound_rules.hpp"
+
+namespace proviso::runtime {
+
+using StateId = std::size_t;
+using SequenceId = std::size_t;
+
+/// Tokens that are fed to the model from position 0 on; what follows the prompt counts as generated.
+struct Sequence {
+  std::vector<std::int64_t> tokens;
+  std::int64_t prompt_length = 0;
+  std::string prompt;  ///< its text, which conditions may read
+  auto operator<=>(const Sequence&) const = default;
+};
+
+/// A sentence in force in a state, and what it becomes at each of its sites.
+struct PlannedSentence {
+  dsl::Intervention sentence;
+  std::string rule;  ///< its name; "" for the change of an `effect`
+  std::vector<dsl::Site> hooks;
+  std::vector<dsl::Site> folds;  ///< became rank-one edits of the linear map that writes there
+  std::string why;               ///< why (some of) it stays a hook; "" where all of it folds
+  bool of_change = false;        ///< belongs to the change whose effect is measured
+};
+
+/// The model as loaded, changed by edits in order, then by rules.
+struct ModelState {
+  std::string label;  ///< "as loaded", "under rule keep_calm", …
+  std::vector<dsl::EditId> edits;
+  std::vector<PlannedSentence> sentences;
+  const dsl::Change* change = nullptr;  ///< the `effect`'s, in force beside the rest
+  std::optional<StateId> controls;      ///< the treated state whose change this one replaces by a random one of equal size
+  std::int64_t control = 0;             ///< number of the random direction
+  bool changes_recorded = false;        ///< ‖Δx‖ is kept by position: controls follow
+};
+
+/// Logits wanted after one position.
+struct LogitWant {
+  std::set<std::int64_t> ids;
+  bool rank = false;
+  std::int64_t top = 0;  ///< so many of the likeliest tokens, too
+};
+
+struct Wants {
+  std::map<std::int64_t, LogitWant> logits;  ///< by position in the sequence
+  std::set<dsl::FeatureId> features;         ///< activations at every position
+  bool final_states = false;                 ///< what the unembedding multiplies, kept for a KL divergence
+  bool kl = false;                           ///< against the model as loaded, after every position
+  bool firing = false;                       ///< whether sentences' conditions hold somewhere
+};
+
+/// Sequences that are computed together: the first `shared_prefix` tokens, equal in all, once.
+struct Batch {
+  std::vector<SequenceId> sequences;
+  std::int64_t shared_prefix = 0;
+};
+
+/// Forward passes in one state.
+struct Run {
+  StateId state = 0;
+  std::map<SequenceId, Wants> wants;
+  std::optional<dsl::Site> stop_after;
+  std::vector<Batch> batches;
+};
+
+/// Texts generated in one state.
+struct GenerationKey {
+  StateId state = 0;
+  SequenceId sequence = 0;
+  std::int64_t tokens = 32;
+  std::int64_t samples = 1;
+  double temperature = 0;
+  auto operator<=>(const GenerationKey&) const = default;
+};
+
+struct PlanCounts {
+  std::int64_t sequences = 0;  ///< asked for
+  std::int64_t tokens = 0;     ///< computed (prompts; generated tokens are counted when they are made)
+  std::int64_t tokens_saved = 0;
+  std::int64_t passes = 0;
+};
+
+struct Plan {
+  std::vector<ModelState> states;  ///< 0: the model as loaded
+  std::vector<Sequence> sequences;
+  std::vector<Run> runs;                  ///< in the order in which they are carried out
+  std::set<GenerationKey> generations;
+  std::set<dsl::FeatureId> features;      ///< to be built
+  std::vector<std::string> passes;        ///< names of those applied
+  std::int64_t tokens_asked = 0;          ///< what asking for every metric by itself would compute
+
+  PlanCounts counts() const;
+};
+
+/// Collects what metrics want. Equal sequences and equal states become one.
+class PlanBuilder {
+ public:
+  explicit PlanBuilder(const BoundRules& bound);
+
+  StateId loaded() const { return 0; }
+  /// The state under edits (in order) and rules, with an `effect`'s change where there is one.
+  StateId state(const std::vector<dsl::EditId>& edits, const std::vector<dsl::RuleId>& rules,
+                const dsl::Change* change = nullptr);
+  /// A control of a treated state.
+  StateId control(StateId treated, std::int64_t number);
+  /// A prompt, and what follows it (as if it had been generated).
+  SequenceId sequence(const BoundPrompt& prompt, std::span<const std::int64_t> continuation = {});
+
+  void want_logits(StateId state, SequenceId sequence, std::int64_t position, std::int64_t id, bool rank = false);
+  void want_top(StateId state, SequenceId sequence, std::int64_t position, std::int64_t count);
+  void want_feature(StateId state, SequenceId sequence, dsl::FeatureId feature);
+  void want_kl(StateId state, SequenceId sequence);
+  void want_firing(StateId state, SequenceId sequence);
+  void want_generation(const GenerationKey& key);
+  void want_built(dsl::FeatureId feature) { plan_.features.insert(feature); }
+
+  const BoundRules& bound() const { return bound_; }
+  const Plan& plan() const { return plan_; }
+  Plan take() { return std::move(plan_); }
+
+ private:
+  void open(StateId state, const dsl::Intervention& sentence, const std::string& rule, bool of_change);
+  Wants& want(StateId state, SequenceId sequence);
+
+  const BoundRules& bound_;
+  Plan plan_;
+  std::map<Sequence, SequenceId> sequence_ids_;
+  std::map<std::string, StateId> state_ids_;
+};
+
+/// A rewriting of plans that keeps what they answer.
+struct PlanPass {
+  std::string_view name;
+  std::string_view does;
+  Plan (*apply)(Plan, const BoundRules&);
+};
+
+/// All passes, in the order in which they are applied; equal sequences are one from the start.
+const std::vector<PlanPass>& plan_passes();
+
+/// Applies every pass but those named in `off`; throws std::logic_error where a pass breaks the plan
+/// (a sequence lost, a shared prefix that is not shared).
+Plan optimise(Plan plan, const BoundRules& bound, const std::set<std::string>& off);
+
+}  // namespace proviso::runtime

@@ -1,0 +1,12 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string_view>
+
+namespace proviso::runtime {
+
+/// Told how far a stage is; `total` is 0 where nobody knows. May be empty.
+using Progress = std::function<void(std::string_view stage, std::int64_t done, std::int64_t total)>;
+
+}  // namespace proviso::runtime

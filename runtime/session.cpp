@@ -1,0 +1,111 @@
+#include "runtime/session.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+#include <utility>
+
+#include "runtime/features/build.hpp"
+#include "runtime/state_run.hpp"
+
+namespace proviso::runtime {
+
+Session::Session(model::Transformer& transformer, const BoundRules& bound, SessionOptions options)
+    : transformer_(transformer),
+      bound_(bound),
+      options_(std::move(options)),
+      moments_(options_.corpus_path, options_.cache_directory),
+      loaded_unembedding_(transformer.get(transformer.unembedding_name())) {}
+
+Session::~Session() = default;
+
+std::vector<dsl::Diagnostic> Session::build(const std::set<dsl::FeatureId>& features) {
+  const at::NoGradGuard no_grad;
+  BuildCounts counts;
+  auto outcome = build_features(transformer_, bound_, features, counts);
+  built_sequences_ += counts.sequences;
+  built_tokens_ += counts.tokens;
+  if (outcome.value) features_ = std::move(*outcome.value);
+  return std::move(outcome.diagnostics);
+}
+
+double Session::quantile(const dsl::Quantile& quantile) {
+  const auto key = std::tuple{quantile.feature, quantile.prompts, quantile.p};
+  if (const auto found = quantiles_.find(key); found != quantiles_.end()) return found->second;
+
+  PlanBuilder builder(bound_);
+  std::vector<SequenceId> ids;
+  for (const auto& prompt : bound_.prompts[quantile.prompts]) {
+    ids.push_back(builder.sequence(prompt));
+    builder.want_feature(builder.loaded(), ids.back(), quantile.feature);
+  }
+  const Evidence evidence = carry_out(optimise(builder.take(), bound_, {}));
+  std::vector<double> values;
+  for (SequenceId id : ids) {
+    const auto& seen = evidence.at(0, id);
+    const auto& activations = seen.features.at(quantile.feature);
+    const auto& ordinary = seen.ordinary.at(quantile.feature);
+    for (std::size_t i = 0; i < activations.size(); ++i) {
+      if (ordinary[i]) values.push_back(activations[i]);
+    }
+  }
+  built_sequences_ += evidence.sequences;
+  built_tokens_ += evidence.tokens;
+  // The linearly interpolated quantile (type 7, as NumPy's): a share 1 − p of the positions exceeds it.
+  double value = std::nan("");
+  if (!values.empty()) {
+    std::sort(values.begin(), values.end());
+    const double at = quantile.p * static_cast<double>(values.size() - 1);
+    const auto low = static_cast<std::size_t>(at);
+    const auto high = std::min(low + 1, values.size() - 1);
+    value = values[low] + (at - static_cast<double>(low)) * (values[high] - values[low]);
+  }
+  return quantiles_[key] = value;
+}
+
+const std::vector<SolvedEdit>& Session::solve(const std::vector<dsl::EditId>& edits) {
+  const auto found = solved_.find(edits);
+  if (found != solved_.end()) return found->second;
+  std::vector<SolvedEdit> solved;
+  if (!edits.empty()) {
+    solved = solve({edits.begin(), edits.end() - 1});
+    const at::NoGradGuard no_grad;
+    editing::AppliedDeltas applied(transformer_);
+    for (const auto& earlier : solved) {
+      for (const auto& delta : earlier.deltas) applied.apply(delta);
+    }
+    solved.push_back(solve_edit(edits.back(), transformer_, bound_, features_, moments_, options_.seed));
+  }
+  return solved_[edits] = std::move(solved);
+}
+
+void Session::prepare(const Plan& plan) {
+  for (const auto& state : plan.states) {
+    for (dsl::EditId edit : state.edits) moments_.prepare(bound_.rules->edits[edit], transformer_, *bound_.tokenizer);
+  }
+  for (const auto& state : plan.states) {
+    if (!state.edits.empty()) solve(state.edits);
+  }
+}
+
+Evidence Session::carry_out(const Plan& plan) {
+  const at::NoGradGuard no_grad;
+  prepare(plan);
+  Evidence evidence;
+  const auto total = static_cast<std::int64_t>(plan.states.size());
+  for (StateId id = 0; id < plan.states.size(); ++id) {
+    if (options_.progress) options_.progress("measuring " + plan.states[id].label, static_cast<std::int64_t>(id), total);
+    StateRun run(StateRun::Context{transformer_, bound_, plan, id, features_, loaded_unembedding_, options_.seed,
+                                   [this](const dsl::Quantile& q) { return quantile(q); },
+                                   plan.states[id].edits.empty() ? nullptr : &solve(plan.states[id].edits)},
+                 evidence);
+    run.carry_out();
+  }
+  if (options_.progress) options_.progress("measuring", total, total);
+  return evidence;
+}
+
+}  // namespace proviso::runtime

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "dsl/diagnostic.hpp"
+#include "runtime/bound_rules.hpp"
+#include "runtime/edits.hpp"
+#include "runtime/evidence.hpp"
+#include "runtime/features/direction.hpp"
+#include "runtime/model/transformer.hpp"
+#include "runtime/plan.hpp"
+#include "runtime/progress.hpp"
+
+namespace proviso::runtime {
+
+struct SessionOptions {
+  std::uint64_t seed = 0;
+  std::string cache_directory;  ///< "" keeps nothing
+  std::string corpus_path;      ///< text for second moments where an edit names none
+  Progress progress;
+};
+
+/// Carries plans out on a model. Whatever it changes in the weights is undone before it returns, also
+/// where it throws.
+class Session {
+ public:
+  Session(model::Transformer& transformer, const BoundRules& bound, SessionOptions options);
+  ~Session();
+
+  /// Builds the features on the model as loaded. Ask for all that a plan names (`Plan::features`) first.
+  std::vector<dsl::Diagnostic> build(const std::set<dsl::FeatureId>& features);
+  const std::vector<Direction>& features() const { return features_; }
+
+  Evidence carry_out(const Plan& plan);
+
+  /// What building and calibrating the features took.
+  std::int64_t built_sequences() const { return built_sequences_; }
+  std::int64_t built_tokens() const { return built_tokens_; }
+
+  /// The edits solved one after another, each on the model that the earlier ones left; solved once.
+  const std::vector<SolvedEdit>& solve(const std::vector<dsl::EditId>& edits);
+  /// A quantile over the positions of its prompts on the model as loaded; computed once.
+  double quantile(const dsl::Quantile& quantile);
+
+ private:
+  void prepare(const Plan& plan);
+
+  model::Transformer& transformer_;
+  const BoundRules& bound_;
+  SessionOptions options_;
+  std::vector<Direction> features_;
+  std::map<std::tuple<dsl::FeatureId, dsl::PromptsId, double>, double> quantiles_;
+  std::map<std::vector<dsl::EditId>, std::vector<SolvedEdit>> solved_;
+  SecondMoments moments_;
+  at::Tensor loaded_unembedding_;  // [vocabulary, width]
+  std::int64_t built_sequences_ = 0, built_tokens_ = 0;
+};
+
+}  // namespace proviso::runtime

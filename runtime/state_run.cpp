@@ -1,0 +1,496 @@
+#include "runtime/state_run.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "editing/fold.hpp"
+#include "runtime/features/sinks.hpp"
+#include "runtime/generate.hpp"
+#include "runtime/random.hpp"
+
+namespace proviso::runtime {
+
+namespace {
+
+constexpr std::int64_t kTokensInPass = 2048;
+constexpr std::size_t kFoldProbeSequences = 16;
+constexpr dsl::Site kFinalNorm{dsl::SiteKind::final_norm, -1, -1};
+
+template <class T>
+void append(std::vector<T>& to, std::span<const T> values) {
+  to.insert(to.end(), values.begin(), values.end());
+}
+
+std::int64_t count(const Mask& mask, const model::PackedLayout::RowSpan& span) {
+  return std::accumulate(mask.begin() + span.begin, mask.begin() + span.begin + span.length, std::int64_t{0});
+}
+
+/// Σ over what several sentences ask of one feature: equal requests count once, unequal ones meet in their mean
+/// (the least-squares solution).
+struct AffineTarget {
+  double gain = 1, target = 0;
+  bool operator==(const AffineTarget&) const = default;
+};
+
+AffineTarget affine(const dsl::Intervention& sentence) {
+  switch (sentence.operation) {
+    case dsl::Operation::suppress: return {1 - sentence.amount, 0};
+    case dsl::Operation::amplify: return {sentence.amount, 0};
+    case dsl::Operation::clamp: return {0, sentence.amount};
+    case dsl::Operation::steer: return {1, sentence.amount};
+    case dsl::Operation::cap: break;  // never folds
+  }
+  return {};
+}
+
+}  // namespace
+
+/// The hooks of one run, with the number of each sentence's first step.
+struct StateRun::Hooks {
+  Hooks(const std::vector<Direction>& features, const model::ModelCard& card) : program(features, card) {}
+
+  HookProgram program;
+  std::vector<std::size_t> first_step;           // by sentence
+  std::vector<std::vector<dsl::Site>> sites;     // by sentence: those that are hooks here
+  std::vector<dsl::FeatureId> features;          // recorded
+  std::unique_ptr<HookPass> pass;                // made when the program is finished
+};
+
+/// The rows of one forward pass, and the sequences that each stands for (several where it is their prefix).
+struct StateRun::PassRows {
+  std::vector<model::Row> rows;
+  std::vector<std::vector<SequenceId>> owners;
+  std::vector<RowMemory> memories;
+  std::int64_t first_position = 0;
+  model::KeyValueCache* cache = nullptr;
+  bool append = false;
+};
+
+StateRun::StateRun(Context context, Evidence& evidence)
+    : c_(std::move(context)), evidence_(evidence), applied_(c_.transformer) {}
+StateRun::~StateRun() = default;
+
+void StateRun::carry_out() {
+  auto& record = evidence_.states_[c_.state];
+  record.activity.resize(state().sentences.size());
+  record.fold_changed.assign(state().sentences.size(), false);
+  std::vector<const Run*> runs;
+  for (const auto& run : c_.plan.runs) {
+    if (run.state == c_.state) runs.push_back(&run);
+  }
+  std::vector<GenerationKey> generations;
+  for (const auto& key : c_.plan.generations) {
+    if (key.state == c_.state) generations.push_back(key);
+  }
+  // Quantiles are measured on the model as loaded: everything is compiled before a weight changes.
+  std::vector<std::unique_ptr<Hooks>> hooks;
+  for (const Run* run : runs) hooks.push_back(compile(run, false));
+  auto generating = compile(nullptr, false);
+  const bool folds = std::any_of(state().sentences.begin(), state().sentences.end(),
+                                 [](const PlannedSentence& s) { return !s.folds.empty(); });
+  auto probe = folds ? compile(nullptr, true) : nullptr;
+
+  apply_edits();
+  if (folds) {
+    probe_folds(*probe);
+    apply_folds();
+  }
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    for (const auto& one : runs[i]->batches) batch(*runs[i], one, *hooks[i]);
+    keep_activity(*hooks[i], false);
+  }
+  if (!generations.empty()) {
+    generate(generations, *generating);
+    keep_activity(*generating, false);
+  }
+  applied_.revert();
+}
+
+std::unique_ptr<StateRun::Hooks> StateRun::compile(const Run* run, bool folds_as_hooks) const {
+  auto hooks = std::make_unique<Hooks>(c_.features, *c_.bound.card);
+  const auto token_id = [this](const std::string& text) { return c_.bound.token_id(text); };
+  for (const auto& sentence : state().sentences) {
+    auto sites = sentence.hooks;
+    if (folds_as_hooks) sites.insert(sites.end(), sentence.folds.begin(), sentence.folds.end());
+    hooks->first_step.push_back(hooks->program.add(sentence.sentence, sites, sentence.of_change, token_id, c_.quantile));
+    hooks->sites.push_back(std::move(sites));
+  }
+  if (run) {
+    std::set<dsl::FeatureId> features;
+    for (const auto& [id, wants] : run->wants) {
+      features.insert(wants.features.begin(), wants.features.end());
+      if (wants.final_states) hooks->program.capture(kFinalNorm);
+    }
+    for (dsl::FeatureId feature : features) {
+      hooks->program.record(feature);
+      hooks->program.record_norm(sink_site(c_.features[feature].site, c_.bound.card->config));
+    }
+    hooks->features.assign(features.begin(), features.end());
+  }
+  hooks->program.finish(c_.transformer.options().device);
+  hooks->pass = std::make_unique<HookPass>(hooks->program);
+  hooks->pass->measure_changes(true);
+  return hooks;
+}
+
+void StateRun::apply_edits() {
+  if (!c_.edits) return;
+  const bool control_of_edit = state().controls && std::holds_alternative<dsl::ChangeEdit>(*state().change);
+  for (const auto& edit : *c_.edits) {
+    const bool turned = control_of_edit && &edit == &c_.edits->back();
+    const auto deltas = turned ? turned_at_random(edit.deltas, mix_seed(c_.seed, state().control)) : edit.deltas;
+    bool changed = false;
+    for (const auto& delta : deltas) changed = applied_.apply(delta) || changed;
+    evidence_.states_[c_.state].edit_changed.push_back(changed);
+  }
+}
+
+/// What folded sentences do is no longer seen in a pass: their activity is measured beforehand, as hooks, on
+/// the state's first prompts.
+void StateRun::probe_folds(Hooks& hooks) {
+  std::set<SequenceId> ids;
+  for (const auto& run : c_.plan.runs) {
+    if (run.state != c_.state) continue;
+    for (const auto& [id, wants] : run.wants) ids.insert(id);
+  }
+  for (const auto& key : c_.plan.generations) {
+    if (key.state == c_.state) ids.insert(key.sequence);
+  }
+  std::vector<model::Row> rows;
+  std::vector<RowMemory> memories;
+  std::int64_t tokens = 0;
+  for (SequenceId id : ids) {
+    const auto& sequence = c_.plan.sequences[id];
+    tokens += static_cast<std::int64_t>(sequence.tokens.size());
+    if (!rows.empty() && (rows.size() == kFoldProbeSequences || tokens > kTokensInPass)) break;
+    rows.push_back({sequence.tokens, sequence.prompt_length});
+    memories.push_back(hooks.program.conditions().begin_row(sequence.prompt));
+  }
+  if (rows.empty()) return;
+  std::vector<RowMemory*> pointers;
+  for (auto& memory : memories) pointers.push_back(&memory);
+  hooks.pass->begin(std::move(pointers));
+  model::Pass pass;
+  pass.rows = &rows;
+  pass.visitor = hooks.pass.get();
+  pass.stop_after = dsl::Site{dsl::SiteKind::resid_post, c_.bound.card->config.layers - 1, -1};
+  c_.transformer.forward(pass);
+  keep_activity(hooks, true);
+}
+
+void StateRun::apply_folds() {
+  const auto& sentences = state().sentences;
+  std::map<dsl::Site, std::map<dsl::FeatureId, std::vector<std::pair<std::size_t, AffineTarget>>>> by_site;
+  for (std::size_t i = 0; i < sentences.size(); ++i) {
+    for (const auto& site : sentences[i].folds) {
+      by_site[site][sentences[i].sentence.feature].emplace_back(i, affine(sentences[i].sentence));
+    }
+  }
+  for (const auto& [site, features] : by_site) {
+    std::vector<at::Tensor> rows;
+    std::vector<double> gains, targets, zeros, scales;
+    for (const auto& [feature, asked] : features) {
+      std::vector<AffineTarget> distinct;
+      for (const auto& [sentence, target] : asked) {
+        if (std::find(distinct.begin(), distinct.end(), target) == distinct.end()) distinct.push_back(target);
+      }
+      AffineTarget joint{0, 0};
+      for (const auto& target : distinct) {
+        joint.gain += target.gain / static_cast<double>(distinct.size());
+        joint.target += target.target / static_cast<double>(distinct.size());
+      }
+      const auto& direction = c_.features[feature];
+      rows.push_back(direction.d);
+      gains.push_back(joint.gain);
+      targets.push_back(joint.target);
+      zeros.push_back(direction.offset_at(site));
+      scales.push_back(direction.c);
+    }
+    const editing::FoldRequest request{at::stack(rows), at::tensor(gains, at::kDouble), at::tensor(targets, at::kDouble),
+                                       at::tensor(zeros, at::kDouble), at::tensor(scales, at::kDouble)};
+    const auto folded = editing::fold(request, c_.transformer, site);
+    bool changed = false;
+    for (const auto& delta : std::get<std::vector<editing::WeightDelta>>(folded)) changed = applied_.apply(delta) || changed;
+    for (const auto& [feature, asked] : features) {
+      for (const auto& [sentence, target] : asked) {
+        auto changes = evidence_.states_[c_.state].fold_changed.begin() + static_cast<std::ptrdiff_t>(sentence);
+        *changes = *changes || (changed && target != AffineTarget{});
+      }
+    }
+  }
+}
+
+void StateRun::batch(const Run& run, const Batch& batch, Hooks& hooks) {
+  const std::int64_t prefix = batch.shared_prefix;
+  const auto& first = c_.plan.sequences[batch.sequences.front()];
+  const auto begin_row = [&](SequenceId id) {
+    return hooks.program.conditions().begin_row(c_.plan.sequences[id].prompt);
+  };
+  model::KeyValueCache prefix_cache;
+  RowMemory prefix_memory;
+  if (prefix > 0) {
+    PassRows shared;
+    // No position of a shared prefix is a last prompt token or a generated one.
+    shared.rows.push_back({{first.tokens.begin(), first.tokens.begin() + prefix}, std::numeric_limits<std::int64_t>::max()});
+    shared.owners.push_back(batch.sequences);
+    shared.memories.push_back(begin_row(batch.sequences.front()));
+    shared.cache = &prefix_cache;
+    shared.append = true;
+    pass(run, shared, hooks);
+    prefix_memory = shared.memories.front();
+  }
+  for (std::size_t begin = 0; begin < batch.sequences.size();) {
+    PassRows rows;
+    rows.first_position = prefix;
+    std::int64_t tokens = 0;
+    for (; begin < batch.sequences.size(); ++begin) {
+      const SequenceId id = batch.sequences[begin];
+      const auto& sequence = c_.plan.sequences[id];
+      const auto own = static_cast<std::int64_t>(sequence.tokens.size()) - prefix;
+      if (!rows.rows.empty() && tokens + own > kTokensInPass) break;
+      tokens += own;
+      rows.rows.push_back({{sequence.tokens.begin() + prefix, sequence.tokens.end()}, sequence.prompt_length});
+      rows.owners.push_back({id});
+      rows.memories.push_back(prefix > 0 ? prefix_memory : begin_row(id));
+    }
+    model::KeyValueCache forked;
+    if (prefix > 0) {
+      forked = prefix_cache.fork(static_cast<std::int64_t>(rows.rows.size()));
+      rows.cache = &forked;
+    }
+    pass(run, rows, hooks);
+    evidence_.sequences += static_cast<std::int64_t>(rows.rows.size());
+  }
+  const auto& config = c_.bound.card->config;
+  for (SequenceId id : batch.sequences) {
+    auto& evidence = seen(id);
+    for (auto& [feature, activations] : evidence.features) {
+      evidence.ordinary[feature] = ordinary_positions(evidence.norms.at(sink_site(c_.features[feature].site, config)));
+    }
+    evidence.norms.clear();
+  }
+}
+
+void StateRun::pass(const Run& run, PassRows& rows, Hooks& hooks) {
+  std::vector<RowMemory*> memories;
+  for (auto& memory : rows.memories) memories.push_back(&memory);
+  hooks.pass->begin(std::move(memories));
+
+  std::vector<std::pair<std::size_t, std::int64_t>> at;  // (row, position) of each logits row
+  std::vector<std::int64_t> logits_at;
+  std::int64_t packed = 0;
+  model::PackedLayout expected;  // rows only: what a control needs to know of the pass
+  for (std::size_t r = 0; r < rows.rows.size(); ++r) {
+    const auto length = static_cast<std::int64_t>(rows.rows[r].tokens.size());
+    expected.rows.push_back({packed, length, rows.first_position, rows.rows[r].prompt_length});
+    std::vector<std::uint8_t> wanted(static_cast<std::size_t>(length), 0);
+    for (SequenceId id : rows.owners[r]) {
+      const auto& wants = run.wants.at(id);
+      if (wants.kl) std::fill(wanted.begin(), wanted.end(), 1);
+      for (auto want = wants.logits.lower_bound(rows.first_position);
+           want != wants.logits.end() && want->first < rows.first_position + length; ++want) {
+        wanted[static_cast<std::size_t>(want->first - rows.first_position)] = 1;
+      }
+    }
+    for (std::int64_t i = 0; i < length; ++i) {
+      if (!wanted[static_cast<std::size_t>(i)]) continue;
+      logits_at.push_back(packed + i);
+      at.emplace_back(r, rows.first_position + i);
+    }
+    packed += length;
+  }
+  ControlChange control;
+  if (is_control_of_hooks()) {
+    control = control_change(expected, [&](std::size_t r) -> const SentenceTraces& {
+      return evidence_.at(*state().controls, rows.owners[r].front());
+    });
+    hooks.pass->set_control(&control);
+  }
+
+  model::Pass pass;
+  pass.rows = &rows.rows;
+  pass.cache = rows.cache;
+  pass.append = rows.append;
+  pass.visitor = hooks.pass.get();
+  pass.stop_after = run.stop_after;
+  pass.logits_at = logits_at;
+  pass.on_logits = [&](std::int64_t first, const at::Tensor& logits) {
+    read_logits(run, rows, std::span(at).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(logits.size(0))),
+                logits);
+  };
+  const auto layout = c_.transformer.forward(pass);
+  hooks.pass->set_control(nullptr);
+  evidence_.tokens += layout.size();
+
+  for (std::size_t r = 0; r < rows.rows.size(); ++r) {
+    const auto& span = layout.rows[r];
+    for (SequenceId id : rows.owners[r]) {
+      auto& evidence = seen(id);
+      const auto& wants = run.wants.at(id);
+      for (dsl::FeatureId feature : wants.features) {
+        append(evidence.features[feature], hooks.pass->activation(feature).subspan(span.begin, span.length));
+      }
+      std::set<dsl::Site> norm_sites;
+      for (dsl::FeatureId feature : wants.features) {
+        norm_sites.insert(sink_site(c_.features[feature].site, c_.bound.card->config));
+      }
+      for (const auto& site : norm_sites) append(evidence.norms[site], hooks.pass->norm(site).subspan(span.begin, span.length));
+      if (wants.final_states) {
+        const auto part = hooks.pass->captured(kFinalNorm).narrow(0, span.begin, span.length);
+        evidence.final_states = evidence.final_states.defined() ? at::cat({evidence.final_states, part}) : part.clone();
+      }
+      trace(hooks, span, evidence);
+    }
+  }
+}
+
+/// Adds what the sentences did to one row of the last pass.
+void StateRun::trace(const Hooks& hooks, const model::PackedLayout::RowSpan& span, SentenceTraces& traces) const {
+  traces.changed.resize(hooks.sites.size(), 0);
+  traces.fired.resize(hooks.sites.size(), 0);
+  for (std::size_t i = 0; i < hooks.sites.size(); ++i) {
+    for (std::size_t s = 0; s < hooks.sites[i].size(); ++s) {
+      const std::size_t step = hooks.first_step[i] + s;
+      if (hooks.pass->moved(step).empty()) continue;  // the pass ended before this site
+      traces.changed[i] += count(hooks.pass->moved(step), span);
+      if (s == 0) traces.fired[i] += count(hooks.pass->fired(step), span);
+    }
+  }
+  if (!state().changes_recorded) return;
+  for (const auto& [site, norms] : hooks.pass->change_norms()) {
+    append(traces.change_norms[site], std::span<const float>(norms).subspan(span.begin, span.length));
+  }
+}
+
+void StateRun::read_logits(const Run& run, const PassRows& rows,
+                           std::span<const std::pair<std::size_t, std::int64_t>> at, const at::Tensor& logits) {
+  const auto values = logits.cpu().contiguous();
+  const auto normalizers = at::logsumexp(values, at::IntArrayRef{1}).to(at::kDouble).contiguous();
+  const std::int64_t vocabulary = values.size(1);
+  const auto* data = values.const_data_ptr<float>();
+
+  std::vector<std::int64_t> kl_rows;
+  std::vector<at::Tensor> loaded_states;
+  std::vector<SequenceEvidence*> kl_into;
+  for (std::size_t i = 0; i < at.size(); ++i) {
+    const auto [row, position] = at[i];
+    const float* logit = data + static_cast<std::int64_t>(i) * vocabulary;
+    std::int64_t argmax = -1;
+    for (SequenceId id : rows.owners[row]) {
+      const auto& wants = run.wants.at(id);
+      auto& evidence = seen(id);
+      if (const auto want = wants.logits.find(position); want != wants.logits.end()) {
+        if (argmax < 0) argmax = likeliest_token(std::span(logit, static_cast<std::size_t>(vocabulary)));
+        auto& seen_here = evidence.logits[position];
+        seen_here.log_normalizer = normalizers.const_data_ptr<double>()[i];
+        seen_here.argmax = argmax;
+        for (std::int64_t token : want->second.ids) {
+          auto& about = seen_here.tokens[token];
+          about.logit = logit[token];
+          if (!want->second.rank) continue;
+          about.rank = 1 + std::count_if(logit, logit + vocabulary, [&](float other) { return other > logit[token]; }) +
+                       std::count(logit, logit + token, logit[token]);
+        }
+        if (want->second.top > 0) {
+          seen_here.top = likeliest_tokens(std::span(logit, static_cast<std::size_t>(vocabulary)), want->second.top);
+          for (std::int64_t token : seen_here.top) seen_here.tokens[token].logit = logit[token];
+        }
+      }
+      if (wants.kl) {
+        kl_rows.push_back(static_cast<std::int64_t>(i));
+        loaded_states.push_back(evidence_.at(0, id).final_states[position]);
+        kl_into.push_back(&evidence);
+      }
+    }
+  }
+  if (kl_rows.empty()) return;
+  const auto states = at::stack(loaded_states).to(c_.loaded_unembedding.scalar_type()).to(c_.loaded_unembedding.device());
+  const auto loaded = at::log_softmax(states.matmul(c_.loaded_unembedding.t()).to(at::kFloat).cpu(), 1);
+  const auto now = at::log_softmax(values.index_select(0, at::tensor(kl_rows, at::kLong)), 1);
+  const auto kl = (loaded.exp() * (loaded - now)).sum(1, /*keepdim=*/false, at::kDouble).contiguous();
+  for (std::size_t i = 0; i < kl_rows.size(); ++i) kl_into[i]->kl.push_back(std::max(0.0, kl.const_data_ptr<double>()[i]));
+}
+
+ControlChange StateRun::control_change(const model::PackedLayout& layout,
+                                       const std::function<const SentenceTraces&(std::size_t)>& treated) const {
+  ControlChange control;
+  control.seed = mix_seed(c_.seed, state().control);
+  std::int64_t n = 0;
+  for (const auto& span : layout.rows) n += span.length;
+  for (std::size_t r = 0; r < layout.rows.size(); ++r) {
+    const auto& span = layout.rows[r];
+    for (const auto& [site, norms] : treated(r).change_norms) {
+      auto& lengths = control.norms[site];
+      lengths.resize(static_cast<std::size_t>(n), 0.0F);
+      // A control may generate on where the treated model had ended: there it takes the mean length.
+      const float mean = norms.empty() ? 0 : std::accumulate(norms.begin(), norms.end(), 0.0F) / static_cast<float>(norms.size());
+      for (std::int64_t i = 0; i < span.length; ++i) {
+        const auto position = static_cast<std::size_t>(span.first_position + i);
+        lengths[static_cast<std::size_t>(span.begin + i)] = position < norms.size() ? norms[position] : mean;
+      }
+    }
+  }
+  return control;
+}
+
+void StateRun::keep_activity(const Hooks& hooks, bool folds_only) {
+  auto& record = evidence_.states_[c_.state].activity;
+  for (std::size_t i = 0; i < hooks.sites.size(); ++i) {
+    const auto& folds = state().sentences[i].folds;
+    for (std::size_t s = 0; s < hooks.sites[i].size(); ++s) {
+      const dsl::Site& site = hooks.sites[i][s];
+      if (folds_only && std::find(folds.begin(), folds.end(), site) == folds.end()) continue;
+      record[i][site] += hooks.pass->activity(hooks.first_step[i] + s);
+    }
+  }
+}
+
+void StateRun::generate(const std::vector<GenerationKey>& keys, Hooks& hooks) {
+  std::vector<TextRequest> requests;
+  std::vector<std::pair<const GenerationKey*, std::size_t>> which;  // the key, and the sample's number
+  for (const auto& key : keys) {
+    const auto& sequence = c_.plan.sequences[key.sequence];
+    for (std::int64_t sample = 0; sample < key.samples; ++sample) {
+      requests.push_back({sequence.tokens, hooks.program.conditions().begin_row(sequence.prompt), key.tokens, key.temperature,
+                          mix_seed(c_.seed, key.sequence, sample)});
+      which.emplace_back(&key, static_cast<std::size_t>(sample));
+    }
+  }
+  std::vector<GeneratedText> texts(requests.size());
+  TextWriter writer(c_.transformer, *c_.bound.tokenizer, *hooks.pass);
+  ControlChange control;
+  writer.before_pass = [&](const model::PackedLayout& layout, std::span<const std::size_t> rows) {
+    if (!is_control_of_hooks()) return;
+    control = control_change(layout, [&](std::size_t r) -> const SentenceTraces& {
+      const auto& [key, sample] = which[rows[r]];
+      GenerationKey treated = *key;
+      treated.state = *state().controls;
+      return evidence_.texts(treated)[sample];
+    });
+    hooks.pass->set_control(&control);
+  };
+  writer.after_pass = [&](const model::PackedLayout& layout, std::span<const std::size_t> rows) {
+    for (std::size_t r = 0; r < rows.size(); ++r) trace(hooks, layout.rows[r], texts[rows[r]]);
+    evidence_.tokens += layout.size();
+  };
+  const auto written = writer.write(requests);
+  hooks.pass->set_control(nullptr);
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    texts[i].tokens = written[i];
+    texts[i].text = c_.bound.tokenizer->decode(written[i]);
+    evidence_.texts_[*which[i].first].push_back(std::move(texts[i]));
+  }
+  evidence_.sequences += static_cast<std::int64_t>(requests.size());
+}
+
+bool StateRun::is_control_of_hooks() const {
+  return state().controls && std::any_of(state().sentences.begin(), state().sentences.end(),
+                                         [](const PlannedSentence& sentence) { return sentence.of_change; });
+}
+
+}  // namespace proviso::runtime

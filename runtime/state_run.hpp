@@ -1,0 +1,70 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "editing/weight_delta.hpp"
+#include "runtime/bound_rules.hpp"
+#include "runtime/edits.hpp"
+#include "runtime/evidence.hpp"
+#include "runtime/features/direction.hpp"
+#include "runtime/hooks.hpp"
+#include "runtime/plan.hpp"
+
+namespace proviso::runtime {
+
+/// Opens one state of a plan on the model, computes what the plan wants of it, and puts the model back.
+class StateRun {
+ public:
+  struct Context {
+    model::Transformer& transformer;
+    const BoundRules& bound;
+    const Plan& plan;
+    StateId state = 0;
+    const std::vector<Direction>& features;
+    at::Tensor loaded_unembedding;  // [vocabulary, width]
+    std::uint64_t seed = 0;
+    ConditionSet::QuantileValue quantile;
+    const std::vector<SolvedEdit>* edits = nullptr;  ///< those of the state, in order
+  };
+
+  StateRun(Context context, Evidence& evidence);
+  ~StateRun();
+  void carry_out();
+
+ private:
+  struct Hooks;
+  struct PassRows;
+
+  std::unique_ptr<Hooks> compile(const Run* run, bool folds_as_hooks) const;
+  void apply_edits();
+  void probe_folds(Hooks& hooks);
+  void apply_folds();
+  void batch(const Run& run, const Batch& batch, Hooks& hooks);
+  void pass(const Run& run, PassRows& rows, Hooks& hooks);
+  void read_logits(const Run& run, const PassRows& rows, std::span<const std::pair<std::size_t, std::int64_t>> at,
+                   const at::Tensor& logits);
+  void generate(const std::vector<GenerationKey>& keys, Hooks& hooks);
+  void trace(const Hooks& hooks, const model::PackedLayout::RowSpan& span, SentenceTraces& traces) const;
+  void keep_activity(const Hooks& hooks, bool folds_only);
+  bool is_control_of_hooks() const;
+  /// `layout` needs rows only; `treated` answers with what the change did to a row in the state controlled.
+  ControlChange control_change(const model::PackedLayout& layout,
+                               const std::function<const SentenceTraces&(std::size_t row)>& treated) const;
+
+  const ModelState& state() const { return c_.plan.states[c_.state]; }
+  SequenceEvidence& seen(SequenceId sequence) { return evidence_.sequences_[{c_.state, sequence}]; }
+
+  Context c_;
+  Evidence& evidence_;
+  editing::AppliedDeltas applied_;
+};
+
+}  // namespace proviso::runtime
