@@ -23,7 +23,7 @@ struct Row {
 /// How the rows of a pass lie in its packed tensors, whose first dimension is the token: n in all.
 struct PackedLayout {
   struct RowSpan {
-    std::int64_t begin = 0;           ///< of this row's first token here
+    std::int64_t begin = 0;  ///< of this row's first token here
     std::int64_t length = 0;
     std::int64_t first_position = 0;  ///< in the sequence: the number of tokens in the cache before
     std::int64_t prompt_length = 0;
@@ -62,15 +62,17 @@ class SiteVisitor {
   /// Asked once a pass for each site; `site` is canonical and covers all heads.
   virtual bool wants(const dsl::Site& site) const = 0;
   /// `x` is [n, width] (q, k, v, z: heads concatenated, in rotary order of the Hugging Face layout); the
-  /// pattern's is one call a row: [heads, length, keys]. Change it in place or put another in its place.
-  /// Reading and writing at one site happen in this one call.
+  /// pattern's is one call a row that has tokens, in order: [heads, length, keys] float32; the logits' is one
+  /// call a chunk of `logits_at`: [m, vocabulary] float32, with the layout of these m tokens. Change it in place or put
+  /// another in its place. Reading and writing at one site happen in this one call.
   virtual void visit(const dsl::Site& site, at::Tensor& x, const PackedLayout& layout) = 0;
 };
 
 /// What one forward pass is asked for. Everything not asked for is not computed.
 struct Pass {
   const std::vector<Row>* rows = nullptr;
-  KeyValueCache* cache = nullptr;     ///< continues it and appends to it; null: nothing is kept
+  KeyValueCache* cache = nullptr;  ///< continues it and appends to it; null: nothing is kept
+  bool append = true;              ///< false: the cache is read and left as it was
   SiteVisitor* visitor = nullptr;
   std::optional<dsl::Site> stop_after;  ///< nothing past this site is computed, logits neither
 
@@ -80,7 +82,10 @@ struct Pass {
   std::function<void(std::int64_t first, const at::Tensor& logits)> on_logits;
 
   /// Starts at `resid_post[start_after]` with these values instead of at the embedding: only what lies
-  /// downstream is computed. `rows` still gives tokens and lengths.
+  /// downstream is computed, and that site is not visited. `rows` still gives tokens and lengths. With a cache,
+  /// earlier positions come from the pass that filled it, whatever that one computed them from. Say ROME: a pass
+  /// over the tokens before the subject fills the cache; then only the later tokens are recomputed in the layers
+  /// above the edit (`append = false`), again and again, with gradients that flow to `start_values`.
   std::optional<std::int64_t> start_after;
   at::Tensor start_values;  // [n, width]
 };

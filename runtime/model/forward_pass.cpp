@@ -1,0 +1,245 @@
+#include "runtime/model/forward_pass.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "runtime/model/kernels.hpp"
+#include "runtime/model/linear.hpp"
+
+namespace proviso::model {
+
+namespace {
+
+using dsl::SiteKind;
+
+/// Rows of logits at a time: 50 MB at a vocabulary of 49,152.
+constexpr std::int64_t kLogitsChunk = 256;
+
+PackedLayout pack(const ModelConfig& config, const Weights& weights, const Pass& pass) {
+  PackedLayout layout;
+  std::vector<std::int64_t> tokens, positions, row_of;
+  const KeyValueCache* cache = pass.cache;
+  for (std::size_t r = 0; r < pass.rows->size(); ++r) {
+    const Row& row = (*pass.rows)[r];
+    const std::int64_t length = static_cast<std::int64_t>(row.tokens.size());
+    const std::int64_t first = cache ? cache->length(static_cast<std::int64_t>(r)) : 0;
+    layout.rows.push_back({static_cast<std::int64_t>(tokens.size()), length, first, row.prompt_length});
+    if (first + length > config.context) {
+      throw InputError("a text of " + std::to_string(first + length) + " tokens does not fit the model's context of " +
+                       std::to_string(config.context) + "; shorten it");
+    }
+    for (std::int64_t i = 0; i < length; ++i) {
+      const std::int64_t token = row.tokens[static_cast<std::size_t>(i)];
+      if (token < 0 || token >= config.vocabulary) {
+        throw InputError("token " + std::to_string(token) + " is not in the model's vocabulary of " +
+                         std::to_string(config.vocabulary));
+      }
+      tokens.push_back(token);
+      positions.push_back(first + i);
+      row_of.push_back(static_cast<std::int64_t>(r));
+    }
+  }
+  const at::Device device = weights.of(TensorRole::token_embedding).device();
+  layout.tokens = at::tensor(tokens, at::kLong).to(device);
+  layout.positions = at::tensor(positions, at::kLong).to(device);
+  layout.row_of = at::tensor(row_of, at::kLong).to(device);
+  return layout;
+}
+
+/// The cache, with a row for each of the pass.
+KeyValueCache::State* cache_of(const ModelConfig& config, const Pass& pass) {
+  if (!pass.cache) return nullptr;
+  KeyValueCache::State& state = *pass.cache->state;
+  if (state.rows() == 0) state.own_lengths.assign(pass.rows->size(), 0);
+  if (state.rows() != static_cast<std::int64_t>(pass.rows->size())) {
+    throw std::logic_error("a pass needs as many rows as its cache");
+  }
+  const std::int64_t first = pass.start_after ? *pass.start_after + 1 : 0;
+  const std::int64_t end = pass.stop_after && pass.stop_after->layer >= 0 ? pass.stop_after->layer : config.layers;
+  if (!state.empty() && (first < state.first_layer || end > state.end_layer)) {
+    throw std::logic_error("a pass needs layers that its cache does not hold");
+  }
+  return &state;
+}
+
+/// The layout of some tokens of a pass: rows may have gaps, which `positions` shows.
+PackedLayout sublayout(const PackedLayout& layout, const at::Tensor& packed) {
+  PackedLayout some;
+  some.tokens = layout.tokens.index_select(0, packed);
+  some.positions = layout.positions.index_select(0, packed);
+  some.row_of = layout.row_of.index_select(0, packed);
+  const at::Tensor rows = some.row_of.cpu();
+  const auto row_of = rows.accessor<std::int64_t, 1>();
+  std::int64_t at = 0;
+  for (std::size_t row = 0; row < layout.rows.size(); ++row) {
+    PackedLayout::RowSpan span = layout.rows[row];
+    span.begin = at;
+    while (at < row_of.size(0) && row_of[at] == static_cast<std::int64_t>(row)) ++at;
+    span.length = at - span.begin;
+    if (span.length > 0) span.first_position = some.positions[span.begin].item<std::int64_t>();
+    some.rows.push_back(span);
+  }
+  return some;
+}
+
+}  // namespace
+
+ForwardPass::ForwardPass(const ModelConfig& config, const Weights& weights, const Pass& pass)
+    : config_(config),
+      family_(family_table(config.family)),
+      weights_(weights),
+      pass_(pass),
+      layout_((cache_of(config, pass), pack(config, weights, pass))),
+      attention_(config, layout_, pass.cache ? pass.cache->state.get() : nullptr, pass.append) {
+  if (family_.positions == Positions::rotary) rotary_ = rotary_table(config, layout_.positions);
+}
+
+bool ForwardPass::wants(SiteKind kind, std::int64_t layer) const {
+  return pass_.visitor && pass_.visitor->wants({kind, layer});
+}
+
+bool ForwardPass::ends_at(SiteKind kind, std::int64_t layer) const {
+  return pass_.stop_after && dsl::canonical(*pass_.stop_after) == dsl::Site{kind, layer};
+}
+
+bool ForwardPass::reach(SiteKind kind, std::int64_t layer, at::Tensor& x) {
+  if (wants(kind, layer)) {
+    x = x.contiguous();
+    pass_.visitor->visit({kind, layer}, x, layout_);
+  }
+  return !ends_at(kind, layer);
+}
+
+PackedLayout ForwardPass::run() {
+  const std::int64_t first = pass_.start_after ? *pass_.start_after + 1 : 0;
+  std::int64_t layer = first;
+  bool goes_on = true;
+  if (pass_.start_after) {
+    stream_ = pass_.start_values;
+  } else {
+    goes_on = embed();
+  }
+  while (goes_on && layer < config_.layers) {
+    goes_on = run_layer(layer);
+    if (goes_on || ends_at(SiteKind::resid_post, layer)) ++layer;
+  }
+  attention_.finish(first, layer);
+  if (goes_on) unembed();
+  return layout_;
+}
+
+bool ForwardPass::embed() {
+  stream_ = at::embedding(weights_.of(TensorRole::token_embedding), layout_.tokens);
+  if (family_.positions == Positions::table) {
+    stream_ = stream_ + at::embedding(weights_.of(TensorRole::position_embedding), layout_.positions);
+  }
+  stream_is_own_ = !wants(SiteKind::embed, -1) && !is_differentiated(stream_);
+  return reach(SiteKind::embed, -1, stream_);
+}
+
+bool ForwardPass::run_layer(std::int64_t layer) {
+  at::Tensor z, neurons;
+  return attend(layer, norm(stream_, TensorRole::attention_norm, TensorRole::attention_norm_bias, layer), z) &&
+         add_to_stream(SiteKind::attn_out, SiteKind::resid_mid, layer, z,
+                       {TensorRole::attention_out, TensorRole::attention_out_bias}) &&
+         run_mlp(layer, norm(stream_, TensorRole::mlp_norm, TensorRole::mlp_norm_bias, layer), neurons) &&
+         add_to_stream(SiteKind::mlp_out, SiteKind::resid_post, layer, neurons,
+                       {TensorRole::down, TensorRole::down_bias});
+}
+
+bool ForwardPass::attend(std::int64_t layer, const at::Tensor& x, at::Tensor& z) {
+  Parts qkv;
+  if (family_.find(TensorRole::query_key_value)) {
+    qkv = apply(x, {TensorRole::query_key_value, TensorRole::query_key_value_bias}, layer)
+              .split_with_sizes({config_.query_width(), config_.kv_width(), config_.kv_width()}, 1);
+  } else {
+    qkv = apply(x,
+                {{TensorRole::query, TensorRole::query_bias},
+                 {TensorRole::key, TensorRole::key_bias},
+                 {TensorRole::value, TensorRole::value_bias}},
+                layer);
+  }
+  at::Tensor &q = qkv[0], &k = qkv[1], &v = qkv[2];
+  if (!reach(SiteKind::q, layer, q) || !reach(SiteKind::k, layer, k) || !reach(SiteKind::v, layer, v)) return false;
+  if (family_.positions == Positions::rotary) {
+    q = rotate(q, rotary_, config_.head_dim, wants(SiteKind::q, layer));
+    k = rotate(k, rotary_, config_.head_dim, wants(SiteKind::k, layer));
+  }
+  Attention::PatternVisitor see_pattern;
+  if (wants(SiteKind::pattern, layer)) {
+    see_pattern = [&](std::int64_t, at::Tensor& pattern) {
+      pass_.visitor->visit({SiteKind::pattern, layer}, pattern, layout_);
+    };
+  }
+  z = attention_(layer, q, k, v, see_pattern);
+  return !ends_at(SiteKind::pattern, layer) && reach(SiteKind::z, layer, z);
+}
+
+bool ForwardPass::run_mlp(std::int64_t layer, const at::Tensor& x, at::Tensor& neurons) {
+  if (family_.mlp == MlpKind::gated) {
+    Parts maps = apply(x, {{TensorRole::gate, TensorRole::gate_bias}, {TensorRole::up, TensorRole::up_bias}}, layer);
+    if (!reach(SiteKind::mlp_pre, layer, maps[0])) return false;
+    neurons = activate(family_.activation, maps[0], maps[1]);
+  } else {
+    at::Tensor pre = apply(x, {TensorRole::up, TensorRole::up_bias}, layer);
+    if (!reach(SiteKind::mlp_pre, layer, pre)) return false;
+    neurons = activate(family_.activation, pre, {});
+  }
+  return reach(SiteKind::mlp_post, layer, neurons);
+}
+
+bool ForwardPass::add_to_stream(SiteKind writer, SiteKind result, std::int64_t layer, const at::Tensor& input,
+                                Map map) {
+  const at::Tensor &weight = weights_.of(map.weight, layer), &bias = weights_.of(map.bias, layer);
+  at::Tensor written = project(input, weight, bias);
+  if (!reach(writer, layer, written)) return false;
+  if (stream_is_own_ && !is_differentiated(written)) {
+    stream_.add_(written);
+  } else {
+    stream_ = stream_ + written;
+  }
+  stream_is_own_ = !wants(result, layer) && !is_differentiated(stream_);
+  return reach(result, layer, stream_);
+}
+
+void ForwardPass::unembed() {
+  const bool shown = wants(SiteKind::final_norm, -1);
+  const bool all_tokens = !pass_.logits_at.has_value();
+  const bool no_logits = !all_tokens && pass_.logits_at->empty();
+  if (no_logits && !shown) return;
+  at::Tensor packed = all_tokens ? at::arange(layout_.size()) : at::tensor(*pass_.logits_at, at::kLong);
+  packed = packed.to(layout_.tokens.device());
+  at::Tensor normed = shown || all_tokens ? stream_ : stream_.index_select(0, packed);
+  normed = norm(normed, TensorRole::final_norm, TensorRole::final_norm_bias, 0);
+  if (!reach(SiteKind::final_norm, -1, normed) || no_logits) return;
+  if (shown && !all_tokens) normed = normed.index_select(0, packed);
+
+  for (std::int64_t first = 0; first < normed.size(0); first += kLogitsChunk) {
+    const std::int64_t count = std::min(kLogitsChunk, normed.size(0) - first);
+    at::Tensor logits = project(normed.narrow(0, first, count), weights_.of(TensorRole::unembedding), {}).to(at::kFloat);
+    if (wants(SiteKind::logits, -1)) {
+      pass_.visitor->visit({SiteKind::logits, -1}, logits, sublayout(layout_, packed.narrow(0, first, count)));
+    }
+    if (pass_.on_logits) pass_.on_logits(first, logits);
+  }
+}
+
+at::Tensor ForwardPass::norm(const at::Tensor& x, TensorRole gain, TensorRole bias, std::int64_t layer) const {
+  const at::Tensor& weight = weights_.of(gain, layer);
+  if (family_.norm == NormKind::rms) return rms_norm(x, weight, config_.norm_eps);
+  return at::layer_norm(x, {config_.width}, weight, weights_.of(bias, layer), config_.norm_eps);
+}
+
+at::Tensor ForwardPass::apply(const at::Tensor& x, Map map, std::int64_t layer) const {
+  return project(x, weights_.of(map.weight, layer), weights_.of(map.bias, layer));
+}
+
+ForwardPass::Parts ForwardPass::apply(const at::Tensor& x, const std::vector<Map>& maps, std::int64_t layer) const {
+  std::vector<LinearPart> parts;
+  for (const Map& map : maps) parts.push_back({weights_.of(map.weight, layer), weights_.of(map.bias, layer)});
+  return project_parts(x, parts);
+}
+
+}  // namespace proviso::model

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "runtime/model/attention.hpp"
+#include "runtime/model/family.hpp"
+#include "runtime/model/rotary.hpp"
+#include "runtime/model/transformer.hpp"
+#include "runtime/model/weights.hpp"
+
+namespace proviso::model {
+
+/// One pass through the body that all families share.
+class ForwardPass {
+ public:
+  ForwardPass(const ModelConfig& config, const Weights& weights, const Pass& pass);
+  PackedLayout run();
+
+ private:
+  /// A linear map's output split over its parts: q, k, v, or gate and up.
+  using Parts = std::vector<at::Tensor>;
+  struct Map {
+    TensorRole weight, bias;
+  };
+
+  /// Shows `x` to a visitor that wants the site. False: the pass ends here.
+  bool reach(dsl::SiteKind kind, std::int64_t layer, at::Tensor& x);
+  bool wants(dsl::SiteKind kind, std::int64_t layer) const;
+  bool ends_at(dsl::SiteKind kind, std::int64_t layer) const;
+
+  bool embed();
+  bool run_layer(std::int64_t layer);
+  bool attend(std::int64_t layer, const at::Tensor& x, at::Tensor& z);
+  bool run_mlp(std::int64_t layer, const at::Tensor& x, at::Tensor& neurons);
+  bool add_to_stream(dsl::SiteKind writer, dsl::SiteKind result, std::int64_t layer, const at::Tensor& input, Map map);
+  void unembed();
+  void show_logits(at::Tensor& logits, const at::Tensor& packed);
+
+  at::Tensor norm(const at::Tensor& x, TensorRole gain, TensorRole bias, std::int64_t layer) const;
+  at::Tensor apply(const at::Tensor& x, Map map, std::int64_t layer) const;
+  Parts apply(const at::Tensor& x, const std::vector<Map>& maps, std::int64_t layer) const;
+
+  const ModelConfig& config_;
+  const FamilyTable& family_;
+  const Weights& weights_;
+  const Pass& pass_;
+  PackedLayout layout_;
+  Attention attention_;
+  RotaryTable rotary_;
+  at::Tensor stream_;           // [n, width]
+  bool stream_is_own_ = false;  ///< nobody else has seen the stream's present tensor: it may change in place
+};
+
+}  // namespace proviso::model

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace proviso::model {
+
+/// Fused loops for the CPU, without gradients. Each has a plain form of ATen operations beside its caller.
+
+bool is_differentiated(const at::Tensor& x);
+/// CPU, float32 or bfloat16.
+bool kernels_run_on(const at::Tensor& x);
+
+/// x · gain / √(mean x² + eps), in float32 inside.
+at::Tensor rms_norm_fused(const at::Tensor& x, const at::Tensor& gain, double eps);
+/// silu(gate) · up, into a new tensor; rows of both may be strided.
+at::Tensor silu_multiply_fused(const at::Tensor& gate, const at::Tensor& up);
+void rotate_in_place(at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, std::int64_t head_dim);
+
+/// x Wᵀ + b for few rows of float32, where reading W bounds the time: [n, in] · [out, in] -> [n, out].
+bool few_rows_run_on(const at::Tensor& x, const at::Tensor& weight);
+void few_rows_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Tensor out);
+
+}  // namespace proviso::model
