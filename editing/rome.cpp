@@ -73,9 +73,10 @@ std::variant<RomePrompts, Refusal> make_prompts(const model::Tokenizer& tokenize
   RomePrompts prompts;
   prompts.rewriting.push_back(locate_subject(tokenizer, before, request.subject, after));
   if (prompts.rewriting.front().subject_last == 0)
-    return Refusal{"the subject `" + request.subject +
-                   "` ends at the prompt's first token, which the model uses as its attention sink: an edit there breaks "
-                   "the model; begin the template with other words before {}"};
+    return Refusal{
+        "the subject `" + request.subject +
+        "` ends at the prompt's first token, which the model uses as its attention sink: an edit there breaks "
+        "the model; begin the template with other words before {}"};
   for (const auto& prefix : prefixes)
     prompts.rewriting.push_back(locate_subject(tokenizer, prefix + ". " + before, request.subject, after));
   prompts.anchor = locate_subject(tokenizer, "", request.subject, " is a");
@@ -105,7 +106,8 @@ OptimisedValue optimise_value(const ValueObjective& objective, const RomeRequest
     loss.total.backward();
     const at::NoGradGuard no_grad;
     result.delta = result.delta + adam.step(delta.grad());
-    if (const double norm = result.delta.norm().item<double>(); norm > largest) result.delta = result.delta * (largest / norm);
+    if (const double norm = result.delta.norm().item<double>(); norm > largest)
+      result.delta = result.delta * (largest / norm);
   }
   return result;
 }
@@ -141,7 +143,8 @@ TargetScore score(const model::Transformer& transformer, const SubjectPrompt& pr
   row.tokens.insert(row.tokens.end(), target.begin(), target.end() - 1);
   const std::vector<model::Row> rows{std::move(row)};
   std::vector<std::int64_t> logits_at(target.size());
-  for (std::size_t i = 0; i < target.size(); ++i) logits_at[i] = rows[0].prompt_length - 1 + static_cast<std::int64_t>(i);
+  for (std::size_t i = 0; i < target.size(); ++i)
+    logits_at[i] = rows[0].prompt_length - 1 + static_cast<std::int64_t>(i);
   TargetScore result;
   model::Pass pass;
   pass.rows = &rows;
@@ -237,13 +240,16 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
   certificate.changes = {describe_change(transformer, solution.delta)};
 
   const auto v_norm = v_star.norm().item<double>();
-  const auto error = [&](const at::Tensor& weight) { return (weight.mv(k_star) + bias - v_star).norm().item<double>() / v_norm; };
+  const auto error = [&](const at::Tensor& weight) {
+    return (weight.mv(k_star) + bias - v_star).norm().item<double>() / v_norm;
+  };
   const auto stored = changed_tensor(transformer.get(writer->weight), solution.delta).to(at::kDouble);
   const double bare_share = (k_bare.dot(u) / k_mean.dot(u)).item<double>();
-  certificate.algebra = {{"constraint_error", error(W + left.outer(u))},
-                         {"constraint_error_as_stored", error(stored)},
-                         {"bare_key_share", bare_share},
-                         {"value_change_over_value", (optimised.delta.norm() / objective.value().norm()).item<double>()}};
+  certificate.algebra = {
+      {"constraint_error", error(W + left.outer(u))},
+      {"constraint_error_as_stored", error(stored)},
+      {"bare_key_share", bare_share},
+      {"value_change_over_value", (optimised.delta.norm() / objective.value().norm()).item<double>()}};
 
   {
     const at::AutoGradMode gradients(true);

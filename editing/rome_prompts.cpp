@@ -52,8 +52,8 @@ SubjectPrompt locate_subject(const model::Tokenizer& tokenizer, std::string_view
     if (bytes >= subject_end) break;
     ++prompt.subject_last;
   }
-  prompt.subject_last += std::search(prompt.tokens.begin(), prompt.tokens.end(), plain.begin(), plain.end()) -
-                         prompt.tokens.begin();
+  prompt.subject_last +=
+      std::search(prompt.tokens.begin(), prompt.tokens.end(), plain.begin(), plain.end()) - prompt.tokens.begin();
   return prompt;
 }
 

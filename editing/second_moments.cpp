@@ -48,7 +48,8 @@ SecondMoment compute(const model::Transformer& transformer, const model::Tokeniz
     moment.tokens += K.size(0);
     moment.sinks += layout.size() - K.size(0);
   }
-  if (moment.tokens == 0) throw model::InputError("the text for the second moments holds too few tokens; name a longer one");
+  if (moment.tokens == 0)
+    throw model::InputError("the text for the second moments holds too few tokens; name a longer one");
   moment.C = (sum / static_cast<double>(moment.tokens)).to(at::kFloat).to(at::kDouble);
   return moment;
 }

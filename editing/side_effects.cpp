@@ -21,7 +21,8 @@ constexpr std::size_t kRowsAPass = 8;
 std::vector<std::vector<model::Row>> row_groups(const Corpus& corpus, const model::Tokenizer& tokenizer,
                                                 const model::Transformer& transformer, std::size_t group_size) {
   const auto rows = corpus_rows(corpus, tokenizer, std::min(kRowLength, transformer.config().context));
-  if (rows.empty()) throw model::InputError("the text to measure side effects on holds too few tokens; name a longer one");
+  if (rows.empty())
+    throw model::InputError("the text to measure side effects on holds too few tokens; name a longer one");
   std::vector<std::vector<model::Row>> groups;
   for (std::size_t first = 0; first < rows.size(); first += group_size)
     groups.emplace_back(rows.begin() + first, rows.begin() + std::min(first + group_size, rows.size()));
@@ -44,7 +45,8 @@ double total_nll(const at::Tensor& log_probabilities, const std::vector<model::R
   std::int64_t begin = 0;
   for (const auto& row : rows) {
     const auto predicted = std::ssize(row.tokens) - 1;
-    const auto next = at::tensor(row.tokens, at::device(log_probabilities.device()).dtype(at::kLong)).narrow(0, 1, predicted);
+    const auto next =
+        at::tensor(row.tokens, at::device(log_probabilities.device()).dtype(at::kLong)).narrow(0, 1, predicted);
     total -= log_probabilities.narrow(0, begin, predicted).gather(1, next.unsqueeze(1)).sum(at::kDouble).item<double>();
     begin += predicted + 1;
   }

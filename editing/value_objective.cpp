@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <numeric>
+#include <optional>
 
 #include "editing/site_capture.hpp"
 
@@ -28,7 +29,8 @@ ValueObjective::ValueObjective(const model::Transformer& transformer, std::int64
   const at::NoGradGuard no_grad;
 
   std::vector<model::Row> before, from_subject;
-  const auto add = [&](const SubjectPrompt& prompt, std::vector<std::int64_t> tokens, std::vector<std::int64_t> logits_at) {
+  const auto add = [&](const SubjectPrompt& prompt, std::vector<std::int64_t> tokens,
+                       std::vector<std::int64_t> logits_at) {
     const auto subject = tokens.begin() + prompt.subject_last;
     const auto prompt_length = std::ssize(prompt.tokens);
     before.push_back({{tokens.begin(), subject}, prompt_length});
@@ -52,10 +54,10 @@ ValueObjective::ValueObjective(const model::Transformer& transformer, std::int64
   const Site key_site{SiteKind::mlp_post, layer}, value_site{SiteKind::mlp_out, layer},
       residual_site{SiteKind::resid_post, layer};
   SiteCapture capture({key_site, value_site, residual_site});
-  auto cache = cache_.select(first_integers(std::ssize(from_subject)));
   model::Pass subject_pass;
   subject_pass.rows = &from_subject;
-  subject_pass.cache = &cache;
+  subject_pass.cache = &cache_;
+  subject_pass.append = false;
   subject_pass.visitor = &capture;
   subject_pass.stop_after = residual_site;
   const auto layout = transformer.forward(subject_pass);
@@ -85,11 +87,13 @@ at::Tensor ValueObjective::logits(const at::Tensor& delta, const std::vector<std
     begin += std::ssize(row.tokens);
   }
 
-  auto cache = cache_.select(rows);
+  std::optional<model::KeyValueCache> some_rows;
+  if (rows.size() < continuations_.size()) some_rows = cache_.select(rows);
   std::vector<at::Tensor> chunks;
   model::Pass pass;
   pass.rows = &pass_rows;
-  pass.cache = &cache;
+  pass.cache = some_rows ? &*some_rows : &cache_;
+  pass.append = false;
   pass.start_after = layer_;
   const auto base = at::cat(residuals);  // [n, width]
   const auto index = at::tensor(subjects, at::device(base.device()).dtype(at::kLong));
@@ -104,12 +108,12 @@ ValueObjective::Loss ValueObjective::loss(const at::Tensor& delta, double kl_fac
   const auto log_probabilities = logits(delta, first_integers(std::ssize(continuations_))).log_softmax(-1);
   const auto rewriting = std::ssize(continuations_) - 1;
   const auto target = at::tensor(target_, at::device(delta.device()).dtype(at::kLong)).repeat({rewriting});
-  const auto nll =
-      -log_probabilities.narrow(0, 0, target.size(0)).gather(1, target.unsqueeze(1)).mean();
+  const auto nll = -log_probabilities.narrow(0, 0, target.size(0)).gather(1, target.unsqueeze(1)).mean();
   const auto anchor = log_probabilities[-1];
   const auto kl = (anchor.exp() * (anchor - anchor_log_probabilities_)).sum();
   const auto v0_norm = value_.norm().item<double>();
-  return {nll + kl_factor * kl + weight_decay * delta.norm() / (v0_norm * v0_norm), nll.item<double>(), kl.item<double>()};
+  return {nll + kl_factor * kl + weight_decay * delta.norm() / (v0_norm * v0_norm), nll.item<double>(),
+          kl.item<double>()};
 }
 
 ValueObjective::Readout ValueObjective::bare_prompt(const at::Tensor& delta) const {

@@ -42,9 +42,9 @@ class ValueObjective {
 
  private:
   struct Continuation {
-    model::Row row;                         ///< from the subject's last token on
-    std::vector<std::int64_t> logits_at;    ///< in the row
-    at::Tensor residual;                    // [row, width] after the edited layer
+    model::Row row;                       ///< from the subject's last token on
+    std::vector<std::int64_t> logits_at;  ///< in the row
+    at::Tensor residual;                  // [row, width] after the edited layer
   };
   /// Logits of the rows asked for, one row's after the other's: [m, vocabulary] float32.
   at::Tensor logits(const at::Tensor& delta, const std::vector<std::int64_t>& rows) const;
@@ -53,7 +53,7 @@ class ValueObjective {
   std::int64_t layer_;
   std::vector<std::int64_t> target_;
   std::vector<Continuation> continuations_;  ///< the rewriting prompts, then the anchor
-  model::KeyValueCache cache_;               ///< of what comes before, row by row
+  mutable model::KeyValueCache cache_;       ///< of what comes before, row by row; only read once filled
   at::Tensor keys_, value_;
   at::Tensor anchor_log_probabilities_;  // [vocabulary]
 };

@@ -26,8 +26,7 @@ double WeightDelta::norm() const {
 at::Tensor tensor_to_change(const model::Transformer& transformer, const WeightDelta& delta) {
   const auto held = transformer.get(delta.tensor);
   const auto& options = transformer.options();
-  return held.defined() ? held
-                        : at::zeros({delta.left.size(0)}, at::device(options.device).dtype(options.dtype));
+  return held.defined() ? held : at::zeros({delta.left.size(0)}, at::device(options.device).dtype(options.dtype));
 }
 
 at::Tensor changed_tensor(const at::Tensor& before, const WeightDelta& delta) {

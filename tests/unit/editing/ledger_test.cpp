@@ -1,0 +1,160 @@
+#include "editing/ledger.hpp"
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <map>
+
+#include "editing/fold.hpp"
+#include "runtime/model/model_writer.hpp"
+#include "tests/unit/editing/random_model.hpp"
+
+using namespace proviso;
+using namespace proviso::test;
+using dsl::SiteKind;
+using editing::LedgerEntry;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+std::map<std::string, std::string> files_in(const fs::path& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.is_regular_file()) files[entry.path().filename().string()] = read_bytes(entry.path().string());
+  return files;
+}
+
+/// A weight of rank one, a bias where the family may lack it, and the embedding.
+std::vector<LedgerEntry> entries_for(const model::Transformer& transformer) {
+  const auto D = random_tensor({1, 16}).div(random_tensor({1, 16}).norm());
+  auto request = editing::removal(D, 1);
+  request.targets.fill_(0.5);
+  std::vector<LedgerEntry> entries;
+  for (const dsl::Site site : {dsl::Site{SiteKind::mlp_out, 1}, dsl::Site{SiteKind::embed}}) {
+    LedgerEntry entry{"clear_" + std::string(dsl::site_name(site.kind)), "rules.proviso", "abc", {}, {}};
+    entry.deltas = std::get<std::vector<editing::WeightDelta>>(editing::fold(request, transformer, site));
+    entry.certificate.method = "project";
+    for (const auto& delta : entry.deltas)
+      entry.certificate.changes.push_back(editing::describe_change(transformer, delta));
+    entries.push_back(std::move(entry));
+  }
+  return entries;
+}
+
+void flip_a_byte(const std::string& path, std::size_t from_end) {
+  auto bytes = read_bytes(path);
+  bytes[bytes.size() - from_end] ^= 1;
+  write_bytes(path, bytes);
+}
+
+}  // namespace
+
+TEST_CASE("an edited model is written as it is in memory, and reverting gives the source's files byte for byte") {
+  auto json = GENERATE(tiny_llama_json(), tiny_gpt2_json());
+  if (json["model_type"] == "llama") json["tie_word_embeddings"] = GENERATE(false, true);
+  RandomModel random(json);
+  auto& transformer = *random.transformer;
+  TemporaryFolder out;
+  const auto entries = entries_for(transformer);
+  editing::write_edited_model(transformer, *random.tokenizer, entries, model::ElementType::f32, out / "edited",
+                              {{"hooks.proviso", "# kept\n"}});
+
+  const auto edited = model::Transformer::load(model::read_model_card(out / "edited"), {});
+  const auto rows = rows_of(*random.tokenizer, {"Some text"});
+  const auto plain = logits_of(transformer, rows);
+  {
+    editing::AppliedDeltas applied(transformer);
+    for (const auto& entry : entries)
+      for (const auto& delta : entry.deltas) applied.apply(delta);
+    CHECK(at::allclose(logits_of(*edited, rows), logits_of(transformer, rows), 1e-5, 1e-5));
+    for (const auto& name : transformer.names()) CHECK(bytes_of(edited->get(name)) == bytes_of(transformer.get(name)));
+  }
+  CHECK(at::equal(logits_of(transformer, rows), plain));
+  CHECK(read_bytes(out / "edited/hooks.proviso") == "# kept\n");
+
+  editing::revert_edited_model(out / "edited", out / "before");
+  CHECK(files_in(out / "before") == files_in(random.folder.path()));
+}
+
+TEST_CASE("the ledger names every tensor with its hash before and after, and keeps each change alone") {
+  RandomModel random;
+  auto& transformer = *random.transformer;
+  TemporaryFolder out;
+  const auto entries = entries_for(transformer);
+  editing::write_edited_model(transformer, *random.tokenizer, entries, model::ElementType::f32, out / "edited");
+  const auto ledger = nlohmann::json::parse(read_bytes(out / "edited/proviso/ledger.json"));
+  const std::string down = "model.layers.1.mlp.down_proj.weight", up = "model.layers.1.mlp.up_proj.weight";
+  CHECK(ledger["tensors"][down]["sha256_before"] == editing::tensor_sha256(transformer.get(down)));
+  CHECK(ledger["tensors"][down]["sha256_after"] == entries[0].certificate.changes[0].sha256_after);
+  CHECK(ledger["tensors"][up]["sha256_before"] == ledger["tensors"][up]["sha256_after"]);
+  CHECK(ledger["tensors"]["model.layers.0.mlp.down_proj.bias"]["sha256_before"].is_null());
+  CHECK(ledger["edits"][0]["rule_sha256"] == "abc");
+  CHECK(ledger["edits"][1]["name"] == "clear_embed");
+
+  const auto factors = model::read_safetensors(out / "edited/proviso/edit-1.safetensors");
+  std::map<std::string, at::Tensor> parts;
+  for (const auto& tensor : factors.tensors) {
+    auto values = at::empty(tensor.shape, at::kFloat);
+    model::dequantize(tensor, {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
+    parts[tensor.name] = values.to(at::kDouble);
+  }
+  CHECK(
+      at::allclose(parts.at(down + ".left") + parts.at(down + ".left.rest"), entries[0].deltas[0].left, 1e-13, 1e-15));
+}
+
+TEST_CASE("a folder altered since is refused by the file's name, and nothing is written") {
+  RandomModel random;
+  TemporaryFolder out;
+  editing::write_edited_model(*random.transformer, *random.tokenizer, entries_for(*random.transformer),
+                              model::ElementType::f32, out / "edited");
+  const std::string file = GENERATE(as<std::string>(), "model.safetensors", "proviso/ledger.json",
+                                    "proviso/originals/model.safetensors", "proviso/originals/config.json");
+  SECTION("one bit") { flip_a_byte(out / ("edited/" + file), file.ends_with("ledger.json") ? 100 : 5); }
+  SECTION("missing") { fs::remove(out / ("edited/" + file)); }
+  SECTION("cut short") { fs::resize_file(out / ("edited/" + file), 40); }
+  CHECK_THROWS_MATCHES(editing::revert_edited_model(out / "edited", out / "before"), model::InputError,
+                       Catch::Predicate<model::InputError>([&](const model::InputError& error) {
+                         return std::string(error.what()).find(file) != std::string::npos;
+                       }));
+  CHECK_FALSE(fs::exists(out / "before"));
+  CHECK(files_in(out.path()).empty());
+}
+
+TEST_CASE("a ledger whose names leave the folder is refused") {
+  RandomModel random;
+  TemporaryFolder out;
+  editing::write_edited_model(*random.transformer, *random.tokenizer, {}, model::ElementType::f32, out / "edited");
+  const auto path = out / "edited/proviso/ledger.json";
+  auto ledger = nlohmann::ordered_json::parse(read_bytes(path));
+  ledger["originals"][1]["name"] = "../outside.json";
+  ledger.erase("seal");
+  const auto text = ledger.dump();
+  ledger["seal"] = model::sha256_hex(std::as_bytes(std::span(text)));
+  write_bytes(path, ledger.dump(1));
+  CHECK_THROWS_AS(editing::revert_edited_model(out / "edited", out / "before"), model::InputError);
+  CHECK_FALSE(fs::exists(out / "outside.json"));
+}
+
+TEST_CASE("an existing folder is never overwritten") {
+  RandomModel random;
+  TemporaryFolder out;
+  write_bytes(out / "edited/precious", "kept");
+  CHECK_THROWS_AS(
+      editing::write_edited_model(*random.transformer, *random.tokenizer, {}, model::ElementType::f32, out / "edited"),
+      model::InputError);
+  CHECK(read_bytes(out / "edited/precious") == "kept");
+}
+
+TEST_CASE("a GGUF source reverts to its float32 weights as a Hugging Face folder") {
+  const RandomModel tokenizer_source;
+  TemporaryFolder folder;
+  write_bytes(folder / "tiny.gguf", gguf_of(tiny_model(tiny_llama_json())).bytes());
+  const auto loaded = model::Transformer::load(model::read_model_card(folder / "tiny.gguf"), {});
+  editing::write_edited_model(*loaded, *tokenizer_source.tokenizer, entries_for(*loaded), model::ElementType::f32,
+                              folder / "edited");
+  editing::revert_edited_model(folder / "edited", folder / "before");
+  const auto before = model::Transformer::load(model::read_model_card(folder / "before"), {});
+  CHECK(before->names().size() == loaded->names().size());
+  for (const auto& name : loaded->names()) CHECK(bytes_of(before->get(name)) == bytes_of(loaded->get(name)));
+  CHECK_FALSE(fs::exists(folder / "edited/proviso/source"));
+}
