@@ -1,0 +1,61 @@
+// What a report with everything in it looks like. PROVISO_UPDATE_GOLDEN=1 rewrites the files.
+
+#include <catch2/catch.hpp>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include "audit/report.hpp"
+#include "tests/support/reports.hpp"
+
+namespace proviso::audit {
+namespace {
+
+void check_golden(const std::string& name, const std::string& text) {
+  const std::string path = std::string(PROVISO_SOURCE_DIR "/tests/golden/report/") + name;
+  if (std::getenv("PROVISO_UPDATE_GOLDEN")) {
+    REQUIRE_FALSE(std::getenv("CI"));
+    std::ofstream(path) << text;
+  }
+  std::ostringstream expected;
+  expected << std::ifstream(path).rdbuf();
+  INFO(path);
+  CHECK(text == expected.str());
+}
+
+}  // namespace
+
+TEST_CASE("A report with everything, as YAML") {
+  check_golden("everything.yaml", to_yaml(tests::report_with_everything(), {}));
+}
+
+TEST_CASE("A report with everything, in 80 columns and in 120") {
+  const Report report = tests::report_with_everything();
+  check_golden("everything_80.txt", to_text(report, 80, false));
+  check_golden("everything_120.txt", to_text(report, 120, false));
+}
+
+TEST_CASE("A report in which all is well is short") {
+  Report report = tests::report_with_everything();
+  report.checks = {report.checks[3]};
+  report.edits.clear();
+  report.examples.clear();
+  report.rule_activity.clear();
+  check_golden("passing_80.txt", to_text(report, 80, false));
+}
+
+TEST_CASE("Rounding never carries a value across its bound") {
+  Report report = tests::report_with_everything();
+  ExpectationResult& expectation = report.checks[3].expectations[0];
+  expectation.text = "accuracy(capitals) >= 90%";
+  expectation.estimate.value = 0.8999996;
+  expectation.estimate.interval.reset();
+  CHECK_THAT(to_text(report, 120, false), Catch::Contains("89.99996%"));
+  expectation.text = "firing_rate(f > 1, on: plain) <= 2%";
+  expectation.estimate.value = 0.0123456;
+  CHECK_THAT(to_text(report, 120, false), Catch::Contains("1.235%  ") && Catch::Contains("<= 2%") &&
+                                              Catch::Contains("firing_rate(f > 1, on: plain)"));
+}
+
+}  // namespace proviso::audit
