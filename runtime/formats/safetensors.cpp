@@ -95,12 +95,13 @@ SafetensorsFile read_safetensors(const std::string& path) {
     throw InputError(path + ": is cut short or no safetensors file (" + std::to_string(bytes.size()) +
                      " bytes); fetch it again");
   }
-  const std::string_view header(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, header_length);
+  const std::string_view header_text(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, header_length);
   const std::span<const std::byte> data = bytes.subspan(kLengthBytes + header_length);
 
   SafetensorsFile result;
   std::vector<Entry> entries;
-  for (const auto& [name, json] : parse_json_object(header, path + ": the header", 3).items()) {
+  const Json header = parse_json_object(header_text, path + ": the header", 3);
+  for (const auto& [name, json] : header.items()) {
     if (name != "__metadata__") {
       entries.push_back(read_entry(name, json, path));
       continue;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <unordered_map>
 
 #include "runtime/formats/gguf.hpp"
@@ -108,8 +109,18 @@ class HuggingFaceWeights {
   HuggingFaceWeights(const ModelConfig& config, const std::string& path)
       : table_(family_table(config.family)), path_(path) {}
 
-  void add(const std::string& file) {
+  /// `listed` are tensors that an index says the file holds.
+  void add(const std::string& file, const std::vector<std::string>& listed) {
     SafetensorsFile read = read_safetensors(file);
+    std::set<std::string> names;
+    for (const StoredTensor& tensor : read.tensors) names.insert(tensor.name);
+    for (const auto& [name, type] : read.unread) names.insert(name);
+    for (const std::string& name : listed) {
+      if (!names.contains(name)) {
+        throw InputError(file + ": tensor '" + name + "' is missing, which " + kIndexFile +
+                         " says is here; fetch the model again");
+      }
+    }
     for (StoredTensor& tensor : read.tensors) {
       const std::string name = whole_name(tensor.name);
       if (is_buffer(name)) continue;
@@ -156,18 +167,21 @@ class HuggingFaceWeights {
   const std::string& path_;
 };
 
-/// The files that an index names, each once: {"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}.
-std::map<std::string, std::vector<std::string>> files_of_index(const fs::path& index) {
+/// Paths of weight files, in name order, with the tensors that an index says each holds.
+using WeightFiles = std::map<std::string, std::vector<std::string>>;
+
+/// The files that an index names: {"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}.
+WeightFiles files_of_index(const fs::path& index) {
   const std::string path = index.string();
   const nlohmann::json json = parse_json_object(text_of(*MappedFile::open(path)), path, 4);
   const auto map = json.find("weight_map");
   if (map == json.end() || !map->is_object()) throw InputError(path + ": has no 'weight_map'");
-  std::map<std::string, std::vector<std::string>> files;
+  WeightFiles files;
   for (const auto& [tensor, file] : map->items()) {
     if (!file.is_string() || fs::path(file.get<std::string>()).filename() != fs::path(file.get<std::string>())) {
       throw InputError(path + ": the file of '" + tensor + "' must be the name of a file in the same folder");
     }
-    files[file.get<std::string>()].push_back(tensor);
+    files[(index.parent_path() / file.get<std::string>()).string()].push_back(tensor);
   }
   return files;
 }
@@ -180,15 +194,11 @@ std::string folder_name(const fs::path& path) {
   return (named.has_filename() ? named : named.parent_path()).filename().string();
 }
 
-std::vector<std::string> weight_files_of(const fs::path& folder) {
-  if (fs::exists(folder / kSingleFile)) return {(folder / kSingleFile).string()};
-  if (!fs::exists(folder / kIndexFile)) {
-    throw InputError(folder.string() + ": holds neither " + kSingleFile + " nor " + kIndexFile +
-                     "; other formats (pytorch_model.bin) are not read: convert the weights to safetensors");
-  }
-  std::vector<std::string> files;
-  for (const auto& [file, tensors] : files_of_index(folder / kIndexFile)) files.push_back((folder / file).string());
-  return files;
+WeightFiles weight_files_of(const fs::path& folder) {
+  if (fs::exists(folder / kSingleFile)) return {{(folder / kSingleFile).string(), {}}};
+  if (fs::exists(folder / kIndexFile)) return files_of_index(folder / kIndexFile);
+  throw InputError(folder.string() + ": holds neither " + kSingleFile + " nor " + kIndexFile +
+                   "; other formats (pytorch_model.bin) are not read: convert the weights to safetensors");
 }
 
 ModelCard read_hugging_face_card(const fs::path& path) {
@@ -204,10 +214,12 @@ ModelCard read_hugging_face_card(const fs::path& path) {
   card.path = path.string();
   card.config_file = config_file;
   card.config = read_hugging_face_config(text_of(*MappedFile::open(config_file)), config_file);
-  card.weight_files = is_folder ? weight_files_of(folder) : std::vector{path.string()};
 
   HuggingFaceWeights weights(card.config, card.path);
-  for (const std::string& file : card.weight_files) weights.add(file);
+  for (const auto& [file, listed] : is_folder ? weight_files_of(folder) : WeightFiles{{path.string(), {}}}) {
+    card.weight_files.push_back(file);
+    weights.add(file, listed);
+  }
   if (card.config.tied_embeddings) weights.drop_tied_unembedding();
   place_tensors(card, weights.tensors);
   return card;

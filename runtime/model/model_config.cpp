@@ -22,11 +22,11 @@ std::string families_read() {
   return names;
 }
 
-Family known_family(const std::string& name, const std::string& source) {
+/// The family that `key` names.
+Family read_family(ConfigKeys& keys, const std::string& key) {
+  const std::string name = keys.text_or(key, "");
   const std::optional<Family> family = family_from_name(name);
-  if (!family)
-    throw InputError(source + ": models of the family '" + name + "' are not read; those of " + families_read() +
-                     " are");
+  if (!family) keys.refuse(key, "is '" + name + "'; models of the families " + families_read() + " are read");
   return *family;
 }
 
@@ -216,10 +216,8 @@ std::vector<float> rope_frequencies(const ModelConfig& config) {
 ModelConfig read_hugging_face_config(std::string_view text, const std::string& path) {
   const Json json = parse_json_object(text, path);
   ConfigKeys keys(json, path);
-  const std::string model_type = keys.text_or("model_type", "");
-  if (model_type.empty()) keys.refuse("model_type", "is missing; the families " + families_read() + " are read");
   ModelConfig config;
-  config.family = known_family(model_type, path);
+  config.family = read_family(keys, "model_type");
   keys.admit("architectures", R"([null, [], [")" + std::string(family_table(config.family).architecture) + R"("]])");
   config.vocabulary = keys.size("vocab_size");
   config.bos = keys.token("bos_token_id");
@@ -246,17 +244,15 @@ ModelConfig read_gguf_config(const GgufFile& file, const std::string& path) {
     if (!key.starts_with("tokenizer.")) general[key] = as_json(value);
   }
   ConfigKeys of_file(general, path);
-  const std::string architecture = of_file.text_or("general.architecture", "");
-  if (architecture.empty()) of_file.refuse("general.architecture", "is missing: this is no model");
+  ModelConfig config;
+  config.family = read_family(of_file, "general.architecture");
   if (of_file.text_or("general.type", "model") != "model") of_file.refuse("general.type", "is not 'model'");
   if (const Json& parts = of_file.read("split.count"); !parts.is_null() && parts != 0 && parts != 1) {
     of_file.refuse("split.count", "says that this is one of several parts; join them first (llama-gguf-split --merge)");
   }
 
-  ModelConfig config;
-  config.family = known_family(architecture, path);
   const FamilyTable& table = family_table(config.family);
-  const std::string prefix = architecture + ".";
+  const std::string prefix = std::string(table.name) + ".";
   Json own = Json::object();
   for (const auto& [key, value] : general.items()) {
     if (key.starts_with(prefix)) own[key.substr(prefix.size())] = value;

@@ -147,7 +147,7 @@ Json config_json(const ModelCard& card, const ModelConfig& config, ElementType t
   Json json = card.format == SourceFormat::hugging_face
                   ? parse_json_object(text_of_file(card.config_file), card.config_file)
                   : new_config(config);
-  json["architectures"] = {family_table(config.family).architecture};
+  json["architectures"] = Json::array({family_table(config.family).architecture});
   json["tie_word_embeddings"] = config.tied_embeddings;
   json[json.contains("dtype") ? "dtype" : "torch_dtype"] = type_word(type);
   if (config.family == Family::llama) {
