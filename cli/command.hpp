@@ -17,9 +17,9 @@ enum class OutputFormat { text, yaml, json };
 
 /// Options that every command takes.
 struct CommonOptions {
-  std::string device = "cpu";        ///< cpu | cuda | cuda:N
-  std::string dtype = "float32";     ///< float32 | bfloat16
-  std::optional<int> threads;        ///< nothing: one a core
+  std::string device = "cpu";     ///< cpu | cuda | cuda:N
+  std::string dtype = "float32";  ///< float32 | bfloat16
+  std::optional<int> threads;     ///< nothing: one a core
   std::uint64_t seed = 0;
   std::optional<OutputFormat> output;  ///< nothing: the command's own
   bool quiet = false;
@@ -31,9 +31,6 @@ struct CommonOptions {
 };
 
 void add_common_options(CLI::App& command, CommonOptions& options);
-
-/// Reports how far a long task is; the runtime calls it, a terminal shows it.
-using Progress = std::function<void(std::string_view stage, std::int64_t done, std::int64_t total)>;
 
 /// One run of the program: its options, its streams, and what the chosen command will do.
 struct Invocation {

@@ -27,7 +27,8 @@ std::vector<const CLI::App*> subcommands(const CLI::App& app) {
 }
 
 /// Calls `visit` with "proviso", "proviso check", "proviso report", "proviso report show" …
-void walk(const CLI::App& app, const std::string& path, const std::function<void(const CLI::App&, const std::string&)>& visit) {
+void walk(const CLI::App& app, const std::string& path,
+          const std::function<void(const CLI::App&, const std::string&)>& visit) {
   visit(app, path);
   for (const CLI::App* command : subcommands(app)) walk(*command, path + " " + command->get_name(), visit);
 }

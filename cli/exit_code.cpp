@@ -40,7 +40,8 @@ int guarded(const std::function<int()>& action, std::ostream& err) {
     if (is_allocation_failure(error)) return report(err, kOutOfMemory, kMachineAtFault);
     return report(err, std::string("LibTorch refused: ") + error.what_without_backtrace(), kMachineAtFault);
   } catch (const std::exception& error) {
-    return report(err, std::string("a fault of the program itself, please report it: ") + error.what(), kMachineAtFault);
+    return report(err, std::string("a fault of the program itself, please report it: ") + error.what(),
+                  kMachineAtFault);
   }
 }
 

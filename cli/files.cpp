@@ -18,7 +18,8 @@ std::string read_stream(std::istream& in, const std::string& name) {
   char block[1 << 16];
   while (in.read(block, sizeof block), in.gcount() > 0) {
     text.append(block, static_cast<std::size_t>(in.gcount()));
-    if (text.size() > kMostBytes) throw model::InputError(name + ": larger than 64 MB, which no rule file or report is");
+    if (text.size() > kMostBytes)
+      throw model::InputError(name + ": larger than 64 MB, which no rule file or report is");
   }
   if (in.bad()) throw model::InputError(name + ": cannot be read: " + std::strerror(errno));
   return text;

@@ -46,11 +46,12 @@ void write_result(const Invocation& invocation, const std::string& path, std::st
   }
 }
 
-Terminal terminal(const Invocation& invocation) {
+Terminal terminal(const std::ostream& out) {
   Terminal terminal;
-  if (&invocation.out != &std::cout || !isatty(STDOUT_FILENO)) return terminal;
+  const int stream = &out == &std::cout ? STDOUT_FILENO : &out == &std::cerr ? STDERR_FILENO : -1;
+  if (stream < 0 || !isatty(stream)) return terminal;
   winsize size{};
-  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) terminal.columns = size.ws_col;
+  if (ioctl(stream, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) terminal.columns = size.ws_col;
   terminal.colour = std::getenv("NO_COLOR") == nullptr;
   return terminal;
 }

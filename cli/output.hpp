@@ -12,12 +12,12 @@ namespace proviso::cli {
 /// Puts a command's result where `-o` says: "" and "-" are standard output, else a file, written atomically.
 void write_result(const Invocation& invocation, const std::string& path, std::string_view text);
 
-/// What a result looks like on the way to `invocation.out`.
+/// What text looks like on the way to `out`, one of the invocation's streams.
 struct Terminal {
   std::size_t columns = 100;
   bool colour = false;  ///< never in a pipe, nor where NO_COLOR is set
 };
-Terminal terminal(const Invocation& invocation);
+Terminal terminal(const std::ostream& out);
 
 /// One document as YAML (keys in its order, strings quoted, numbers as JSON writes them) or indented JSON.
 std::string render_document(const nlohmann::ordered_json& document, OutputFormat format);

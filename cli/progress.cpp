@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <iostream>
+#include <memory>
 #include <ostream>
 
 namespace proviso::cli {
@@ -39,10 +40,10 @@ class ProgressLine {
 
 }  // namespace
 
-Progress terminal_progress(const Invocation& invocation) {
+runtime::Progress terminal_progress(const Invocation& invocation) {
   if (invocation.options.quiet || &invocation.err != &std::cerr || !isatty(STDERR_FILENO)) return {};
-  return [line = std::make_shared<ProgressLine>(invocation.err)](std::string_view stage, std::int64_t done,
-                                                                  std::int64_t total) { line->show(stage, done, total); };
+  return [line = std::make_shared<ProgressLine>(invocation.err)](
+             std::string_view stage, std::int64_t done, std::int64_t total) { line->show(stage, done, total); };
 }
 
 }  // namespace proviso::cli

@@ -19,13 +19,18 @@ void register_report(CLI::App& program, Invocation& invocation) {
   show->callback([path, &invocation] {
     invocation.action = [path, &invocation] {
       const audit::Report read = audit::from_yaml(read_text(invocation, *path), *path);
-      const OutputFormat format = invocation.options.output.value_or(OutputFormat::text);
-      if (format == OutputFormat::json) {
-        throw model::InputError("`report show` prints text or yaml\n  help: leave --output json out");
+      const Terminal seen = terminal(invocation.out);
+      switch (invocation.options.output.value_or(OutputFormat::text)) {
+        case OutputFormat::text:
+          invocation.out << audit::to_text(read, seen.columns, seen.colour);
+          break;
+        case OutputFormat::yaml:
+          invocation.out << audit::to_yaml(read, {});
+          break;
+        case OutputFormat::json:
+          invocation.out << audit::to_json(read, {});
+          break;
       }
-      const Terminal seen = terminal(invocation);
-      invocation.out << (format == OutputFormat::yaml ? audit::to_yaml(read, {})
-                                                      : audit::to_text(read, seen.columns, seen.colour));
       return kDone;
     };
   });

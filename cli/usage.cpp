@@ -53,7 +53,8 @@ std::string usage_message(const CLI::App& program, const CLI::ParseError& error)
              !command_names(*command).empty()) {
     message = "a command is missing";
   }
-  return name + ": error: " + message + "\n  help: " + (nearest ? "did you mean `" + *nearest + "`? " : "") + all + "\n";
+  return name + ": error: " + message + "\n  help: " + (nearest ? "did you mean `" + *nearest + "`? " : "") + all +
+         "\n";
 }
 
 }  // namespace proviso::cli

@@ -1,0 +1,167 @@
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/models.hpp"
+#include "dsl/prompt_file.hpp"
+#include "runtime/formats/safetensors.hpp"
+
+namespace proviso::cli {
+
+namespace {
+
+constexpr std::int64_t kTokensInPass = 2048;
+
+struct Options {
+  std::string model, prompts, output;
+  std::vector<std::string> at;
+};
+
+std::vector<dsl::Site> sites_of(const Options& options, const model::ModelCard& card) {
+  std::vector<dsl::Site> sites;
+  for (const auto& text : options.at) {
+    const auto spec = dsl::parse_site(text);
+    if (!spec) throw model::InputError("`" + text + "` is no site\n  help: write resid_post[14], mlp_out[*], embed, …");
+    if (const auto why = card.missing_site(spec->kind); !why.empty()) throw model::InputError(why);
+    const auto all = [&](const dsl::IndexSet& set, std::int64_t count, const char* what) {
+      for (const auto& range : set.ranges) {
+        if (range.last >= count) {
+          throw model::InputError("`" + text + "`: the model has no " + what + " " + std::to_string(range.last) +
+                                  "\n  help: the last is " + std::to_string(count - 1));
+        }
+      }
+      return set.expand(count);
+    };
+    const auto layers = dsl::site_has_layer(spec->kind) ? all(spec->layers, card.config.layers, "layer") : std::vector<std::int64_t>{-1};
+    const auto heads = spec->heads ? all(*spec->heads, card.site_heads(spec->kind), "head") : std::vector<std::int64_t>{-1};
+    for (auto layer : layers) {
+      for (auto head : heads) sites.push_back(dsl::canonical({spec->kind, layer, head}));
+    }
+  }
+  return sites;
+}
+
+/// Keeps what stands at the sites asked for, token after token; a pattern is one tensor a prompt.
+class Harvest : public model::SiteVisitor {
+ public:
+  Harvest(const std::vector<dsl::Site>& sites, const model::ModelCard& card) : sites_(sites), card_(card) {}
+
+  bool wants(const dsl::Site& site) const override {
+    return std::any_of(sites_.begin(), sites_.end(), [&](const dsl::Site& asked) { return same_place(asked, site); });
+  }
+
+  void visit(const dsl::Site& site, at::Tensor& x, const model::PackedLayout&) override {
+    for (const auto& asked : sites_) {
+      if (!same_place(asked, site)) continue;
+      auto part = x;
+      if (asked.head >= 0 && asked.kind == dsl::SiteKind::pattern) part = x.narrow(0, asked.head, 1);
+      if (asked.head >= 0 && asked.kind != dsl::SiteKind::pattern) {
+        const auto width = card_.site_width(asked);
+        part = x.narrow(1, asked.head * width, width);
+      }
+      auto& kept = kept_[dsl::to_string(asked)];
+      kept.push_back(part.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true).cpu().contiguous());
+    }
+  }
+
+  std::map<std::string, at::Tensor> tensors() const {
+    std::map<std::string, at::Tensor> tensors;
+    for (const auto& [name, parts] : kept_) {
+      if (parts.front().dim() == 3) {
+        for (std::size_t i = 0; i < parts.size(); ++i) tensors[name + "/" + std::to_string(i)] = parts[i];
+      } else {
+        tensors[name] = at::cat(parts).contiguous();
+      }
+    }
+    return tensors;
+  }
+
+ private:
+  static bool same_place(const dsl::Site& a, const dsl::Site& b) { return a.kind == b.kind && a.layer == b.layer; }
+
+  const std::vector<dsl::Site>& sites_;
+  const model::ModelCard& card_;
+  std::map<std::string, std::vector<at::Tensor>> kept_;
+};
+
+std::vector<std::vector<std::int64_t>> read_prompts(const std::string& path, const ModelFiles& files) {
+  const auto mapped = model::MappedFile::open(path);
+  dsl::PromptFile file;
+  file.path = path;
+  const auto read =
+      dsl::read_prompt_file(file, {reinterpret_cast<const char*>(mapped->bytes().data()), mapped->bytes().size()});
+  if (!read.value) throw model::InputError(read.diagnostics.front().message);
+  std::vector<std::vector<std::int64_t>> prompts;
+  for (const auto& prompt : *read.value) {
+    prompts.push_back(files.tokenizer->encode(prompt.text, /*add_special=*/true));
+    if (prompts.back().empty()) throw model::InputError(path + ": a prompt has no tokens");
+  }
+  if (prompts.empty()) throw model::InputError(path + " holds no prompt\n  help: write one text a line");
+  return prompts;
+}
+
+int harvest(const Invocation& invocation, const Options& options) {
+  const auto files = open_model(options.model);
+  const auto sites = sites_of(options, files->card);
+  const auto prompts = read_prompts(options.prompts, *files);
+  const auto transformer = load_weights(invocation, *files);
+  const at::NoGradGuard no_grad;
+  Harvest visitor(sites, files->card);
+  const bool logits = std::any_of(sites.begin(), sites.end(), [](const dsl::Site& s) { return s.kind == dsl::SiteKind::logits; });
+  for (std::size_t begin = 0; begin < prompts.size();) {
+    std::vector<model::Row> rows;
+    std::int64_t tokens = 0;
+    for (; begin < prompts.size(); ++begin) {
+      const auto length = static_cast<std::int64_t>(prompts[begin].size());
+      if (!rows.empty() && tokens + length > kTokensInPass) break;
+      tokens += length;
+      rows.push_back({prompts[begin], length});
+    }
+    model::Pass pass;
+    pass.rows = &rows;
+    pass.visitor = &visitor;
+    if (logits) {
+      pass.logits_at = std::nullopt;
+    } else {
+      pass.stop_after = *std::max_element(sites.begin(), sites.end());
+      pass.stop_after->head = -1;
+    }
+    transformer->forward(pass);
+  }
+  const auto tensors = visitor.tensors();
+  std::vector<model::TensorToWrite> written;
+  for (const auto& [name, tensor] : tensors) {
+    written.push_back({name, model::ElementType::f32, tensor.sizes().vec(),
+                       std::as_bytes(std::span(tensor.const_data_ptr<float>(), static_cast<std::size_t>(tensor.numel())))});
+  }
+  model::write_safetensors(options.output, written,
+                           {{"format", "pt"}, {"model", files->card.name}, {"tokens", nlohmann::json(prompts).dump()}});
+  return kDone;
+}
+
+}  // namespace
+
+void register_activations(CLI::App& program, Invocation& invocation) {
+  CLI::App* command = program.add_subcommand(
+      "activations",
+      "Harvest activations: one tensor a site, [tokens, width], prompt after prompt; the token ids are in the metadata");
+  auto options = std::make_shared<Options>();
+  add_model_option(*command, options->model);
+  command->add_option("--at", options->at, "sites: resid_post[14], mlp_out[*], z[3] head 2, blocks.14.hook_resid_post")
+      ->type_name("SITE")
+      ->required();
+  command->add_option("--prompts", options->prompts, "prompts: .txt (one a line), .jsonl, .json or .csv")
+      ->type_name("FILE")
+      ->required();
+  command->add_option("-o", options->output, "the safetensors file to write")->type_name("FILE")->required();
+  add_common_options(*command, invocation.options);
+  command->callback([options, &invocation] {
+    invocation.action = [options, &invocation] { return harvest(invocation, *options); };
+  });
+}
+
+}  // namespace proviso::cli

@@ -1,0 +1,199 @@
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <memory>
+#include <ostream>
+#include <set>
+
+#include "audit/audit.hpp"
+#include "audit/report.hpp"
+#include "audit/verdict.hpp"
+#include "cli/audit_options.hpp"
+#include "cli/models.hpp"
+#include "cli/output.hpp"
+#include "cli/progress.hpp"
+#include "dsl/check.hpp"
+#include "editing/ledger.hpp"
+#include "runtime/folds.hpp"
+#include "runtime/formats/sha256.hpp"
+#include "runtime/model/model_writer.hpp"
+#include "runtime/session.hpp"
+
+namespace proviso::cli {
+
+namespace {
+
+struct Options {
+  std::vector<std::string> files;
+  std::string model, directory;
+  bool force = false;
+};
+
+/// The entries of a ledger, in the order in which they are applied.
+class Entries {
+ public:
+  Entries(const BoundFiles& opened, model::Transformer& transformer)
+      : rules_(*opened.files->rules), sources_(opened.files->sources), transformer_(transformer), applied_(transformer) {}
+
+  /// An edit whose certificates are one a change is an entry a change.
+  void add(const runtime::SolvedEdit& solved) {
+    const auto& declared = rules_.edits[solved.edit];
+    if (solved.certificates.size() == solved.deltas.size()) {
+      for (std::size_t i = 0; i < solved.deltas.size(); ++i) {
+        add(declared.name, declared.span, {solved.deltas[i]}, solved.certificates[i]);
+      }
+    } else {
+      add(declared.name, declared.span, solved.deltas, solved.certificates.front());
+    }
+  }
+
+  void add(const runtime::FoldedSite& folded, const std::vector<runtime::PlannedSentence>& sentences) {
+    std::string name;
+    const dsl::RuleDecl* first = nullptr;
+    std::set<std::string> named;
+    for (std::size_t i : folded.sentences) {
+      if (!named.insert(sentences[i].rule).second) continue;
+      name += (name.empty() ? "" : ", ") + sentences[i].rule;
+      const auto rule = std::find_if(rules_.rules.begin(), rules_.rules.end(),
+                                     [&](const dsl::RuleDecl& r) { return r.name == sentences[i].rule; });
+      if (!first) first = &*rule;
+    }
+    if (!first) return;
+    editing::Certificate certificate;
+    certificate.method = "fold";
+    certificate.parameters = {{"site", dsl::to_string(folded.site)}};
+    for (const auto& delta : folded.deltas) certificate.changes.push_back(editing::describe_change(transformer_, delta));
+    add(name, first->span, folded.deltas, std::move(certificate));
+  }
+
+  /// The entries; the model is as loaded again.
+  std::vector<editing::LedgerEntry> take() {
+    applied_.revert();
+    return std::move(entries_);
+  }
+
+ private:
+  void add(const std::string& name, dsl::Span span, std::vector<editing::WeightDelta> deltas,
+           editing::Certificate certificate) {
+    const auto& source = sources_.at(span.source);
+    for (const auto& delta : deltas) applied_.apply(delta);
+    entries_.push_back({name, source.path, model::sha256_hex(std::as_bytes(std::span(source.text))), std::move(deltas),
+                        std::move(certificate)});
+  }
+
+  const dsl::RuleSet& rules_;
+  const dsl::SourceSet& sources_;
+  model::Transformer& transformer_;
+  editing::AppliedDeltas applied_;
+  std::vector<editing::LedgerEntry> entries_;
+};
+
+/// Every rule that cannot be baked into weights, as an error each.
+std::vector<dsl::Diagnostic> unbakeable(const std::vector<runtime::PlannedSentence>& sentences) {
+  std::vector<dsl::Diagnostic> found;
+  for (const auto& sentence : sentences) {
+    if (sentence.hooks.empty()) continue;
+    found.push_back(dsl::make_diagnostic(
+        dsl::Code::not_foldable, sentence.sentence.span,
+        "rule `" + sentence.rule + "` cannot be baked into weights at " + dsl::to_string(sentence.hooks.front()) + ": " +
+            sentence.why,
+        {"leave the rule out, or act without a condition at sites that a linear map writes: attn_out, mlp_out, embed"}));
+  }
+  return found;
+}
+
+int apply(const Invocation& invocation, const Options& options) {
+  const auto opened = bind_rules(invocation, options.files, options.model);
+  if (!opened->bound) return kInputAtFault;
+  const auto& bound = *opened->bound;
+  const auto& rules = *bound.rules;
+  std::vector<dsl::EditId> edits;
+  for (dsl::EditId id = 0; id < rules.edits.size(); ++id) {
+    if (!rules.edits[id].imported) edits.push_back(id);
+  }
+  std::vector<dsl::RuleId> in_force;
+  for (dsl::RuleId id = 0; id < rules.rules.size(); ++id) {
+    if (!rules.rules[id].imported) in_force.push_back(id);
+  }
+  if (edits.empty() && in_force.empty()) {
+    throw model::InputError("these files hold no edit and no rule: there is nothing to apply");
+  }
+  const auto refuse = [&](const std::vector<dsl::Diagnostic>& diagnostics) {
+    print_diagnostics(invocation, invocation.err, opened->files->sources, diagnostics);
+    return dsl::has_errors(diagnostics);
+  };
+  if (refuse(dsl::contradictions(rules, in_force))) return kInputAtFault;
+  const audit::AuditOptions wanted = audit_options(invocation);
+  runtime::PlanBuilder builder(bound);
+  const auto state = builder.state(edits, in_force);
+  auto plan = runtime::optimise(builder.take(), bound, {});
+  const auto& sentences = plan.states[state].sentences;
+  if (refuse(unbakeable(sentences))) return kInputAtFault;
+
+  const auto transformer = load_weights(invocation, *opened->model);
+  if (!edits.empty()) {
+    audit::AuditOptions judged = wanted;
+    judged.selection = {.checks = false, .edits = true, .examples = false, .only = ""};
+    judged.progress = terminal_progress(invocation);
+    const auto outcome = audit::audit(*transformer, bound, opened->files->sources, judged);
+    if (refuse(outcome.diagnostics)) return kInputAtFault;
+    bool missed = false;
+    for (const auto& edit : outcome.value->edits) missed = missed || edit.status != audit::Status::pass;
+    if (missed) {
+      const Terminal seen = terminal(invocation);
+      invocation.err << audit::to_text(*outcome.value, seen.columns, false);
+      if (!options.force) {
+        invocation.err << "proviso: an edit missed what it expects; nothing was written (--force writes all the same)\n";
+        return kFailed;
+      }
+    }
+  }
+  runtime::Session session(*transformer, bound, {wanted.seed, wanted.cache_directory, wanted.corpus_path, {}});
+  std::set<dsl::FeatureId> features = plan.features;
+  for (dsl::EditId id : edits) {
+    for (const auto& change : rules.edits[id].changes) {
+      if (const auto* remove = std::get_if<dsl::Remove>(&change)) features.insert(remove->feature);
+    }
+  }
+  if (refuse(session.build(features))) return kInputAtFault;
+  const at::NoGradGuard no_grad;
+  session.prepare(plan);
+  Entries entries(*opened, *transformer);
+  if (!edits.empty()) {
+    for (const auto& solved : session.solve(edits)) {
+      if (!solved.refused.empty()) {
+        throw model::InputError("edit " + rules.edits[solved.edit].name + " cannot be made: " + solved.refused);
+      }
+      entries.add(solved);
+    }
+  }
+  for (const auto& folded : runtime::fold_sentences(sentences, session.features(), *transformer)) entries.add(folded, sentences);
+  const auto made = entries.take();
+  editing::write_edited_model(*transformer, *opened->model->tokenizer, made, model::writable_type(opened->model->card),
+                              options.directory);
+  if (!invocation.options.quiet) {
+    invocation.err << "wrote " << options.directory << " with " << made.size() << " changes; `proviso revert "
+                   << options.directory << " -o DIR2` undoes them\n";
+  }
+  return kDone;
+}
+
+}  // namespace
+
+void register_apply(CLI::App& program, Invocation& invocation) {
+  CLI::App* command = program.add_subcommand("apply", "Write the edited model, with its ledger and certificates");
+  auto options = std::make_shared<Options>();
+  add_rule_files(*command, options->files);
+  add_model_option(*command, options->model);
+  command->add_option("-o", options->directory, "the folder to write; an existing one is never overwritten")
+      ->type_name("DIR")
+      ->required();
+  command->add_flag("--force", options->force, "write also where an edit misses what it expects");
+  add_common_options(*command, invocation.options);
+  command->callback([options, &invocation] {
+    invocation.action = [options, &invocation] { return apply(invocation, *options); };
+  });
+}
+
+}  // namespace proviso::cli

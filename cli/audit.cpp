@@ -1,0 +1,110 @@
+#include "audit/audit.hpp"
+
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <ostream>
+
+#include "audit/report.hpp"
+#include "audit/verdict.hpp"
+#include "cli/audit_options.hpp"
+#include "cli/files.hpp"
+#include "cli/models.hpp"
+#include "cli/output.hpp"
+#include "cli/progress.hpp"
+
+namespace proviso::cli {
+
+namespace {
+
+struct Options {
+  std::vector<std::string> files;
+  std::string model, output, baseline, as_of, only;
+  dsl::CheckSeverity fail_on = dsl::CheckSeverity::info;
+  audit::RenderOptions render;
+};
+
+std::string rendered(const audit::Report& report, const audit::RenderOptions& render, OutputFormat format) {
+  return format == OutputFormat::json ? audit::to_json(report, render) : audit::to_yaml(report, render);
+}
+
+int run_audit(const Invocation& invocation, const Options& options) {
+  const auto started = std::chrono::steady_clock::now();
+  // Everything that can be refused is refused before the model is loaded.
+  std::optional<audit::Report> baseline;
+  if (!options.baseline.empty()) baseline = audit::from_yaml(read_text(invocation, options.baseline), options.baseline);
+  audit::AuditOptions wanted = audit_options(invocation);
+  if (!options.as_of.empty()) wanted.as_of = parse_date(options.as_of);
+  wanted.selection.only = options.only;
+
+  const auto opened = bind_rules(invocation, options.files, options.model);
+  if (!opened->bound) return kInputAtFault;
+  check_selection(*opened->files->rules, wanted.selection);
+  const auto transformer = load_weights(invocation, *opened->model);
+  wanted.progress = terminal_progress(invocation);
+  auto outcome = audit::audit(*transformer, *opened->bound, opened->files->sources, wanted);
+  wanted.progress = {};
+  if (!outcome.diagnostics.empty()) {
+    print_diagnostics(invocation, invocation.err, opened->files->sources, outcome.diagnostics);
+  }
+  if (!outcome.value) return kInputAtFault;
+
+  audit::Report& report = *outcome.value;
+  complete(report, invocation, *opened->model);
+  report.run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+
+  const OutputFormat format = invocation.options.output.value_or(OutputFormat::yaml);
+  const bool to_file = !options.output.empty() && options.output != "-";
+  if (to_file) write_result(invocation, options.output, rendered(report, options.render, format));
+  if (to_file || format == OutputFormat::text) {
+    const Terminal seen = terminal(invocation);
+    if (!invocation.options.quiet || !to_file) {
+      invocation.out << audit::to_text(audit::redacted(report, options.render.evidence), seen.columns, seen.colour);
+    }
+  } else {
+    invocation.out << rendered(report, options.render, format);
+  }
+  return audit::exit_code(report, options.fail_on, baseline ? &*baseline : nullptr);
+}
+
+}  // namespace
+
+void register_audit(CLI::App& program, Invocation& invocation) {
+  CLI::App* command =
+      program.add_subcommand("audit", "Run every check, edit expectation and example, and write the report");
+  auto options = std::make_shared<Options>();
+  add_rule_files(*command, options->files);
+  add_model_option(*command, options->model);
+  command->add_option("-o", options->output, "write the report here and print a summary; `-` is standard output")
+      ->type_name("REPORT");
+  static const std::map<std::string, dsl::CheckSeverity> severities = {{"info", dsl::CheckSeverity::info},
+                                                                       {"minor", dsl::CheckSeverity::minor},
+                                                                       {"major", dsl::CheckSeverity::major},
+                                                                       {"critical", dsl::CheckSeverity::critical}};
+  command
+      ->add_option_function<std::string>(
+          "--fail-on", [options](const std::string& name) { options->fail_on = severities.at(name); },
+          "exit with 1 only for findings of this severity or a higher one")
+      ->check(CLI::IsMember({"info", "minor", "major", "critical"}))
+      ->type_name("SEVERITY");
+  command->add_option("--only", options->only, "only what bears this name, or this tag: `tag:T`")->type_name("NAME");
+  command->add_option("--baseline", options->baseline, "an earlier report: only what got worse fails")
+      ->type_name("REPORT");
+  command->add_option("--as-of", options->as_of, "the day for waivers, YYYY-MM-DD; today (UTC) unless told")
+      ->type_name("DATE");
+  static const std::map<std::string, audit::EvidenceForm> forms = {
+      {"full", audit::EvidenceForm::full}, {"hash", audit::EvidenceForm::hash}, {"none", audit::EvidenceForm::none}};
+  command
+      ->add_option_function<std::string>(
+          "--evidence", [options](const std::string& name) { options->render.evidence = forms.at(name); },
+          "prompts in the report: whole, as SHA-256, or left out")
+      ->check(CLI::IsMember({"full", "hash", "none"}));
+  command->add_flag("--reproducible", options->render.reproducible,
+                    "leave out of the report what two equal runs may differ in");
+  add_common_options(*command, invocation.options);
+  command->callback([options, &invocation] {
+    invocation.action = [options, &invocation] { return run_audit(invocation, *options); };
+  });
+}
+
+}  // namespace proviso::cli

@@ -1,0 +1,57 @@
+#include "dsl/check.hpp"
+
+#include <memory>
+#include <ostream>
+
+#include "cli/rule_files.hpp"
+#include "runtime/formats/tensor_file.hpp"
+
+namespace proviso::cli {
+
+namespace {
+
+struct CheckOptions {
+  std::vector<std::string> files;
+  std::string explain;
+};
+
+int explain(const Invocation& invocation, const std::string& slug) {
+  const auto code = dsl::code_from_slug(slug);
+  if (!code) {
+    std::vector<std::string> slugs;
+#define PROVISO_DIAGNOSTIC(name, text, severity, explanation) slugs.push_back(text);
+#include "dsl/diagnostic_codes.def"
+#undef PROVISO_DIAGNOSTIC
+    const auto nearest = dsl::nearest_name(slug, slugs);
+    throw model::InputError("there is no diagnostic `" + slug + "`" +
+                            (nearest ? "\n  help: did you mean `" + *nearest + "`?" : ""));
+  }
+  invocation.out << dsl::slug(*code) << "\n\n" << dsl::explanation(*code) << "\n";
+  return kDone;
+}
+
+int check(const Invocation& invocation, const CheckOptions& options) {
+  if (!options.explain.empty()) return explain(invocation, options.explain);
+  if (options.files.empty()) {
+    throw model::InputError("no rule file is named\n  help: `proviso check FILE…`, or `--explain CODE`");
+  }
+  dsl::SourceSet sources;
+  const auto checked = dsl::check_files(sources, options.files, {invocation.options.allowed_paths, shipped_rules()});
+  print_diagnostics(invocation, invocation.out, sources, checked.diagnostics);
+  return stops(invocation, checked.diagnostics) ? kInputAtFault : kDone;
+}
+
+}  // namespace
+
+void register_check(CLI::App& program, Invocation& invocation) {
+  CLI::App* command = program.add_subcommand("check", "Read and check rule files; print every diagnostic");
+  auto options = std::make_shared<CheckOptions>();
+  command->add_option("FILE", options->files, "rule files");
+  command->add_option("--explain", options->explain, "tell what a diagnostic's code means, with an example")
+      ->type_name("CODE");
+  add_common_options(*command, invocation.options);
+  command->callback(
+      [options, &invocation] { invocation.action = [options, &invocation] { return check(invocation, *options); }; });
+}
+
+}  // namespace proviso::cli

@@ -1,0 +1,39 @@
+#include "runtime/explain.hpp"
+
+#include <memory>
+#include <ostream>
+
+#include "audit/audit.hpp"
+#include "cli/audit_options.hpp"
+#include "cli/models.hpp"
+#include "cli/output.hpp"
+
+namespace proviso::cli {
+
+void register_explain(CLI::App& program, Invocation& invocation) {
+  CLI::App* command =
+      program.add_subcommand("explain", "Show the plan: what each sentence becomes and why, and what is computed");
+  struct Options {
+    std::vector<std::string> files;
+    std::string model;
+  };
+  auto options = std::make_shared<Options>();
+  add_rule_files(*command, options->files);
+  add_model_option(*command, options->model);
+  add_common_options(*command, invocation.options);
+  command->callback([options, &invocation] {
+    invocation.action = [options, &invocation]() -> int {
+      const audit::AuditOptions wanted = audit_options(invocation);
+      const auto opened = bind_rules(invocation, options->files, options->model);
+      if (!opened->bound) return kInputAtFault;
+      const auto plan = audit::plan_audit(*opened->bound, wanted);
+      const auto format = invocation.options.output.value_or(OutputFormat::text);
+      const auto explained = runtime::explain(plan, *opened->bound);
+      invocation.out << (format == OutputFormat::text ? runtime::explanation_text(explained)
+                                                      : render_document(explained, format));
+      return kDone;
+    };
+  });
+}
+
+}  // namespace proviso::cli

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/rule_files.hpp"
+#include "runtime/bound_rules.hpp"
+#include "runtime/model/model_card.hpp"
+#include "runtime/model/transformer.hpp"
+#include "runtime/tokenizer/tokenizer.hpp"
+
+namespace proviso::cli {
+
+/// A model's names and shapes, and its tokenizer: all that needs no weights.
+struct ModelFiles {
+  model::ModelCard card;
+  std::shared_ptr<const model::Tokenizer> tokenizer;
+};
+std::unique_ptr<ModelFiles> open_model(const std::string& path);
+
+/// The weights, with the device, dtype and threads that the options ask for.
+std::unique_ptr<model::Transformer> load_weights(const Invocation& invocation, const ModelFiles& files);
+
+/// The threads in use, once weights are loaded.
+int threads_in_use();
+
+/// Rule files checked against a model. Diagnostics go to `out`; `bound` is empty where they stop the command.
+struct BoundFiles {
+  std::unique_ptr<RuleFiles> files;
+  std::unique_ptr<ModelFiles> model;
+  std::optional<runtime::BoundRules> bound;
+};
+std::unique_ptr<BoundFiles> bind_rules(const Invocation& invocation, const std::vector<std::string>& paths,
+                                       const std::string& model_path);
+
+/// Text for second moments, and text that no edit sees: both shipped.
+std::string shipped_corpus();
+std::string shipped_held_out();
+
+/// Adds the required `--model M`.
+void add_model_option(CLI::App& command, std::string& model);
+/// Adds the rule files as arguments.
+void add_rule_files(CLI::App& command, std::vector<std::string>& files);
+
+}  // namespace proviso::cli

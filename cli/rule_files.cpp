@@ -1,0 +1,44 @@
+#include "cli/rule_files.hpp"
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <ostream>
+
+#include "cli/output.hpp"
+#include "dsl/check.hpp"
+#include "dsl/render.hpp"
+
+namespace proviso::cli {
+
+void print_diagnostics(const Invocation& invocation, std::ostream& out, const dsl::SourceSet& sources,
+                       const std::vector<dsl::Diagnostic>& diagnostics) {
+  const OutputFormat format = invocation.options.output.value_or(OutputFormat::text);
+  if (format == OutputFormat::text) {
+    out << dsl::render_text(diagnostics, sources, {terminal(out).colour});
+  } else {
+    out << render_document(nlohmann::ordered_json::parse(dsl::render_json(diagnostics, sources)), format);
+  }
+}
+
+bool stops(const Invocation& invocation, const std::vector<dsl::Diagnostic>& diagnostics) {
+  return invocation.options.strict ? !diagnostics.empty() : dsl::has_errors(diagnostics);
+}
+
+std::unique_ptr<RuleFiles> load_rules(const Invocation& invocation, const std::vector<std::string>& paths) {
+  auto loaded = std::make_unique<RuleFiles>();
+  auto checked = dsl::check_files(loaded->sources, paths, {invocation.options.allowed_paths, shipped_rules()});
+  if (!checked.diagnostics.empty()) print_diagnostics(invocation, invocation.err, loaded->sources, checked.diagnostics);
+  if (!stops(invocation, checked.diagnostics)) {
+    loaded->rules = std::make_shared<const dsl::RuleSet>(std::move(*checked.value));
+  }
+  return loaded;
+}
+
+std::string shipped_rules() {
+  std::error_code unknown;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", unknown);
+  const auto installed = program.parent_path().parent_path() / "share" / "proviso" / "rules";
+  return std::filesystem::is_directory(installed, unknown) ? installed.string() : PROVISO_RULES_DIRECTORY;
+}
+
+}  // namespace proviso::cli
