@@ -69,6 +69,18 @@ const Bpe::Rule* Bpe::find_rule(std::uint32_t left, std::uint32_t right) const {
   return &rules_[slot_of(pair_key(left, right))];
 }
 
+std::vector<Merge> Bpe::merges() const {
+  std::vector<Rule> ranked;
+  std::copy_if(rules_.begin(), rules_.end(), std::back_inserter(ranked),
+               [](const Rule& r) { return r.rank != kNoRank; });
+  std::sort(ranked.begin(), ranked.end(), [](const Rule& a, const Rule& b) { return a.rank < b.rank; });
+  std::vector<Merge> merges;
+  for (const Rule& rule : ranked) {
+    merges.push_back({vocabulary_.text(rule.pair >> 32), vocabulary_.text(rule.pair & 0xFFFFFFFF)});
+  }
+  return merges;
+}
+
 void Bpe::encode(std::string_view word, std::vector<std::int64_t>& ids) const {
   if (options_.ignore_merges) {
     if (const auto id = vocabulary_.find(word)) return ids.push_back(*id);

@@ -32,6 +32,7 @@ class Bpe {
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
   const BpeOptions& options() const { return options_; }
+  std::vector<Merge> merges() const;  ///< in the order of their ranks; valid while this lives
 
   /// Appends the ids of `word`, well-formed UTF-8.
   void encode(std::string_view word, std::vector<std::int64_t>& ids) const;

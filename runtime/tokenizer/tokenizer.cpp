@@ -208,6 +208,6 @@ bool Tokenizer::is_special(std::int64_t id) const {
 
 const std::optional<std::string>& Tokenizer::chat_template() const { return state_->parts.chat_template; }
 
-NamedFiles Tokenizer::files() const { return state_->parts.files(); }
+NamedFiles Tokenizer::files() const { return state_->parts.files(state_->parts.bpe); }
 
 }  // namespace proviso::model

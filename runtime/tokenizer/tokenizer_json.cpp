@@ -157,7 +157,7 @@ TokenizerParts read_hugging_face_tokenizer(const std::string& directory) {
   read_eos_ids(parts, folder / "generation_config.json");
   read_eos_ids(parts, folder / "config.json");
   if (auto source = read_if_there(folder / "chat_template.jinja")) parts.chat_template = std::move(source);
-  parts.files = [folder] {
+  parts.files = [folder](const Bpe&) {
     NamedFiles files;
     for (const char* name : kFileNames) {
       if (auto bytes = read_if_there(folder / name)) files.emplace_back(name, std::move(*bytes));

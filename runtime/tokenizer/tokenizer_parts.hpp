@@ -28,7 +28,7 @@ struct TokenizerParts {
   std::vector<std::int64_t> prefix, suffix;  ///< what `add_special` adds
   std::vector<std::int64_t> eos;             ///< the main one first
   std::optional<std::string> chat_template;
-  std::function<NamedFiles()> files;
+  std::function<NamedFiles(const Bpe&)> files;
 };
 
 /// Reads all but the model from the object of a tokenizer.json. `source` names the file in messages.
