@@ -1,0 +1,292 @@
+#include "dsl/messages.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "dsl/literals.hpp"
+
+namespace proviso::dsl {
+namespace {
+
+enum class Opens { nothing, declaration };
+
+struct Word {
+  std::string_view text;
+  Opens opens;
+};
+
+constexpr Word kWords[] = {
+#define PROVISO_WORD(word, opens) {#word, Opens::opens},
+#include "dsl/words.def"
+#undef PROVISO_WORD
+};
+
+constexpr std::string_view kNotes = "description tags meta status";
+
+bool is_word_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; }
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_word(std::string_view token) {
+  return !token.empty() && is_word_char(token.front()) && !is_digit(token.front());
+}
+
+const Word* reserved_word(std::string_view token) {
+  const auto found = std::find_if(std::begin(kWords), std::end(kWords), [&](const Word& w) { return w.text == token; });
+  return found == std::end(kWords) ? nullptr : found;
+}
+
+bool opens_declaration(std::string_view token) {
+  const Word* word = reserved_word(token);
+  return word && word->opens == Opens::declaration;
+}
+
+std::vector<std::string> declaration_words() {
+  std::vector<std::string> words;
+  for (const Word& word : kWords) {
+    if (word.opens == Opens::declaration) words.emplace_back(word.text);
+  }
+  return words;
+}
+
+std::vector<std::string> split(std::string_view words) {
+  std::vector<std::string> out;
+  for (std::size_t i = 0; i < words.size();) {
+    const std::size_t end = std::min(words.find(' ', i), words.size());
+    out.emplace_back(words.substr(i, end - i));
+    i = end + 1;
+  }
+  return out;
+}
+
+/// The token at the front of `text`: a word, a number, a string on one line, or one code point.
+std::string_view front_token(std::string_view text) {
+  if (text.empty()) return {};
+  if (is_word_char(text.front())) {
+    std::size_t end = 1;
+    while (end < text.size() && is_word_char(text[end])) ++end;
+    return text.substr(0, end);
+  }
+  if (text.front() == '"') {
+    for (std::size_t i = 1; i < text.size() && text[i] != '\n'; ++i) {
+      if (text[i] == '"') return text.substr(0, i + 1);
+      if (text[i] == '\\') ++i;
+    }
+    return text.substr(0, 1);
+  }
+  return text.substr(0, front_code_point(text).length);
+}
+
+std::string name_of(std::string_view token) {
+  if (token.empty()) return "the end of the file";
+  if (token.front() == '"') return "a string";
+  return "`" + std::string(token) + "`";
+}
+
+std::string in_ticks(std::string_view token) { return "`" + std::string(token) + "`"; }
+
+/// One place where reading stopped, with what stands around it.
+struct Stop {
+  Expected expected;
+  std::string_view text;
+  SourceId source;
+  std::size_t before;
+  std::size_t at;
+  std::string_view found;     // "" at the end of the file
+  std::string_view previous;  // the character that ends the token before
+  bool new_line;              // what was found stands on a later line than the token before
+
+  Span span(std::size_t begin, std::size_t end) const {
+    return {source, static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(end)};
+  }
+  Span found_span() const { return span(at, at + found.size()); }
+  bool expects(Expected::Kind kind) const { return expected.kind == kind; }
+};
+
+Diagnostic at_found(const Stop& stop, Code code, std::string message, std::vector<std::string> help = {}) {
+  return make_diagnostic(code, stop.found_span(), std::move(message), std::move(help));
+}
+
+std::string expected_found(const Stop& stop) {
+  return "expected " + std::string(stop.expected.what) + ", found " + name_of(stop.found);
+}
+
+// ---- literals that end too late or never -----------------------------------------------------
+
+Diagnostic unterminated(const Stop& stop, Code code, char quote, std::string message, std::string help) {
+  std::size_t begin = stop.at;
+  while (begin > 0 && stop.text[begin - 1] != '\n') --begin;
+  // The opening delimiter is the first on this line that no literal before it takes up; an error that
+  // is off by a literal still underlines this line's rest.
+  const std::size_t line = begin;
+  for (std::size_t i = line; i < stop.at; ++i) {
+    if (stop.text[i] != quote) continue;
+    std::size_t end = i + 1;
+    while (end < stop.at && stop.text[end] != quote) end += stop.text[end] == '\\' ? 2 : 1;
+    begin = i;
+    if (end >= stop.at) break;
+    i = end;
+  }
+  return make_diagnostic(code, stop.span(begin, stop.at), std::move(message), {std::move(help)});
+}
+
+Diagnostic malformed_number(const Stop& stop) {
+  const auto in_number = [](char c) { return is_word_char(c) || c == '.' || c == '%' || c == '+' || c == '-'; };
+  std::size_t begin = stop.at, end = stop.at;
+  while (begin > 0 && in_number(stop.text[begin - 1])) --begin;
+  while (end < stop.text.size() && in_number(stop.text[end])) ++end;
+  const std::string literal(stop.text.substr(begin, end - begin));
+  return make_diagnostic(Code::invalid_number, stop.span(begin, end), in_ticks(literal) + " is not a number",
+                         {"numbers are written 3, -0.5, 1e-3 or 95%"});
+}
+
+// ---- what people write from other languages --------------------------------------------------
+
+std::optional<Diagnostic> foreign_spelling(const Stop& stop) {
+  const char next = stop.at + 1 < stop.text.size() ? stop.text[stop.at + 1] : '\0';
+  const std::string_view found = stop.found;
+  if (found == "%" && !stop.previous.empty() && is_digit(stop.previous.front())) {
+    return make_diagnostic(Code::invalid_number, stop.span(stop.before, stop.at + 1),
+                           "`%` follows its number without a space", {"write the number and `%` together: `80%`"});
+  }
+  if ((found == "." || found == "+") && is_digit(next)) {
+    std::size_t end = stop.at + 1;
+    while (end < stop.text.size() && (is_word_char(stop.text[end]) || stop.text[end] == '.')) ++end;
+    return make_diagnostic(Code::invalid_number, stop.span(stop.at, end),
+                           in_ticks(stop.text.substr(stop.at, end - stop.at)) + " is not a number",
+                           {found == "." ? "a digit stands on both sides of the point: `0.5`"
+                                         : "numbers have no plus sign: leave it out"});
+  }
+  if (found == "'" || found == "“" || found == "”" || found == "‘" || found == "’" || found == "«") {
+    return at_found(stop, Code::syntax, expected_found(stop), {"strings stand between double quotes: \"…\""});
+  }
+  if (found == "&" || found == "|" || (found == "!" && next != '=')) {
+    return at_found(stop, Code::syntax, expected_found(stop), {"conditions are joined with `and`, `or` and `not`"});
+  }
+  if (found == "=" && stop.expected.what.find("comparison") != std::string_view::npos) {
+    return at_found(stop, Code::syntax, expected_found(stop), {"equality is written `==`"});
+  }
+  if (found == "=" && (stop.expects(Expected::Kind::arguments_end) || stop.expected.what == "`:`")) {
+    return at_found(stop, Code::syntax, expected_found(stop),
+                    {"a named argument is written with a colon: `name: value`"});
+  }
+  if (found == ":" && stop.expected.what == "`=`") {
+    return at_found(stop, Code::syntax, expected_found(stop), {"a declaration is written with `=`: `NAME = …`"});
+  }
+  if ((found == "+" || found == "*" || found == "/" || found == "-") && !stop.new_line && !stop.previous.empty() &&
+      (is_word_char(stop.previous.front()) || stop.previous == "%" || stop.previous == ")")) {
+    return at_found(stop, Code::syntax, expected_found(stop), {"there is no arithmetic: write the value itself"});
+  }
+  return std::nullopt;
+}
+
+// ---- the ends of lists and bodies ------------------------------------------------------------
+
+Diagnostic list_end(const Stop& stop) {
+  const bool after_separator = stop.previous == "," || stop.previous == "[" || stop.new_line;
+  if (!after_separator && !stop.found.empty() && (stop.found.front() == '"' || is_word_char(stop.found.front()))) {
+    return at_found(stop, Code::missing_separator, "two items of a list stand on one line without a comma",
+                    {"put a comma or a line break between them"});
+  }
+  const std::string what = after_separator ? "an item of the list, or `]`" : "`,` or `]`";
+  std::vector<std::string> help;
+  if (stop.found.empty() || opens_declaration(stop.found)) help.push_back("close the list with `]`");
+  if (stop.found.empty())
+    return make_diagnostic(Code::syntax, stop.span(stop.before, stop.before),
+                           "expected " + what + ", found the end of the file", help);
+  return at_found(stop, Code::syntax, "expected " + what + ", found " + name_of(stop.found), std::move(help));
+}
+
+Diagnostic statement(const Stop& stop) {
+  if (stop.found.empty()) {
+    return make_diagnostic(Code::syntax, stop.span(stop.before, stop.before), expected_found(stop),
+                           {"close the declaration with `}`"});
+  }
+  if (opens_declaration(stop.found)) {
+    return at_found(stop, Code::syntax, expected_found(stop), {"close the declaration before this one with `}`"});
+  }
+  if (stop.found == "at" && stop.expected.what.find("rule") != std::string_view::npos) {
+    return at_found(stop, Code::syntax, "`at` stands before `when`",
+                    {"write `OPERATION FEATURE at SITES when CONDITION`"});
+  }
+  if (stop.found == "at") {
+    return at_found(stop, Code::syntax, "`at N% confidence` does not stand here",
+                    {"write `expect METRIC OP NUMBER at N% confidence across …`"});
+  }
+  if (!is_word(stop.found)) return at_found(stop, Code::syntax, expected_found(stop));
+  std::vector<std::string> words = split(stop.expected.statements);
+  const std::vector<std::string> notes = split(kNotes);
+  words.insert(words.end(), notes.begin(), notes.end());
+  std::string help;
+  if (const auto near = nearest_name(stop.found, words)) {
+    help = "did you mean " + in_ticks(*near) + "?";
+  } else {
+    help = "here can stand";
+    for (std::size_t i = 0; i < words.size(); ++i) help += (i == 0 ? " `" : ", `") + words[i] + "`";
+  }
+  return at_found(stop, Code::unknown_statement, in_ticks(stop.found) + " opens no statement here", {std::move(help)});
+}
+
+}  // namespace
+
+Diagnostic diagnose(const SyntaxError& error, std::string_view text, SourceId source) {
+  Stop stop{error.expected,
+            text,
+            source,
+            static_cast<std::size_t>(error.before - text.data()),
+            static_cast<std::size_t>(error.at - text.data()),
+            {},
+            {},
+            false};
+  stop.found = front_token(text.substr(stop.at));
+  if (stop.before > 0) stop.previous = text.substr(stop.before - 1, 1);
+  stop.new_line = text.substr(stop.before, stop.at - stop.before).find('\n') != std::string_view::npos;
+
+  switch (stop.expected.kind) {
+    case Expected::Kind::string_end:
+      return unterminated(stop, Code::invalid_string, '"', "this string is not closed on its line",
+                          "close it with `\"`; a line break inside is written `\\n`");
+    case Expected::Kind::regex_end:
+      return unterminated(stop, Code::invalid_regex_literal, '/', "this regular expression is not closed on its line",
+                          "close it with `/`; a `/` inside is written `\\/`");
+    case Expected::Kind::number_end:
+      return malformed_number(stop);
+    default:
+      break;
+  }
+  if (auto diagnostic = foreign_spelling(stop)) return *std::move(diagnostic);
+  if (stop.expects(Expected::Kind::list_end)) return list_end(stop);
+  if (stop.expects(Expected::Kind::statement)) return statement(stop);
+  if (stop.expects(Expected::Kind::name) && !stop.new_line && reserved_word(stop.found)) {
+    return at_found(stop, Code::reserved_word,
+                    in_ticks(stop.found) + " is a word of the language, found where " +
+                        std::string(stop.expected.what) + " should stand",
+                    {"a name cannot be one of the language's own words: call it, for example, `my_" +
+                     std::string(stop.found) + "`"});
+  }
+  if (stop.found.empty() || stop.new_line) {
+    return make_diagnostic(Code::syntax, stop.span(stop.before, stop.before),
+                           "expected " + std::string(stop.expected.what) + " before the end of the " +
+                               (stop.found.empty() ? "file" : "line"));
+  }
+  return at_found(stop, Code::syntax, expected_found(stop));
+}
+
+Diagnostic unknown_declaration(std::string_view text, SourceId source, std::uint32_t at) {
+  const std::string_view found = front_token(text.substr(at));
+  const Span span{source, at, static_cast<std::uint32_t>(at + found.size())};
+  if (found == "}" || found == "]" || found == ")") {
+    return make_diagnostic(Code::unknown_declaration, span, in_ticks(found) + " closes nothing",
+                           {"remove it, or look for one too many before it"});
+  }
+  const std::vector<std::string> words = declaration_words();
+  std::string help = "a declaration opens with";
+  for (std::size_t i = 0; i < words.size(); ++i) help += (i == 0 ? " `" : ", `") + words[i] + "`";
+  if (const auto near = nearest_name(found, words); near && is_word(found))
+    help = "did you mean " + in_ticks(*near) + "?";
+  return make_diagnostic(Code::unknown_declaration, span, name_of(found) + " opens no declaration", {std::move(help)});
+}
+
+}  // namespace proviso::dsl

@@ -1,0 +1,146 @@
+#include "dsl/parse.hpp"
+
+#include <algorithm>
+#include <string_view>
+#include <tao/pegtl.hpp>
+#include <tao/pegtl/contrib/parse_tree.hpp>
+#include <utility>
+
+#include "dsl/convert.hpp"
+#include "dsl/grammar.hpp"
+#include "dsl/literals.hpp"
+#include "dsl/messages.hpp"
+#include "dsl/selector.hpp"
+#include "dsl/utf8.hpp"
+
+namespace proviso::dsl {
+namespace {
+
+namespace pegtl = tao::pegtl;
+using Input = pegtl::memory_input<pegtl::tracking_mode::lazy>;
+
+constexpr std::size_t kMaxFileSize = 1 << 20;
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+template <class Rule>
+bool stands_at(std::string_view text, std::size_t at) {
+  Input in(text.data() + at, text.data() + text.size(), "");
+  return pegtl::parse<Rule>(in);
+}
+
+std::size_t skip_layout(std::string_view text, std::size_t at) {
+  Input in(text.data() + at, text.data() + text.size(), "");
+  pegtl::parse<grammar::layout>(in);
+  return static_cast<std::size_t>(in.current() - text.data());
+}
+
+/// The next declaration word in column 1, at `from` or later.
+std::size_t next_declaration(std::string_view text, std::size_t from) {
+  while (from < text.size()) {
+    if ((from == 0 || text[from - 1] == '\n') && stands_at<grammar::declaration_word>(text, from)) return from;
+    from = std::min(text.find('\n', from), text.size() - 1) + 1;
+  }
+  return text.size();
+}
+
+struct Problem {
+  Diagnostic diagnostic;
+  std::size_t at;
+};
+
+/// The tree of one `Rule` at `at`, or why there is none.
+template <class Rule>
+std::variant<std::unique_ptr<Node>, Problem> tree(std::string_view text, SourceId source, std::size_t at) {
+  Input in(text.data() + at, text.data() + text.size(), "");
+  grammar::Cursor cursor{in.current(), in.current()};
+  try {
+    return pegtl::parse_tree::parse<Rule, Node, selector, grammar::action, grammar::control>(in, cursor);
+  } catch (const SyntaxError& error) {
+    return Problem{diagnose(error, text, source), static_cast<std::size_t>(error.at - text.data())};
+  } catch (const pegtl::parse_error& error) {  // only `limit_depth` throws one
+    const std::size_t deep = at + error.positions().front().byte;
+    const Span span{source, static_cast<std::uint32_t>(deep), static_cast<std::uint32_t>(deep + 1)};
+    return Problem{
+        make_diagnostic(Code::too_deep, span, "this nests more than " + std::to_string(grammar::kMaxNesting) + " deep",
+                        {"split the condition over several interventions"}),
+        deep};
+  }
+}
+
+bool readable(std::string_view text, SourceId source, std::vector<Diagnostic>& diagnostics) {
+  if (text.size() > kMaxFileSize) {
+    diagnostics.push_back(make_diagnostic(
+        Code::too_large, {source, 0, 0}, "this file is larger than 1 MiB (" + std::to_string(text.size()) + " bytes)",
+        {"keep long lists of prompts in a file of their own: `prompts NAME = from \"file.jsonl\"`"}));
+    return false;
+  }
+  if (const auto at = invalid_utf8(text)) {
+    const auto begin = static_cast<std::uint32_t>(*at);
+    diagnostics.push_back(make_diagnostic(
+        Code::invalid_utf8, {source, begin, begin},
+        "this file is not UTF-8: the byte at offset " + std::to_string(*at) + " belongs to no character",
+        {"save the file as UTF-8"}));
+    return false;
+  }
+  return true;
+}
+
+void find_direction_marks(std::string_view text, SourceId source, std::vector<Diagnostic>& diagnostics) {
+  for (std::size_t i = 0; i < text.size();) {
+    const CodePoint c = front_code_point(text.substr(i));
+    if (is_direction_mark(c.value)) {
+      const std::string escape = encode_string(text.substr(i, c.length));  // "\u202e", in quotes
+      const Span span{source, static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(i + c.length)};
+      diagnostics.push_back(
+          make_diagnostic(Code::direction_mark, span, "an invisible direction mark stands here",
+                          {"remove it, or write it as " + escape.substr(1, escape.size() - 2) + " in a string"}));
+    }
+    i += c.length;
+  }
+}
+
+}  // namespace
+
+Parsed parse(const SourceSet& sources, SourceId source) {
+  Parsed parsed;
+  parsed.file.source = source;
+  std::vector<Diagnostic>& diagnostics = parsed.diagnostics;
+  const std::string_view text = sources.at(source).text;
+  if (!readable(text, source, diagnostics)) return parsed;
+  find_direction_marks(text, source, diagnostics);
+
+  std::size_t at = text.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0;
+  while ((at = skip_layout(text, at)) < text.size()) {
+    if (!stands_at<grammar::declaration_word>(text, at)) {
+      diagnostics.push_back(unknown_declaration(text, source, static_cast<std::uint32_t>(at)));
+      at = next_declaration(text, at + 1);
+      continue;
+    }
+    auto read = tree<grammar::declaration>(text, source, at);
+    if (auto* problem = std::get_if<Problem>(&read)) {
+      diagnostics.push_back(std::move(problem->diagnostic));
+      at = next_declaration(text, std::max(problem->at, at + 1));
+      continue;
+    }
+    const Node& node = *std::get<0>(read)->children.front();
+    const std::size_t before = diagnostics.size();
+    ast::Declaration declaration = Converter(text, source, diagnostics).declaration(node);
+    // A declaration that does not say what it seems to would only bring errors about errors.
+    if (diagnostics.size() == before) parsed.file.declarations.push_back(std::move(declaration));
+    at = static_cast<std::size_t>(node.m_end.data - text.data());
+  }
+  return parsed;
+}
+
+std::optional<SiteSpec> parse_site(std::string_view text) {
+  if (invalid_utf8(text)) return std::nullopt;
+  const auto read = tree<grammar::lone_site>(text, 0, 0);
+  const auto* root = std::get_if<std::unique_ptr<Node>>(&read);
+  if (!root || !*root) return std::nullopt;
+  std::vector<Diagnostic> diagnostics;
+  const ast::Site site = Converter(text, 0, diagnostics).site(*(*root)->children.front());
+  if (!diagnostics.empty()) return std::nullopt;
+  return site;
+}
+
+}  // namespace proviso::dsl

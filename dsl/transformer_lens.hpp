@@ -1,0 +1,23 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "dsl/site.hpp"
+
+namespace proviso::dsl {
+
+/// Why a name of TransformerLens is not read, and what to write in its place.
+struct NotEqual {
+  std::string reason;
+  std::string help;
+};
+
+/// `blocks.14.hook_resid_post` -> resid_post[14]. Only names that mean the same in every family are read.
+std::variant<SiteSpec, NotEqual> site_from_transformer_lens(std::string_view name);
+
+/// Whether a word reads like one of TransformerLens' names at all: `blocks.…`, `hook_…`, `ln_final.…`.
+bool is_transformer_lens_name(std::string_view name);
+
+}  // namespace proviso::dsl
