@@ -66,6 +66,7 @@ void add_common_options(CLI::App& command, CommonOptions& options) {
       ->type_name("DIR")
       ->capture_default_str()
       ->group(group);
+  command.set_version_flag("--version", "proviso " PROVISO_VERSION, "print the version")->group(group);
   command.add_flag("--strict", options.strict, "warnings count as errors")->group(group);
   command
       .add_option("--no-pass", options.disabled_passes,

@@ -49,8 +49,7 @@ std::string usage_message(const CLI::App& program, const CLI::ParseError& error)
     const std::string written = option ? argument.substr(0, argument.find('=')) : argument;
     message = (kind == "argument" ? "unexpected argument `" : "unknown " + kind + " `") + written + "`";
     nearest = dsl::nearest_name(written, option ? option_names(*command) : commands);
-  } else if (command->get_subcommands({}).empty() && dynamic_cast<const CLI::RequiredError*>(&error) &&
-             !command_names(*command).empty()) {
+  } else if (dynamic_cast<const CLI::RequiredError*>(&error) && !command_names(*command).empty()) {
     message = "a command is missing";
   }
   return name + ": error: " + message + "\n  help: " + (nearest ? "did you mean `" + *nearest + "`? " : "") + all +
