@@ -1,6 +1,7 @@
 #include "dsl/check.hpp"
 
 #include <algorithm>
+#include <cctype>
 #include <tuple>
 #include <utility>
 
@@ -61,6 +62,12 @@ Outcome<RuleSet> Checker::run(std::vector<Diagnostic> diagnostics) {
   std::stable_sort(diagnostics_.begin(), diagnostics_.end(), [](const Diagnostic& a, const Diagnostic& b) {
     return std::tie(a.span.source, a.span.begin) < std::tie(b.span.source, b.span.begin);
   });
+  // Rules that contradict each other do so in every check that is under both.
+  const auto repeated =
+      std::unique(diagnostics_.begin(), diagnostics_.end(), [](const Diagnostic& a, const Diagnostic& b) {
+        return a.code == b.code && a.span == b.span && a.message == b.message;
+      });
+  diagnostics_.erase(repeated, diagnostics_.end());
   if (has_errors(diagnostics_)) return {std::nullopt, std::move(diagnostics_)};
   return {std::move(rule_set_), std::move(diagnostics_)};
 }
@@ -68,7 +75,8 @@ Outcome<RuleSet> Checker::run(std::vector<Diagnostic> diagnostics) {
 // ---- declarations and names ------------------------------------------------------------------
 
 template <class Node, class Declared>
-void Checker::declare(std::size_t module, std::size_t index, std::vector<Declared>& into, std::vector<Work<Node>>& work) {
+void Checker::declare(std::size_t module, std::size_t index, std::vector<Declared>& into,
+                      std::vector<Work<Node>>& work) {
   const ast::Declaration& declaration = modules_[module].file.declarations[index];
   const auto& node = std::get<Node>(declaration);
   Declared declared;
@@ -90,7 +98,7 @@ void Checker::declare_all() {
       if (std::holds_alternative<ast::Feature>(declaration)) declare(module, i, rule_set_.features, feature_work_);
       if (std::holds_alternative<ast::Rule>(declaration)) declare(module, i, rule_set_.rules, rule_work_);
       if (std::holds_alternative<ast::Edit>(declaration)) declare(module, i, rule_set_.edits, edit_work_);
-      if (const auto* circuit = std::get_if<ast::Circuit>(&declaration)) {
+      if (const auto* circuit = std::get_if<ast::Circuit>(&declaration); circuit != nullptr && modules_[module].given) {
         not_yet_built(circuit->name.span, "circuit discovery",
                       {"check the behaviour itself: expect logit_diff(A, B, after: PROMPTS) or effect(…)"});
       }
@@ -107,7 +115,8 @@ void Checker::report(Code code, Span span, std::string message, std::vector<std:
 }
 
 void Checker::not_yet_built(Span span, const std::string& what, std::vector<std::string> help) {
-  report(Code::not_yet_built, span, what + " is part of the language, but this version does not build it yet", std::move(help));
+  report(Code::not_yet_built, span, what + " is part of the language, but this version does not build it yet",
+         std::move(help));
 }
 
 std::optional<Symbol> Checker::find(SymbolKind kind, const ast::Name& name) {
@@ -118,7 +127,8 @@ std::optional<Symbol> Checker::find(SymbolKind kind, const ast::Name& name) {
     const auto symbol = module_->scope.find({other, name.text});
     if (symbol == module_->scope.end()) continue;
     const Module& home = modules_[symbol->second.module];
-    report(Code::wrong_kind, name.span, "`" + name.text + "` is " + article(other) + ", and " + article(kind) + " is needed here",
+    report(Code::wrong_kind, name.span,
+           "`" + name.text + "` is " + article(other) + ", and " + article(kind) + " is needed here",
            {"it is declared at " +
             place_text(sources_, named(home.file.declarations[symbol->second.declaration])->second.span)});
     return std::nullopt;
@@ -131,8 +141,8 @@ std::optional<Symbol> Checker::find(SymbolKind kind, const ast::Name& name) {
   }
   std::vector<std::string> help;
   if (const auto nearest = nearest_name(name.text, candidates)) help.push_back("did you mean `" + *nearest + "`?");
-  report(Code::unknown_name, name.span, "no " + std::string(kind_name(kind)) + " `" + name.text + "` is declared or used here",
-         std::move(help));
+  report(Code::unknown_name, name.span,
+         "no " + std::string(kind_name(kind)) + " `" + name.text + "` is declared or used here", std::move(help));
   return std::nullopt;
 }
 
@@ -151,36 +161,40 @@ void Checker::define_model(const ast::Model& model) {
 
   const auto settle = [&](auto& slot, auto value, const ast::Requirement& requirement) {
     if (slot && *slot != value) {
-      report(Code::model_clash, requirement.span, "two `model` declarations ask for different values of `" + requirement.key.text + "`",
+      report(Code::model_clash, requirement.span,
+             "two `model` declarations ask for different values of `" + requirement.key.text + "`",
              {"no model satisfies both: the other is at " + place_text(sources_, required.span)});
     }
     slot = value;
   };
   for (const ast::Requirement& requirement : model.requirements) {
-    const std::string& key = requirement.key.text;
-    const auto* name = std::get_if<ast::Name>(&requirement.value);
-    const auto* string = std::get_if<ast::String>(&requirement.value);
+    const std::string& key = requirement.key.text;  // family, layers, width or sha256: `parse` knows no others
     const auto* count = std::get_if<ast::Number>(&requirement.value);
-    if (key == "family" && (name != nullptr || string != nullptr)) {
-      settle(required.family, name != nullptr ? name->text : string->value, requirement);
-    } else if ((key == "layers" || key == "width") && count != nullptr) {
-      const auto value = number(*count, "`" + key + "`", {.low = 1, .high = 1e6, .whole = true});
-      if (value) settle(key == "layers" ? required.layers : required.width, static_cast<std::int64_t>(*value), requirement);
-    } else if (key == "sha256" && (name != nullptr || string != nullptr)) {
-      std::string digits = name != nullptr ? name->text : string->value;
-      std::transform(digits.begin(), digits.end(), digits.begin(), [](char c) { return c >= 'A' && c <= 'F' ? c + 32 : c; });
-      if (digits.size() != 64 || digits.find_first_not_of("0123456789abcdef") != std::string::npos) {
-        report(Code::wrong_argument, requirement.span, "a SHA-256 has 64 hexadecimal digits",
-               {"`proviso inspect MODEL` prints the model's"});
-      } else {
-        settle(required.sha256, digits, requirement);
+    if (key == "layers" || key == "width") {
+      if (count == nullptr) {
+        report(Code::wrong_argument, requirement.span, "`" + key + "` takes a whole number");
+      } else if (const auto value = whole(*count, "`" + key + "`", {.low = 1})) {
+        settle(key == "layers" ? required.layers : required.width, *value, requirement);
       }
-    } else if (key == "family" || key == "layers" || key == "width" || key == "sha256") {
-      report(Code::wrong_argument, requirement.span, "`" + key + "` takes " + (key == "family" || key == "sha256" ? "a name or a text" : "a whole number"));
+      continue;
+    }
+    if (count != nullptr) {
+      report(Code::wrong_argument, requirement.span, "`" + key + "` takes a name or a text");
+      continue;
+    }
+    const auto* name = std::get_if<ast::Name>(&requirement.value);
+    std::string value = name != nullptr ? name->text : std::get<ast::String>(requirement.value).value;
+    if (key == "family") {
+      settle(required.family, value, requirement);
+      continue;
+    }
+    std::transform(value.begin(), value.end(), value.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    if (value.size() != 64 || value.find_first_not_of("0123456789abcdef") != std::string::npos) {
+      report(Code::wrong_argument, requirement.span, "a SHA-256 has 64 hexadecimal digits",
+             {"`proviso inspect MODEL` prints the model's"});
     } else {
-      const auto nearest = nearest_name(key, {"family", "layers", "width", "sha256"});
-      report(Code::unknown_requirement, requirement.key.span, "`model` states nothing called `" + key + "`",
-             {nearest ? "did you mean `" + *nearest + "`?" : "it states family, layers, width and sha256"});
+      settle(required.sha256, value, requirement);
     }
   }
 }
@@ -193,9 +207,8 @@ void Checker::define_check(const Work<ast::Check>& work) {
   CheckDecl& check = rule_set_.checks[work.id];
   if (node.severity) check.severity = node.severity->value;
   for (const ast::Under& under : node.under) define_under(under, check);
-  for (Diagnostic& diagnostic : contradictions(rule_set_, check.under_rules)) {
-    if (check.under_rules.size() > 1) diagnostics_.push_back(std::move(diagnostic));
-  }
+  for (Diagnostic& diagnostic : contradictions(rule_set_, check.under_rules))
+    diagnostics_.push_back(std::move(diagnostic));
 
   check_ = &check;
   for (const ast::Expectation& expected : node.expectations) {
@@ -229,7 +242,8 @@ void Checker::define_waiver(const ast::Waive& waive) {
   const auto id = ids_.find({symbol->module, symbol->declaration});
   if (id == ids_.end()) {
     const SourceId home = modules_[symbol->module].file.source;
-    report(Code::waived_check_unused, waive.check.span, "check `" + waive.check.text + "` does not run: its file is only used",
+    report(Code::waived_check_unused, waive.check.span,
+           "check `" + waive.check.text + "` does not run: its file is only used",
            {"give " + sources_.at(home).path + " on the command line too"});
     return;
   }
@@ -260,7 +274,8 @@ Outcome<RuleSet> check_files(SourceSet& sources, const std::vector<std::string>&
     const SourceId source = sources.add(path, file.text.value_or(""));
     files.push_back(source);
     if (!file.text) {
-      unreadable.push_back(make_diagnostic(Code::unreadable_file, {source, 0, 0}, "cannot read " + path + ": " + file.problem));
+      unreadable.push_back(
+          make_diagnostic(Code::unreadable_file, {source, 0, 0}, "cannot read " + path + ": " + file.problem));
     }
   }
   Outcome<RuleSet> checked = check_sources(sources, files, options);

@@ -18,7 +18,8 @@ struct LoadOptions {
 /// names and those it uses; files given together may not declare rules, edits or checks of one name. A file that
 /// is not there is a diagnostic (`unreadable-file`), as is everything else that is wrong: all of them are returned,
 /// in the order of files and lines. One file given twice is read once.
-Outcome<RuleSet> check_files(SourceSet& sources, const std::vector<std::string>& paths, const LoadOptions& options = {});
+Outcome<RuleSet> check_files(SourceSet& sources, const std::vector<std::string>& paths,
+                             const LoadOptions& options = {});
 
 /// The same over texts already in `sources` (an editor's buffers, a test's). A `use` finds a text there before
 /// it looks on the disk.

@@ -31,50 +31,50 @@ struct Description {
   std::string operator()(const ast::EditRef&) const { return "an edit"; }
 };
 
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
 }  // namespace
 
 std::optional<Arguments> Checker::arguments(const ast::Call& call, std::initializer_list<Parameter> parameters) {
-  Arguments bound(parameters.size(), nullptr);
   const std::string callee = "`" + call.name.text + "`";
-  std::size_t positional = 0;
+  const auto positional = static_cast<std::size_t>(
+      std::count_if(parameters.begin(), parameters.end(), [](const Parameter& each) { return !each.labelled; }));
+  std::vector<std::string> labels;
+  for (const Parameter& each : parameters) {
+    if (each.labelled) labels.emplace_back(each.name);
+  }
+  const std::string named =
+      labels.empty() ? "it has no named parameters" : "its named parameters are " + joined(labels);
+
+  Arguments bound(parameters.size(), nullptr);
+  std::size_t next = 0;
   bool sound = true;
   for (const ast::Argument& argument : call.arguments) {
-    const auto wanted = std::find_if(parameters.begin(), parameters.end(), [&](const Parameter& parameter) {
-      return argument.label ? parameter.labelled && parameter.name == argument.label->text : !parameter.labelled;
-    });
-    if (argument.label && wanted == parameters.end()) {
-      std::vector<std::string> labels;
-      for (const Parameter& parameter : parameters) {
-        if (parameter.labelled) labels.emplace_back(parameter.name);
-      }
-      std::string all;
-      for (const std::string& label : labels) all += (all.empty() ? "" : ", ") + label;
-      const auto nearest = nearest_name(argument.label->text, labels);
-      report(Code::unknown_argument, argument.label->span, callee + " has no parameter `" + argument.label->text + "`",
-             {nearest         ? "did you mean `" + *nearest + "`?"
-              : all.empty() ? "it has no named parameters"
-                            : "its named parameters are " + all});
-      sound = false;
-      continue;
+    if (!argument.label && next == positional) {
+      report(Code::surplus_argument, argument.span,
+             callee + " takes " + (positional == 0 ? "no" : std::to_string(positional)) +
+                 (positional == 1 ? " argument" : " arguments") + " without a name",
+             {named});
+      return std::nullopt;  // what else is missing may be what stands here
     }
-    std::size_t slot = 0;
+    std::size_t slot = next;
     if (argument.label) {
-      slot = static_cast<std::size_t>(wanted - parameters.begin());
-    } else {
-      const auto count = static_cast<std::size_t>(
-          std::count_if(parameters.begin(), parameters.end(), [](const Parameter& parameter) { return !parameter.labelled; }));
-      slot = positional++;
-      if (slot >= count) {
-        std::vector<std::string> help;
-        for (const Parameter& parameter : parameters) {
-          if (parameter.labelled) help.push_back("name it: `" + std::string(parameter.name) + ": …`");
-        }
-        report(Code::surplus_argument, argument.span,
-               callee + (count == 0 ? " takes no arguments without a name" : count == 1 ? " takes one argument without a name" : " takes " + std::to_string(count) + " arguments without a name"),
-               std::move(help));
+      const auto wanted = std::find(labels.begin(), labels.end(), argument.label->text);
+      if (wanted == labels.end()) {
+        const auto nearest = nearest_name(argument.label->text, labels);
+        report(Code::unknown_argument, argument.label->span,
+               callee + " has no parameter `" + argument.label->text + "`",
+               {nearest ? "did you mean `" + *nearest + "`?" : named});
         sound = false;
         continue;
       }
+      slot = positional + static_cast<std::size_t>(wanted - labels.begin());
+    } else {
+      ++next;
     }
     if (bound[slot] != nullptr) {
       report(Code::repeated_argument, argument.span, "`" + argument.label->text + "` is given twice");
@@ -86,7 +86,8 @@ std::optional<Arguments> Checker::arguments(const ast::Call& call, std::initiali
     const Parameter& parameter = parameters.begin()[i];
     if (bound[i] != nullptr || !parameter.required) continue;
     report(Code::missing_argument, call.span,
-           callee + " needs " + (parameter.labelled ? "`" + std::string(parameter.name) + ": …`" : std::string(parameter.name)));
+           callee + " needs " +
+               (parameter.labelled ? "`" + std::string(parameter.name) + ": …`" : std::string(parameter.name)));
     sound = false;
   }
   if (!sound) return std::nullopt;
@@ -94,27 +95,18 @@ std::optional<Arguments> Checker::arguments(const ast::Call& call, std::initiali
 }
 
 void Checker::wrong_argument(const ast::Argument& argument, const std::string& needed) {
-  report(Code::wrong_argument, argument.span, needed + " is needed here, not " + std::visit(Description{}, argument.value));
+  report(Code::wrong_argument, argument.span,
+         needed + " is needed here, not " + std::visit(Description{}, argument.value));
 }
 
 std::optional<double> Checker::number(const ast::Number& node, const std::string& what, const Limits& limits) {
   const double value = node.value;
-  if (limits.whole && !node.integer()) {
-    report(Code::wrong_argument, node.span, what + " must be a whole number, not " + node.text);
-    return std::nullopt;
-  }
-  if (value <= limits.high && (limits.above_low ? value > limits.low : value >= limits.low)) return value;
+  if (limits.low <= value && value <= limits.high) return value;
 
-  const bool share = limits.low == 0 && limits.high == 1;
+  const bool share = limits.low >= 0 && limits.high <= 1;
   const auto shown = [&](double end) { return share ? number_text(100 * end) + "%" : number_text(end); };
-  std::string range;
-  if (std::isinf(limits.high)) {
-    range = (limits.above_low ? "above " : "at least ") + shown(limits.low);
-  } else if (std::isinf(limits.low)) {
-    range = "at most " + shown(limits.high);
-  } else {
-    range = "from " + shown(limits.low) + " to " + shown(limits.high);
-  }
+  const std::string range = std::isinf(limits.high) ? "at least " + shown(limits.low)
+                                                    : "from " + shown(limits.low) + " to " + shown(limits.high);
   std::vector<std::string> help;
   if (share && !node.percent && value > 1 && value <= 100) help.push_back("did you mean " + node.text + "%?");
   report(Code::out_of_range, node.span, what + " must be " + range + ", not " + node.text, std::move(help));
@@ -127,9 +119,25 @@ std::optional<double> Checker::number(const ast::Argument& argument, const std::
   return std::nullopt;
 }
 
-std::optional<std::string> Checker::non_empty(const ast::String& string, const std::string& what) {
+std::optional<std::int64_t> Checker::whole(const ast::Number& node, const std::string& what, const Limits& limits) {
+  const auto value = node.integer();
+  if (!value) {
+    report(Code::wrong_argument, node.span, what + " must be a whole number, not " + node.text);
+    return std::nullopt;
+  }
+  return number(node, what, limits) ? value : std::nullopt;
+}
+
+std::optional<std::int64_t> Checker::whole(const ast::Argument& argument, const std::string& what,
+                                           const Limits& limits) {
+  if (const auto* value = std::get_if<ast::Number>(&argument.value)) return whole(*value, what, limits);
+  wrong_argument(argument, "a whole number");
+  return std::nullopt;
+}
+
+std::optional<std::string> Checker::non_empty(const ast::String& string, const std::string& what, Code code) {
   if (!string.value.empty()) return string.value;
-  report(Code::empty_text, string.span, what + " is empty");
+  report(code, string.span, what + " is empty");
   return std::nullopt;
 }
 
@@ -139,7 +147,8 @@ std::optional<std::string> Checker::text(const ast::Argument& argument, const st
   return std::nullopt;
 }
 
-std::optional<std::string> Checker::word(const ast::Argument& argument, std::initializer_list<std::string_view> allowed) {
+std::optional<std::string> Checker::word(const ast::Argument& argument,
+                                         std::initializer_list<std::string_view> allowed) {
   const auto* name = std::get_if<ast::Name>(&argument.value);
   std::string all;
   for (const std::string_view one : allowed) {
@@ -158,7 +167,8 @@ std::optional<std::string> Checker::regex(const ast::Regex& node) {
   const RE2 compiled(pattern, options);
   if (compiled.ok()) return pattern;
   std::vector<std::string> help{"the syntax is RE2's: no lookaround and no backreferences"};
-  report(Code::invalid_regex, node.span, "this is no regular expression that RE2 reads: " + compiled.error(), std::move(help));
+  report(Code::invalid_regex, node.span, "this is no regular expression that RE2 reads: " + compiled.error(),
+         std::move(help));
   return std::nullopt;
 }
 

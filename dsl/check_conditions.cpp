@@ -10,23 +10,6 @@ namespace {
 
 ConditionPtr shared(Condition condition) { return std::make_shared<const Condition>(std::move(condition)); }
 
-Compare mirrored(Compare op) {
-  switch (op) {
-    case Compare::less:
-      return Compare::greater;
-    case Compare::less_equal:
-      return Compare::greater_equal;
-    case Compare::greater:
-      return Compare::less;
-    case Compare::greater_equal:
-      return Compare::less_equal;
-    case Compare::equal:
-    case Compare::not_equal:
-      return op;
-  }
-  return op;
-}
-
 Span span_of_operand(const ast::Operand& operand) {
   return std::visit([](const auto& node) -> Span { return node.span; }, operand);
 }
@@ -131,20 +114,24 @@ std::optional<Condition> Checker::link(const ast::Operand& left, Compare op, con
   if (left_name == nullptr && right_name == nullptr) {
     const ast::Operand& quantile = std::holds_alternative<ast::Call>(left) ? left : right;
     if (std::holds_alternative<ast::Call>(quantile)) {
-      report(Code::quantile_without_feature, span_of_operand(quantile), "a quantile of what? No feature stands beside it",
+      report(Code::quantile_without_feature, span_of_operand(quantile),
+             "a quantile of what? No feature stands beside it",
              {"compare a feature with it: anger > quantile(99%, plain)"});
     } else {
-      report(Code::constant_comparison, span, "two numbers are compared, so this never changes", {"compare a feature: anger > 0.7"});
+      report(Code::constant_comparison, span, "two numbers are compared, so this never changes",
+             {"compare a feature: anger > 0.7"});
     }
     return std::nullopt;
   }
   if (op == Compare::equal || op == Compare::not_equal) {
-    report(Code::feature_equality, span, "features are compared by < <= > >=: an activation never equals a number exactly",
+    report(Code::feature_equality, span,
+           "features are compared by < <= > >=: an activation never equals a number exactly",
            {"say which interval is meant: 0.2 < anger < 0.8"});
     return std::nullopt;
   }
   if (left_name != nullptr && right_name != nullptr && left_name->text == right_name->text) {
-    report(Code::constant_comparison, span, "feature `" + left_name->text + "` is compared with itself, so this never changes");
+    report(Code::constant_comparison, span,
+           "feature `" + left_name->text + "` is compared with itself, so this never changes");
     return std::nullopt;
   }
   const auto left_feature = left_name != nullptr ? find_id(SymbolKind::feature, *left_name) : std::nullopt;
@@ -165,7 +152,8 @@ std::optional<Operand> Checker::operand(const ast::Operand& node, std::optional<
   if (const auto* value = std::get_if<ast::Number>(&node)) return value->value;
   const auto& call = std::get<ast::Call>(node);
   if (call.name.text != "quantile") {
-    report(Code::unknown_name, call.name.span, "a feature is compared with numbers, features and quantiles, not with `" + call.name.text + "(…)`",
+    report(Code::unknown_name, call.name.span,
+           "a feature is compared with numbers, features and quantiles, not with `" + call.name.text + "(…)`",
            {"write quantile(99%, PROMPTS)"});
     return std::nullopt;
   }
@@ -184,12 +172,13 @@ std::optional<Operand> Checker::operand(const ast::Operand& node, std::optional<
 std::optional<Condition> Checker::position_link(const ast::Operand& other, Compare op, Span span) {
   const auto* index = std::get_if<ast::Number>(&other);
   if (index == nullptr) {
-    report(Code::position_comparison, span_of_operand(other), "`position` is compared with whole numbers only", {"position >= 4"});
+    report(Code::position_comparison, span_of_operand(other), "`position` is compared with whole numbers only",
+           {"position >= 4"});
     return std::nullopt;
   }
-  const auto value = number(*index, "a position", {.low = 0, .high = 1e9, .whole = true});
+  const auto value = whole(*index, "a position", {.low = 0});
   if (!value) return std::nullopt;
-  return Condition{PositionIs{op, static_cast<std::int64_t>(*value)}, span};
+  return Condition{PositionIs{op, *value}, span};
 }
 
 }  // namespace proviso::dsl

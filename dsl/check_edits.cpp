@@ -12,10 +12,10 @@ struct NumberParameter {
   EditMethod method;
   std::string_view name;
   Limits limits;
+  bool whole;
 };
 constexpr NumberParameter kNumbers[] = {
-#define PROVISO_METHOD_NUMBER(method, parameter, low, high, whole) \
-  {EditMethod::method, #parameter, {low, high, false, whole}},
+#define PROVISO_METHOD_NUMBER(method, parameter, low, high, whole) {EditMethod::method, #parameter, {low, high}, whole},
 #define PROVISO_METHOD_PATH(method, parameter)
 #include "dsl/edit_methods.def"
 #undef PROVISO_METHOD_NUMBER
@@ -129,7 +129,8 @@ std::optional<Remove> Checker::remove(const ast::Remove& node) {
   bool sound = true;
   for (const ast::Site& site : node.sites) {
     if (has_linear_writer(site.kind)) continue;
-    report(Code::no_linear_writer, site.span, to_string(site) + " is not written by one linear map, so no weights hold what is removed there",
+    report(Code::no_linear_writer, site.span,
+           to_string(site) + " is not written by one linear map, so no weights hold what is removed there",
            {"name the writers: remove " + node.feature.text + " at mlp_out[*], attn_out[*], embed"});
     sound = false;
   }
@@ -152,7 +153,8 @@ std::optional<MethodCall> Checker::method(const ast::Call& call) {
   } else {
     const auto nearest = nearest_name(name, {"rome", "memit", "alphaedit", "emmet", "project", "leace"});
     report(Code::unknown_method, call.name.span, "no edit is made by `" + name + "`",
-           {nearest ? "did you mean `" + *nearest + "`?" : "the methods are rome, memit, alphaedit, emmet, project and leace"});
+           {nearest ? "did you mean `" + *nearest + "`?"
+                    : "the methods are rome, memit, alphaedit, emmet, project and leace"});
     return std::nullopt;
   }
 
@@ -167,7 +169,9 @@ std::optional<MethodCall> Checker::method(const ast::Call& call) {
              {"write " + name + "(" + (result.method == EditMethod::rome ? "layer: 5" : "strength: 80%") + ")"});
       sound = false;
     } else if (const auto* plain = parameter_named(kNumbers, result.method, label)) {
-      const auto value = number(argument, "`" + label + "`", plain->limits);
+      const std::string what = "`" + label + "`";
+      const std::optional<double> value = plain->whole ? std::optional<double>(whole(argument, what, plain->limits))
+                                                       : number(argument, what, plain->limits);
       if (value) result.parameters[label] = *value;
       sound &= value.has_value();
     } else if (parameter_named(kPaths, result.method, label) != nullptr) {
@@ -183,12 +187,13 @@ std::optional<MethodCall> Checker::method(const ast::Call& call) {
     } else if (result.method == EditMethod::rome && label == "layer") {
       const auto* chosen = std::get_if<ast::Name>(&argument.value);
       if (chosen != nullptr && chosen->text == "auto") {
-        not_yet_built(argument.span, "`layer: auto`", {"name a layer, or leave `layer` out for the published relative depth"});
+        not_yet_built(argument.span, "`layer: auto`",
+                      {"name a layer, or leave `layer` out for the published relative depth"});
         sound = false;
         continue;
       }
-      const auto layer = number(argument, "a layer", {.low = 0, .high = 1e6, .whole = true});
-      if (layer) result.parameters[label] = *layer;
+      const auto layer = whole(argument, "a layer", {.low = 0});
+      if (layer) result.parameters[label] = static_cast<double>(*layer);
       sound &= layer.has_value();
     } else {
       const auto names = parameter_names(result.method);

@@ -46,16 +46,15 @@ bool Checker::define_constructor(const ast::Call& call, FeatureDecl& feature) {
   if (name == "neuron") return define_neuron(call, feature);
   const auto nearest = nearest_name(name, {"contrast", "probe", "direction", "unembed", "neuron", "latent"});
   report(Code::unknown_constructor, call.name.span, "no feature is built by `" + name + "`",
-         {nearest ? "did you mean `" + *nearest + "`?" : "features are built by contrast, probe, direction, unembed, neuron and latent"});
+         {nearest ? "did you mean `" + *nearest + "`?"
+                  : "features are built by contrast, probe, direction, unembed, neuron and latent"});
   return false;
 }
 
 template <class Kind>
 bool Checker::define_contrast(const ast::Call& call, FeatureDecl& feature) {
-  const auto given = arguments(call, {{"the prompts that have it"},
-                                      {"the prompts that lack it"},
-                                      {"zero", true, false},
-                                      {"sink", true, false}});
+  const auto given = arguments(
+      call, {{"the prompts that have it"}, {"the prompts that lack it"}, {"zero", true, false}, {"sink", true, false}});
   if (!given) return false;
   const auto p = prompts(*given->at(0));
   const auto q = prompts(*given->at(1));
@@ -134,7 +133,8 @@ bool Checker::define_unembed(const ast::Call& call, FeatureDecl& feature) {
     const auto minus = non_empty(difference->minus, "this token");
     if (!plus || !minus) return false;
     if (*plus == *minus) {
-      report(Code::same_sides, difference->span, "a token's direction less itself is zero", {"name two different tokens"});
+      report(Code::same_sides, difference->span, "a token's direction less itself is zero",
+             {"name two different tokens"});
       return false;
     }
     unembed.plus = *plus;
@@ -151,9 +151,9 @@ bool Checker::define_unembed(const ast::Call& call, FeatureDecl& feature) {
 bool Checker::define_neuron(const ast::Call& call, FeatureDecl& feature) {
   const auto given = arguments(call, {{"the neuron's index"}});
   if (!given) return false;
-  const auto index = number(*given->at(0), "a neuron's index", {.low = 0, .high = 1e9, .whole = true});
+  const auto index = whole(*given->at(0), "a neuron's index", {.low = 0});
   if (!index) return false;
-  feature.constructor = Neuron{static_cast<std::int64_t>(*index), given->at(0)->span};
+  feature.constructor = Neuron{*index, given->at(0)->span};
   return true;
 }
 
@@ -180,7 +180,8 @@ bool Checker::check_feature_site(const FeatureDecl& feature, const ast::Name& co
     return false;
   }
   if (constructor.text == "neuron" && site.kind != SiteKind::mlp_post) {
-    report(Code::neuron_site, site.span, "neurons are read at mlp_post[L], not at " + std::string(site_name(site.kind)));
+    report(Code::neuron_site, site.span,
+           "neurons are read at mlp_post[L], not at " + std::string(site_name(site.kind)));
     return false;
   }
   if (constructor.text == "unembed" && site_width(site.kind) != SiteWidth::stream) {

@@ -117,15 +117,13 @@ std::optional<Metric> Checker::rate(const ast::Call& call) {
   bool sound = set && generates;
 
   metric::Rate result;
-  const auto optional_number = [&](std::size_t index, const char* what, const Limits& limits, auto& into) {
-    if (given->at(index) == nullptr) return;
-    const auto value = number(*given->at(index), what, limits);
-    if (value) into = static_cast<std::decay_t<decltype(into)>>(*value);
+  const auto settle = [&](const auto& value, auto& into) {
+    if (value) into = *value;
     sound &= value.has_value();
   };
-  optional_number(2, "`tokens`", {.low = 1, .high = 1e6, .whole = true}, result.tokens);
-  optional_number(3, "`samples`", {.low = 1, .high = 1e6, .whole = true}, result.samples);
-  optional_number(4, "`temperature`", {.low = 0, .high = 100}, result.temperature);
+  if (given->at(2) != nullptr) settle(whole(*given->at(2), "`tokens`", {.low = 1}), result.tokens);
+  if (given->at(3) != nullptr) settle(whole(*given->at(3), "`samples`", {.low = 1}), result.samples);
+  if (given->at(4) != nullptr) settle(number(*given->at(4), "`temperature`", {.low = 0}), result.temperature);
   if (sound && result.samples > 1 && result.temperature == 0) {
     report(Code::greedy_samples, given->at(3)->span, "greedy generation gives every sample the same text",
            {"add temperature: 1, or leave `samples` out"});
@@ -156,15 +154,19 @@ std::optional<Metric> Checker::firing_rate(const ast::Call& call) {
   if (!given) return std::nullopt;
   const auto on = prompts(*given->at(1));
   const auto* fires = std::get_if<ast::Comparison>(&given->at(0)->value);
-  const auto* name = fires != nullptr ? std::get_if<ast::Name>(&fires->left) : nullptr;
-  const auto* threshold = fires != nullptr ? std::get_if<ast::Number>(&fires->links.front().right) : nullptr;
-  if (name == nullptr || threshold == nullptr || fires->links.size() != 1) {
+  const bool single = fires != nullptr && fires->links.size() == 1;
+  const bool mirrors = single && std::holds_alternative<ast::Number>(fires->left);  // `0.5 < anger`
+  const auto* name = single ? std::get_if<ast::Name>(mirrors ? &fires->links.front().right : &fires->left) : nullptr;
+  const auto* threshold =
+      single ? std::get_if<ast::Number>(mirrors ? &fires->left : &fires->links.front().right) : nullptr;
+  if (name == nullptr || threshold == nullptr) {
     wrong_argument(*given->at(0), "one comparison of a feature with a number, as `anger > 0.5`,");
     return std::nullopt;
   }
-  const Compare op = fires->links.front().op;
+  const Compare op = mirrors ? mirrored(fires->links.front().op) : fires->links.front().op;
   if (op == Compare::equal || op == Compare::not_equal) {
-    report(Code::feature_equality, fires->span, "features are compared by < <= > >=: an activation never equals a number exactly");
+    report(Code::feature_equality, fires->span,
+           "features are compared by < <= > >=: an activation never equals a number exactly");
     return std::nullopt;
   }
   const auto measured = find_id(SymbolKind::feature, *name);
@@ -174,7 +176,8 @@ std::optional<Metric> Checker::firing_rate(const ast::Call& call) {
 }
 
 std::optional<Metric> Checker::auroc(const ast::Call& call) {
-  const auto given = arguments(call, {{"a feature"}, {"the prompts that should score high"}, {"the prompts that should score low"}});
+  const auto given =
+      arguments(call, {{"a feature"}, {"the prompts that should score high"}, {"the prompts that should score low"}});
   if (!given) return std::nullopt;
   const auto measured = feature(*given->at(0));
   const auto p = prompts(*given->at(1));
@@ -197,8 +200,8 @@ std::optional<Metric> Checker::cosine(const ast::Call& call) {
   const FeatureDecl *one = sound_feature(*f), *other = sound_feature(*g);
   if (one != nullptr && other != nullptr && width_name(one->site) != width_name(other->site)) {
     report(Code::width_mismatch, given->at(1)->span,
-           "feature `" + other->name + "` has the width of " + width_name(other->site) + ", and `" + one->name + "` that of " +
-               width_name(one->site),
+           "feature `" + other->name + "` has the width of " + width_name(other->site) + ", and `" + one->name +
+               "` that of " + width_name(one->site),
            {"only directions of one width make an angle"});
     return std::nullopt;
   }
@@ -211,7 +214,9 @@ void Checker::check_training(FeatureId id, std::initializer_list<PromptsId> sets
     for (const PromptsId measured : sets) {
       if (!share_texts(built, measured)) continue;
       const std::string& set = rule_set_.prompts[measured].name;
-      report(code, span, "feature `" + rule_set_.features[id].name + "` was built from " + (set.empty() ? "prompts measured here" : "`" + set + "`"),
+      report(code, span,
+             "feature `" + rule_set_.features[id].name + "` was built from " +
+                 (set.empty() ? "prompts measured here" : "`" + set + "`"),
              {"measure it on prompts that it has not seen"});
       return;
     }
@@ -238,7 +243,8 @@ std::optional<Change> Checker::change(const ast::Argument& argument) {
 }
 
 std::optional<Metric> Checker::effect(const ast::Call& call) {
-  const auto given = arguments(call, {{"a change (an intervention, `rule R` or `edit E`)"}, {"on", true}, {"control", true, false}});
+  const auto given =
+      arguments(call, {{"a change (an intervention, `rule R` or `edit E`)"}, {"on", true}, {"control", true, false}});
   if (!given) return std::nullopt;
   metric::Effect effect;
   auto changed = change(*given->at(0));
@@ -249,9 +255,10 @@ std::optional<Metric> Checker::effect(const ast::Call& call) {
     wrong_argument(*given->at(1), "a metric, as `rate(P, generates: /…/)`,");
   }
   bool sound = changed && on;
-  if (on && (std::holds_alternative<metric::Cosine>(on->node) || std::holds_alternative<metric::Effect>(on->node) ||
-             std::holds_alternative<metric::Efficacy>(on->node) || std::holds_alternative<metric::Paraphrase>(on->node) ||
-             std::holds_alternative<metric::Specificity>(on->node))) {
+  if (on &&
+      (std::holds_alternative<metric::Cosine>(on->node) || std::holds_alternative<metric::Effect>(on->node) ||
+       std::holds_alternative<metric::Efficacy>(on->node) || std::holds_alternative<metric::Paraphrase>(on->node) ||
+       std::holds_alternative<metric::Specificity>(on->node))) {
     const std::string& name = std::get<ast::Call>(given->at(1)->value).name.text;
     report(Code::effect_metric, given->at(1)->span, "no effect can be measured on `" + name + "`",
            {name == "cosine" ? "the directions of features do not change with the model's activations"
@@ -259,8 +266,8 @@ std::optional<Metric> Checker::effect(const ast::Call& call) {
     sound = false;
   }
   if (given->at(2) != nullptr) {
-    const auto controls = number(*given->at(2), "`control`", {.low = 2, .high = 10'000, .whole = true});
-    if (controls) effect.controls = static_cast<std::int64_t>(*controls);
+    const auto controls = whole(*given->at(2), "`control`", {.low = 2, .high = 10'000});
+    if (controls) effect.controls = *controls;
     sound &= controls.has_value();
   }
   if (!sound) return std::nullopt;
@@ -273,8 +280,10 @@ std::optional<Metric> Checker::effect(const ast::Call& call) {
 std::optional<Metric> Checker::of_edit(const ast::Call& call) {
   const std::string& name = call.name.text;
   if (edit_ == nullptr) {
-    report(Code::edit_metric_outside, call.name.span, "`" + name + "` is of an edit's facts, and no edit is expected to do anything here",
-           {"write it among the edit's own statements: edit E { fact …  using …  expect " + name + (name == "efficacy" ? "" : "(P)") + " >= 90% }",
+    report(Code::edit_metric_outside, call.name.span,
+           "`" + name + "` is of an edit's facts, and no edit is expected to do anything here",
+           {"write it among the edit's own statements: edit E { fact …  using …  expect " + name +
+                (name == "efficacy" ? "" : "(P)") + " >= 90% }",
             "a check under an edit measures behaviour: under edit E  expect accuracy(P) >= 90%"});
     return std::nullopt;
   }
@@ -296,9 +305,9 @@ std::optional<Metric> Checker::of_edit(const ast::Call& call) {
     ++facts;
     if (!fact->from) without_target = fact;
   }
-  const bool writes_facts = facts > 0 || std::any_of(edit_->changes.begin(), edit_->changes.end(), [](const auto& change) {
-                              return std::holds_alternative<ast::FactsFrom>(change);
-                            });
+  const bool writes_facts =
+      facts > 0 || std::any_of(edit_->changes.begin(), edit_->changes.end(),
+                               [](const auto& change) { return std::holds_alternative<ast::FactsFrom>(change); });
   if (!writes_facts) {
     report(Code::edit_without_facts, call.name.span, "`" + name + "` is of facts, and this edit writes none",
            {"measure behaviour instead: expect accuracy(P) >= 90%, kl(P) <= 0.1, perplexity_rise(P) <= 2%"});

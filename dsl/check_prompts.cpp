@@ -54,7 +54,7 @@ void Checker::define_prompts(const Work<ast::Prompts>& work) {
 std::vector<Prompt> Checker::listed(const ast::PromptList& list) {
   std::vector<Prompt> prompts;
   for (const ast::PromptItem& item : list.items) {
-    non_empty(item.text, "this prompt");
+    non_empty(item.text, "this prompt", Code::empty_prompt);
     for (const ast::String& answer : item.answers) non_empty(answer, "this expected continuation");
     prompts.push_back({.text = item.text.value, .answers = values(item.answers), .cluster = "", .span = item.span});
   }
@@ -65,43 +65,33 @@ std::vector<Prompt> Checker::listed(const ast::PromptList& list) {
 /// variations of one template, not independent samples.
 std::vector<Prompt> Checker::expanded(const ast::Each& each, const std::string& cluster) {
   std::set<std::string> bound, filled_in;
-  bool sound = true;
   std::size_t count = 1;
   for (const ast::Each::Binding& binding : each.bindings) {
-    if (!bound.insert(binding.name.text).second) {
-      report(Code::duplicate_name, binding.name.span, "`" + binding.name.text + "` is bound twice in this `each`");
-      sound = false;
-    }
-    if (count > kMaxExpanded) continue;
-    count *= binding.values.size();
+    bound.insert(binding.name.text);
+    if (count <= kMaxExpanded) count *= binding.values.size();
   }
   std::vector<const ast::Template*> templates{&each.text};
   for (const ast::Template& answer : each.answers) templates.push_back(&answer);
   for (const ast::Template* text : templates) {
     for (const auto& part : text->parts) {
-      const auto* slot = std::get_if<ast::Slot>(&part);
-      if (slot == nullptr) continue;
-      filled_in.insert(slot->name.text);
-      if (bound.contains(slot->name.text)) continue;
-      const auto nearest = nearest_name(slot->name.text, {bound.begin(), bound.end()});
-      report(Code::template_slot, slot->name.span, "this `each` binds no `" + slot->name.text + "`",
-             {nearest ? "did you mean {" + *nearest + "}?" : "bind it: each " + slot->name.text + " in [\"…\"]"});
-      sound = false;
+      if (const auto* slot = std::get_if<ast::Slot>(&part)) filled_in.insert(slot->name.text);
     }
   }
+  if (!std::includes(bound.begin(), bound.end(), filled_in.begin(), filled_in.end())) return {};  // said by `parse`
   for (const ast::Each::Binding& binding : each.bindings) {
     if (filled_in.contains(binding.name.text)) continue;
-    report(Code::unused_slot, binding.name.span, "the template has no slot {" + binding.name.text + "}, so every text is repeated",
+    report(Code::unused_slot, binding.name.span,
+           "the template has no slot {" + binding.name.text + "}, so every text is repeated",
            {"write {" + binding.name.text + "} where it belongs, or leave the binding out"});
   }
   if (count > kMaxExpanded) {
-    report(Code::each_too_large, each.span, "this `each` makes more than " + std::to_string(kMaxExpanded) + " prompts",
-           {"bind fewer values, or write the prompts to a file and `take` some: from \"all.txt\" { take 1000  seed 1 }"});
-    sound = false;
+    report(
+        Code::each_too_large, each.span, "this `each` makes more than " + std::to_string(kMaxExpanded) + " prompts",
+        {"bind fewer values, or write the prompts to a file and `take` some: from \"all.txt\" { take 1000  seed 1 }"});
+    return {};
   }
-  std::vector<Prompt> prompts;
-  if (!sound) return prompts;
 
+  std::vector<Prompt> prompts;
   std::size_t bytes = 0;
   for (std::size_t i = 0; i < count; ++i) {
     Binding binding;
@@ -115,7 +105,8 @@ std::vector<Prompt> Checker::expanded(const ast::Each& each, const std::string& 
     bytes += prompt.text.size();
     if (bytes > kMaxPromptFileBytes) {
       report(Code::each_too_large, each.span,
-             "this `each` makes more than " + std::to_string(kMaxPromptFileBytes >> 20) + " MiB of text", {"bind fewer values"});
+             "this `each` makes more than " + std::to_string(kMaxPromptFileBytes >> 20) + " MiB of text",
+             {"bind fewer values"});
       return {};
     }
     prompts.push_back(std::move(prompt));
@@ -130,7 +121,8 @@ std::optional<PromptFile> Checker::prompt_file(const ast::FromFile& from) {
   bool sound = opened.has_value();
   const auto format = prompt_format(from.path.value);
   if (!format) {
-    report(Code::prompt_file_kind, from.path.span, "the ending of `" + from.path.value + "` does not tell how to read it",
+    report(Code::prompt_file_kind, from.path.span,
+           "the ending of `" + from.path.value + "` does not tell how to read it",
            {"prompts are read from .txt (one text a line), .jsonl, .json and .csv"});
     sound = false;
   }
@@ -146,12 +138,11 @@ std::optional<PromptFile> Checker::prompt_file(const ast::FromFile& from) {
   take_name(from.answer, file.answer);
   take_name(from.cluster, file.cluster);
   if (from.take) {
-    const auto count = number(*from.take, "`take`", {.low = 1, .high = 1e9, .whole = true});
-    if (count) file.take = static_cast<std::int64_t>(*count);
-    sound &= count.has_value();
+    file.take = whole(*from.take, "`take`", {.low = 1});
+    sound &= file.take.has_value();
   }
   if (from.seed) {
-    const auto seed = number(*from.seed, "`seed`", {.low = 0, .high = 9e15, .whole = true});
+    const auto seed = whole(*from.seed, "`seed`", {.low = 0});
     if (seed) file.seed = static_cast<std::uint64_t>(*seed);
     sound &= seed.has_value();
     if (!from.take) {
@@ -192,7 +183,8 @@ bool Checker::require_answers(PromptsId id, Span span, std::string_view metric) 
     return false;
   }
   const auto& prompts = std::get<std::vector<Prompt>>(set.source);
-  const auto bare = std::find_if(prompts.begin(), prompts.end(), [](const Prompt& prompt) { return prompt.answers.empty(); });
+  const auto bare =
+      std::find_if(prompts.begin(), prompts.end(), [](const Prompt& prompt) { return prompt.answers.empty(); });
   if (bare == prompts.end()) return true;
   report(Code::no_answer, span, needs + "and the prompt at " + place_text(sources_, bare->span) + " has none",
          {"write it after an arrow: \"The capital of France is\" -> \" Paris\""});
@@ -207,7 +199,8 @@ bool Checker::share_texts(PromptsId a, PromptsId b) const {
   if (one.index() != other.index()) return false;
   if (const auto* file = std::get_if<PromptFile>(&one)) {
     const auto& second = std::get<PromptFile>(other);
-    return file->path == second.path && file->field == second.field && file->take == second.take && file->seed == second.seed;
+    return file->path == second.path && file->field == second.field && file->take == second.take &&
+           file->seed == second.seed;
   }
   std::set<std::string_view> texts;
   for (const Prompt& prompt : std::get<std::vector<Prompt>>(one)) texts.insert(prompt.text);

@@ -99,14 +99,16 @@ void Checker::define_rule(const Work<ast::Rule>& work) {
       if (!set) continue;
       const auto& opposite = example.fires ? rule.silent_on : rule.fires_on;
       if (std::find(opposite.begin(), opposite.end(), *set) != opposite.end()) {
-        report(Code::contradicting_examples, ast::span_of(reference), "the rule must both fire and stay silent on these prompts");
+        report(Code::contradicting_examples, ast::span_of(reference),
+               "the rule must both fire and stay silent on these prompts");
       }
       (example.fires ? rule.fires_on : rule.silent_on).push_back(*set);
     }
     if (!conditional && !node.interventions.empty()) {
-      report(Code::examples_without_condition, example.span,
-             "rule `" + node.name.text + "` has no condition, so it acts on every prompt and cannot be tried by examples",
-             {"add a condition (`when …`), or measure what it does in a check under it"});
+      report(
+          Code::examples_without_condition, example.span,
+          "rule `" + node.name.text + "` has no condition, so it acts on every prompt and cannot be tried by examples",
+          {"add a condition (`when …`), or measure what it does in a check under it"});
     }
   }
   rule_set_.rules[work.id] = std::move(rule);
@@ -122,8 +124,7 @@ std::optional<Intervention> Checker::intervention(const ast::Intervention& node)
   const std::string operation(operation_name(node.operation));
   if (node.amount) {
     // The share that `suppress` removes; any number of calibrated units for the others.
-    constexpr double kAny = 1e30;
-    const Limits limits = node.operation == Operation::suppress ? Limits{.low = 0, .high = 1} : Limits{.low = -kAny, .high = kAny};
+    const Limits limits = node.operation == Operation::suppress ? Limits{.low = 0, .high = 1} : Limits{};
     const auto amount = number(*node.amount, "what `" + operation + "` takes", limits);
     if (amount) result.amount = *amount;
     sound &= amount.has_value();
@@ -149,8 +150,8 @@ bool Checker::check_widths(const ast::Name& name, const FeatureDecl& feature, co
   for (const ast::Site& site : sites) {
     if (width_name(site) == width_name(feature.site)) continue;
     report(Code::width_mismatch, site.span,
-           "feature `" + name.text + "` has the width of " + width_name(feature.site) + ", and " + to_string(site) + " that of " +
-               width_name(site),
+           "feature `" + name.text + "` has the width of " + width_name(feature.site) + ", and " + to_string(site) +
+               " that of " + width_name(site),
            {"it was built at " + to_string(feature.site) + " and acts at sites of the same width"});
     sound = false;
   }
@@ -176,8 +177,10 @@ void Checker::check_order(const ast::Intervention& node, const Intervention& int
     read.head = -1;
     if (canonical(read) <= canonical(*first)) continue;
     report(Code::read_after_intervention, name.span,
-           "feature `" + name.text + "` is read at " + to_string(read) + ", after this intervention at " + to_string(*first),
-           {"move the intervention to " + to_string(read) + " or later, or read " + name.text + " at " + to_string(*first) + " or earlier"});
+           "feature `" + name.text + "` is read at " + to_string(read) + ", after this intervention at " +
+               to_string(*first),
+           {"move the intervention to " + to_string(read) + " or later, or read " + name.text + " at " +
+            to_string(*first) + " or earlier"});
   }
 }
 
@@ -200,11 +203,12 @@ std::vector<Diagnostic> contradictions(const RuleSet& rule_set, const std::vecto
         if (a.target == b.target || a.intervention->condition_text != b.intervention->condition_text) continue;
         const auto site = shared_site(rule_set, *a.intervention, *b.intervention);
         if (!site) continue;
-        found.push_back(make_diagnostic(
-            Code::contradiction, b.intervention->span,
-            "feature `" + rule_set.features[feature].name + "` at " + to_string(*site) + " cannot be given two activations at once: `" +
-                b.intervention->text + "` contradicts `" + a.intervention->text + "`",
-            {"keep one of them, make them act at different sites or under different conditions, or bound one by `cap`"}));
+        found.push_back(make_diagnostic(Code::contradiction, b.intervention->span,
+                                        "feature `" + rule_set.features[feature].name + "` at " + to_string(*site) +
+                                            " cannot be given two activations at once: `" + b.intervention->text +
+                                            "` contradicts `" + a.intervention->text + "`",
+                                        {"keep one of them, make them act at different sites or under different "
+                                         "conditions, or bound one by `cap`"}));
         break;
       }
     }

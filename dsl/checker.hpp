@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <initializer_list>
+#include <limits>
 #include <map>
 #include <optional>
 #include <set>
@@ -31,12 +32,11 @@ struct Parameter {
 /// A call's arguments in the order of its parameters; null where an optional one is left out.
 using Arguments = std::vector<const ast::Argument*>;
 
-/// Numbers from `low` to `high`, both included unless `above_low` leaves the lower end out.
+/// Numbers from `low` to `high`, both included. Limits within 0 and 1 are those of a share, and are shown as
+/// percentages.
 struct Limits {
-  double low;
-  double high;
-  bool above_low = false;
-  bool whole = false;
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
 };
 
 class Checker {
@@ -73,8 +73,11 @@ class Checker {
   void wrong_argument(const ast::Argument& argument, const std::string& needed);
   std::optional<double> number(const ast::Number& number, const std::string& what, const Limits& limits);
   std::optional<double> number(const ast::Argument& argument, const std::string& what, const Limits& limits);
+  std::optional<std::int64_t> whole(const ast::Number& number, const std::string& what, const Limits& limits);
+  std::optional<std::int64_t> whole(const ast::Argument& argument, const std::string& what, const Limits& limits);
   std::optional<std::string> text(const ast::Argument& argument, const std::string& what);
-  std::optional<std::string> non_empty(const ast::String& string, const std::string& what);
+  std::optional<std::string> non_empty(const ast::String& string, const std::string& what,
+                                       Code code = Code::empty_text);
   std::optional<std::string> word(const ast::Argument& argument, std::initializer_list<std::string_view> allowed);
   std::optional<std::string> regex(const ast::Regex& regex);
   std::optional<std::string> path(const ast::String& path);
@@ -166,8 +169,8 @@ class Checker {
 
   std::set<PromptsId> empty_sets_;  // literal lists without an item
   std::set<FeatureId> sound_features_;
-  const Module* module_ = nullptr;  // whose declaration is being defined: names are looked up in its scope
-  const ast::Edit* edit_ = nullptr;  // the edit whose expectations are being read
+  const Module* module_ = nullptr;    // whose declaration is being defined: names are looked up in its scope
+  const ast::Edit* edit_ = nullptr;   // the edit whose expectations are being read
   const CheckDecl* check_ = nullptr;  // the check whose expectations are being read
 };
 

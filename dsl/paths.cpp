@@ -37,7 +37,8 @@ std::variant<std::string, Diagnostic> open_path(const std::string& folder, const
   const fs::path opened = (fs::path(folder) / path.value).lexically_normal();
   const fs::path target = resolved(fs::path(folder) / path.value, error);
   if (error) {
-    return make_diagnostic(Code::unreadable_file, path.span, "`" + path.value + "` cannot be opened: " + error.message());
+    return make_diagnostic(Code::unreadable_file, path.span,
+                           "`" + path.value + "` cannot be opened: " + error.message());
   }
   std::vector<std::string> roots{folder};
   roots.insert(roots.end(), allowed.begin(), allowed.end());

@@ -110,7 +110,9 @@ Prompt prompt_of(const PromptFile& file, const Json& item, const std::string& wh
     return prompt;
   }
   if (!item.is_object()) {
-    throw Fault{Code::prompt_file_field, where, std::string("an object with fields is needed, not ") + item.type_name(),
+    throw Fault{Code::prompt_file_field,
+                where,
+                std::string("an object with fields is needed, not ") + item.type_name(),
                 {"write {\"prompt\": \"…\"}, or leave out `field`, `answer` and `cluster` for a list of strings"}};
   }
   std::vector<std::string> present;
@@ -175,7 +177,9 @@ class CsvReader {
       } while (take(','));
       take('\r');
       if (at_ < bytes_.size() && !take('\n')) {
-        throw Fault{Code::prompt_file_syntax, line_of(bytes_, at_), "text after a closing quote",
+        throw Fault{Code::prompt_file_syntax,
+                    line_of(bytes_, at_),
+                    "text after a closing quote",
                     {"inside a quoted field write \" as \"\""}};
       }
     } while (record.size() == 1 && record.front().empty());
@@ -206,7 +210,9 @@ class CsvReader {
     while (true) {
       const std::size_t quote = bytes_.find('"', at_);
       if (quote == std::string_view::npos) {
-        throw Fault{Code::prompt_file_syntax, line_of(bytes_, opened), "a quote opens here and never closes",
+        throw Fault{Code::prompt_file_syntax,
+                    line_of(bytes_, opened),
+                    "a quote opens here and never closes",
                     {"close it, and write \" inside a quoted field as \"\""}};
       }
       text += bytes_.substr(at_, quote - at_);
@@ -300,7 +306,9 @@ Prompts read(const PromptFile& file, std::string_view bytes) {
                 {"split the file, or keep a sample of it"}};
   }
   if (const auto bad = invalid_utf8(bytes)) {
-    throw Fault{Code::prompt_file_syntax, line_of(bytes, *bad), "these bytes are not UTF-8",
+    throw Fault{Code::prompt_file_syntax,
+                line_of(bytes, *bad),
+                "these bytes are not UTF-8",
                 {"convert the file: iconv -t UTF-8"}};
   }
   if (bytes.starts_with("\xef\xbb\xbf")) bytes.remove_prefix(3);

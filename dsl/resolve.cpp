@@ -76,7 +76,8 @@ class Resolver {
       const ast::Use use = *found;  // `modules_` grows while files are read
       if (use.alias && !aliases.emplace(use.alias->text, use.alias->span).second) {
         report(Code::name_clash, use.alias->span, "`" + use.alias->text + "` stands for two files",
-               {"the first is at " + place_text(sources_, aliases.at(use.alias->text)) + "; choose another name after `as`"});
+               {"the first is at " + place_text(sources_, aliases.at(use.alias->text)) +
+                "; choose another name after `as`"});
         continue;
       }
       if (const auto target = target_of(index, use)) bring(index, *target, use);
@@ -122,14 +123,17 @@ class Resolver {
   /// `std/gender` is LIBRARY/gender/gender.proviso (a folder a subject), or LIBRARY/gender.proviso.
   std::optional<SourceId> library_source(const ast::LibraryName& library) {
     const fs::path root(options_.library_path);
-    for (const fs::path& path : {root / library.name / (library.name + ".proviso"), root / (library.name + ".proviso")}) {
+    const bool present = !options_.library_path.empty();
+    for (const fs::path& path :
+         {root / library.name / (library.name + ".proviso"), root / (library.name + ".proviso")}) {
       std::error_code error;
-      if (fs::is_regular_file(path, error)) return source_at(path.string(), library.span);
+      if (present && fs::is_regular_file(path, error)) return source_at(path.string(), library.span);
     }
     std::vector<std::string> shipped;
     std::error_code error;
-    for (fs::directory_iterator entry(root, error), end; !error && entry != end; entry.increment(error)) {
-      if (entry->is_directory() || entry->path().extension() == ".proviso") shipped.push_back(entry->path().stem().string());
+    for (fs::directory_iterator entry(root, error), end; present && !error && entry != end; entry.increment(error)) {
+      if (entry->is_directory() || entry->path().extension() == ".proviso")
+        shipped.push_back(entry->path().stem().string());
     }
     std::sort(shipped.begin(), shipped.end());
     std::vector<std::string> help;
@@ -165,12 +169,14 @@ class Resolver {
       const auto name = named(modules_[target].file.declarations[i]);
       if (!name) continue;
       const Symbol symbol{target, i};
-      if (modules_[target].scope.at({name->first, name->second.text}) != symbol) continue;  // a duplicate, reported there
-      const auto [entry, is_new] = modules_[user].scope.emplace(std::pair(name->first, qualifier + name->second.text), symbol);
+      if (modules_[target].scope.at({name->first, name->second.text}) != symbol)
+        continue;  // a duplicate, reported there
+      const auto [entry, is_new] =
+          modules_[user].scope.emplace(std::pair(name->first, qualifier + name->second.text), symbol);
       if (is_new || entry->second == symbol) continue;
       report(Code::name_clash, use.span,
-             "this brings " + std::string(kind_name(name->first)) + " `" + name->second.text + "`, which is declared at " +
-                 place_of(symbol) + " and at " + place_of(entry->second),
+             "this brings " + std::string(kind_name(name->first)) + " `" + name->second.text +
+                 "`, which is declared at " + place_of(symbol) + " and at " + place_of(entry->second),
              {"keep them apart: write `as NAME` after the file, and then NAME." + name->second.text});
     }
   }
@@ -185,7 +191,8 @@ class Resolver {
         const auto [entry, is_new] = all.emplace(std::pair(name->first, name->second.text), Symbol{index, i});
         if (is_new || entry->second.module == index) continue;
         report(Code::name_clash, name->second.span,
-               std::string(kind_name(name->first)) + " `" + name->second.text + "` is declared in two files given together",
+               std::string(kind_name(name->first)) + " `" + name->second.text +
+                   "` is declared in two files given together",
                {"the other is at " + place_of(entry->second) + "; rename one, or run the files apart"});
       }
     }
@@ -200,8 +207,8 @@ class Resolver {
   const LoadOptions& options_;
   std::vector<Diagnostic>& diagnostics_;
   std::vector<Module> modules_;
-  std::vector<State> states_;                      // of each module
-  std::vector<std::size_t> chain_;                 // the modules being linked, each used by the one before
+  std::vector<State> states_;                     // of each module
+  std::vector<std::size_t> chain_;                // the modules being linked, each used by the one before
   std::map<std::string, std::size_t> module_of_;  // by file identity
 };
 

@@ -20,6 +20,23 @@ std::string_view compare_text(Compare op) {
   return "";
 }
 
+Compare mirrored(Compare op) {
+  switch (op) {
+    case Compare::less:
+      return Compare::greater;
+    case Compare::less_equal:
+      return Compare::greater_equal;
+    case Compare::greater:
+      return Compare::less;
+    case Compare::greater_equal:
+      return Compare::less_equal;
+    case Compare::equal:
+    case Compare::not_equal:
+      return op;
+  }
+  return op;
+}
+
 std::string_view operation_name(Operation op) {
   switch (op) {
     case Operation::suppress:

@@ -58,10 +58,10 @@ struct Prompt {
 /// A file of prompts, read at bind time. `format` follows the extension: .txt one text a line, .jsonl,
 /// .json (an array of objects or strings), .csv (with a header line).
 struct PromptFile {
-  std::string path;  ///< as resolved: may be opened
-  std::optional<std::string> field;   ///< the prompt's field; required for objects with more than one field
-  std::optional<std::string> answer;  ///< the expected continuation's field
-  std::optional<std::string> cluster; ///< the field that names the document
+  std::string path;                    ///< as resolved: may be opened
+  std::optional<std::string> field;    ///< the prompt's field; required for objects with more than one field
+  std::optional<std::string> answer;   ///< the expected continuation's field
+  std::optional<std::string> cluster;  ///< the field that names the document
   std::optional<std::int64_t> take;
   std::optional<std::uint64_t> seed;  ///< with `take`: a seeded draw; without it the first ones
   Span span;                          ///< the path
@@ -123,6 +123,7 @@ struct FeatureDecl : Declared {
 
 enum class Compare { less, less_equal, greater, greater_equal, equal, not_equal };
 std::string_view compare_text(Compare op);  ///< "<="
+Compare mirrored(Compare op);               ///< `0.5 < anger` is `anger > 0.5`
 
 struct Quantile {
   double p = 0.5;  ///< 0.99: the value that 1 % of the prompts' positions exceed
@@ -150,11 +151,21 @@ struct PositionIs {
   std::int64_t value = 0;
 };
 struct Generated {};
-struct Any { ConditionPtr of; };   ///< held at some position from 1 to this
-struct Last { ConditionPtr of; };  ///< held at the last prompt token; false before it
-struct Not { ConditionPtr of; };
-struct And { std::vector<ConditionPtr> of; };
-struct Or { std::vector<ConditionPtr> of; };
+struct Any {
+  ConditionPtr of;
+};  ///< held at some position from 1 to this
+struct Last {
+  ConditionPtr of;
+};  ///< held at the last prompt token; false before it
+struct Not {
+  ConditionPtr of;
+};
+struct And {
+  std::vector<ConditionPtr> of;
+};
+struct Or {
+  std::vector<ConditionPtr> of;
+};
 
 struct Condition {
   std::variant<Comparison, PromptMatches, TokenIn, PositionIs, Generated, Any, Last, Not, And, Or> node;
@@ -169,7 +180,7 @@ std::string_view operation_name(Operation op);
 struct Intervention {
   Operation operation = Operation::suppress;
   FeatureId feature = 0;
-  double amount = 1;            ///< suppress: the share removed, 0 … 1; amplify: the factor; clamp, steer, cap: calibrated units
+  double amount = 1;  ///< suppress: the share removed, 0 … 1; amplify: the factor; clamp, steer, cap: calibrated units
   std::vector<SiteSpec> sites;  ///< empty: the feature's own
   ConditionPtr condition;       ///< null: unconditional
   std::string condition_text;   ///< canonical; "" where unconditional: equal texts hold at the same positions
@@ -189,15 +200,30 @@ struct RuleDecl : Declared {
 struct Metric;
 using MetricPtr = std::shared_ptr<const Metric>;
 
-struct ChangeRule { RuleId rule = 0; };
-struct ChangeEdit { EditId edit = 0; };
+struct ChangeRule {
+  RuleId rule = 0;
+};
+struct ChangeEdit {
+  EditId edit = 0;
+};
 using Change = std::variant<Intervention, ChangeRule, ChangeEdit>;
 
 namespace metric {
-struct Probability { std::string text; PromptsId after = 0; };
-struct Rank { std::string text; PromptsId after = 0; };
-struct LogitDiff { std::string a, b; PromptsId after = 0; };
-struct Accuracy { PromptsId prompts = 0; };
+struct Probability {
+  std::string text;
+  PromptsId after = 0;
+};
+struct Rank {
+  std::string text;
+  PromptsId after = 0;
+};
+struct LogitDiff {
+  std::string a, b;
+  PromptsId after = 0;
+};
+struct Accuracy {
+  PromptsId prompts = 0;
+};
 struct Rate {
   PromptsId prompts = 0;
   std::string regex;  ///< RE2, flags folded in
@@ -205,22 +231,48 @@ struct Rate {
   std::int64_t samples = 1;
   double temperature = 0;  ///< 0: greedy
 };
-struct Perplexity { PromptsId prompts = 0; };
-struct PerplexityRise { PromptsId prompts = 0; };
-struct Kl { PromptsId prompts = 0; };
-struct Mean { FeatureId feature = 0; PromptsId on = 0; };
-struct Max { FeatureId feature = 0; PromptsId on = 0; };
-struct FiringRate { FeatureId feature = 0; Compare op = Compare::greater; double threshold = 0; PromptsId on = 0; };
-struct Auroc { FeatureId feature = 0; PromptsId p = 0, q = 0; };
-struct Cosine { FeatureId f = 0, g = 0; };
+struct Perplexity {
+  PromptsId prompts = 0;
+};
+struct PerplexityRise {
+  PromptsId prompts = 0;
+};
+struct Kl {
+  PromptsId prompts = 0;
+};
+struct Mean {
+  FeatureId feature = 0;
+  PromptsId on = 0;
+};
+struct Max {
+  FeatureId feature = 0;
+  PromptsId on = 0;
+};
+struct FiringRate {
+  FeatureId feature = 0;
+  Compare op = Compare::greater;
+  double threshold = 0;
+  PromptsId on = 0;
+};
+struct Auroc {
+  FeatureId feature = 0;
+  PromptsId p = 0, q = 0;
+};
+struct Cosine {
+  FeatureId f = 0, g = 0;
+};
 struct Effect {
   Change change;
   MetricPtr on;
   std::int64_t controls = 32;
 };
 struct Efficacy {};
-struct Paraphrase { PromptsId prompts = 0; };
-struct Specificity { PromptsId prompts = 0; };
+struct Paraphrase {
+  PromptsId prompts = 0;
+};
+struct Specificity {
+  PromptsId prompts = 0;
+};
 }  // namespace metric
 
 struct Metric {

@@ -10,9 +10,7 @@ namespace {
 
 constexpr IndexSet::Range kEvery{0, std::numeric_limits<std::int64_t>::max()};
 
-std::vector<IndexSet::Range> ranges(const IndexSet& set) {
-  return set.all ? std::vector{kEvery} : set.ranges;
-}
+std::vector<IndexSet::Range> ranges(const IndexSet& set) { return set.all ? std::vector{kEvery} : set.ranges; }
 
 /// Layers of one kind of site, under its canonical name.
 struct Reach {
@@ -61,7 +59,8 @@ Site earliest(const SiteSpec& spec) {
   Site site{.kind = spec.kind, .layer = -1, .head = -1};
   if (!site_has_layer(spec.kind)) return site;
   const auto all = ranges(spec.layers);
-  const auto first = std::min_element(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  const auto first =
+      std::min_element(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   site.layer = first == all.end() ? 0 : first->first;
   return site;
 }
