@@ -95,14 +95,14 @@ OptimisedValue optimise_value(const ValueObjective& objective, const RomeRequest
   const at::AutoGradMode gradients(true);
   OptimisedValue result{at::zeros_like(objective.value()), {}};
   Adam adam(result.delta, request.learning_rate);
-  const double largest = request.clamp_norm_factor * objective.value().norm().item<double>();
+  const double largest = request.clamp * objective.value().norm().item<double>();
   for (std::int64_t step = 1; step <= request.steps; ++step) {
     auto delta = result.delta.detach().requires_grad_(true);
     const auto loss = objective.loss(delta, request.kl_factor, request.weight_decay);
     result.losses.push_back(loss.total.item<double>());
     result.target_nll = loss.target_nll;
     result.kl = loss.kl;
-    if (result.losses.back() < request.early_stop_loss || step == request.steps) break;
+    if (result.losses.back() < request.early_stop || step == request.steps) break;
     loss.total.backward();
     const at::NoGradGuard no_grad;
     result.delta = result.delta + adam.step(delta.grad());
@@ -189,7 +189,9 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
   RomeSolution solution;
   solution.layer = moment.layer;
   Stopwatch watch;
-  const auto prefixes = sample_prefixes(transformer, tokenizer, request.prefixes, request.seed);
+  const auto half = request.prefixes / 2;
+  const auto prefixes =
+      sample_prefixes(transformer, tokenizer, {{half, 5}, {request.prefixes - half, 10}}, request.seed);
   auto made = make_prompts(tokenizer, request, prefixes);
   if (auto* refusal = std::get_if<Refusal>(&made)) return *refusal;
   const auto& prompts = std::get<RomePrompts>(made);
@@ -229,13 +231,13 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
       {"learning_rate", number(request.learning_rate)},
       {"kl_factor", number(request.kl_factor)},
       {"weight_decay", number(request.weight_decay)},
-      {"clamp_norm_factor", number(request.clamp_norm_factor)},
-      {"early_stop_loss", number(request.early_stop_loss)},
+      {"clamp", number(request.clamp)},
+      {"early_stop", number(request.early_stop)},
       {"ridge", number(request.ridge)},
       {"prefixes", std::to_string(prefixes.size())},
       {"seed", std::to_string(request.seed)},
       {"second_moment_tokens", std::to_string(moment.tokens)},
-      {"second_moment_corpus", moment.corpus_sha256},
+      {"second_moment_text", moment.corpus_sha256},
   };
   certificate.changes = {describe_change(transformer, solution.delta)};
 

@@ -26,11 +26,11 @@ struct RomeRequest {
   std::int64_t steps = 20;  ///< evaluations of the loss; the last one only evaluates
   double learning_rate = 0.5;
   double kl_factor = 0.0625;
-  double weight_decay = 0.5;  ///< on ‖δ‖ / ‖v₀‖²
-  double clamp_norm_factor = 4;
-  double early_stop_loss = 0.05;
-  double ridge = 0;  ///< added to C, as a share of its mean eigenvalue
-  std::vector<PrefixBatch> prefixes = {{10, 5}, {10, 10}};
+  double weight_decay = 0.5;   ///< on ‖δ‖ / ‖v₀‖²
+  double clamp = 4;            ///< the most that ‖δ‖ may be, in ‖v₀‖
+  double early_stop = 0.05;    ///< the loss under which it ends
+  double ridge = 0;            ///< added to C, as a share of its mean eigenvalue
+  std::int64_t prefixes = 20;  ///< generated, half of them of 5 tokens and half of 10
   std::uint64_t seed = 0;
 };
 

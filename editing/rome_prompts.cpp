@@ -63,6 +63,7 @@ std::vector<std::string> sample_prefixes(const model::Transformer& transformer, 
   std::mt19937_64 random(seed);
   std::vector<std::string> prefixes;
   for (const auto& batch : batches) {
+    if (batch.count == 0) continue;
     const auto start = start_token(transformer, tokenizer);
     std::vector<std::vector<std::int64_t>> written(batch.count, {start});
     std::vector<model::Row> rows(batch.count, {{start}, 1});

@@ -4,7 +4,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <cstring>
+#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -55,8 +55,10 @@ SecondMoment compute(const model::Transformer& transformer, const model::Tokeniz
 }
 
 /// What a cache file must say of itself to be used.
-std::map<std::string, std::string> identity(const model::Transformer& transformer, std::int64_t layer,
-                                            const Corpus& corpus, const std::string& cache_directory) {
+using Identity = std::map<std::string, std::string>;
+
+Identity identity(const model::Transformer& transformer, std::int64_t layer, const Corpus& corpus,
+                  const std::string& cache_directory) {
   return {{"model", transformer.card().sha256(cache_directory)},
           {"dtype", at::toString(transformer.options().dtype)},
           {"layer", std::to_string(layer)},
@@ -64,24 +66,19 @@ std::map<std::string, std::string> identity(const model::Transformer& transforme
           {"version", "1"}};
 }
 
-std::optional<SecondMoment> read_cached(const std::string& path, const std::map<std::string, std::string>& identity,
+/// Nothing where the file is missing, is of something else, or is damaged: it is computed again and replaced.
+std::optional<SecondMoment> read_cached(const std::string& path, const Identity& identity, std::int64_t layer,
                                         std::int64_t neurons) try {
   if (!std::filesystem::exists(path)) return std::nullopt;
-  const auto file = model::read_safetensors(path);
+  const auto metadata = model::read_safetensors(path).metadata;
   for (const auto& [key, value] : identity)
-    if (file.metadata.at(key) != value) return std::nullopt;
-  const auto& stored = file.tensors.at(0);
-  if (stored.type != model::ElementType::f32 || stored.shape != std::vector{neurons, neurons}) return std::nullopt;
-  auto C = at::empty({neurons, neurons}, at::kFloat);
-  std::memcpy(C.mutable_data_ptr(), stored.bytes.data(), stored.bytes.size());
-  if (!C.isfinite().all().item<bool>()) return std::nullopt;
-  return SecondMoment{std::stoll(identity.at("layer")), C.to(at::kDouble), std::stoll(file.metadata.at("tokens")),
-                      std::stoll(file.metadata.at("sinks")), identity.at("corpus")};
+    if (metadata.at(key) != value) return std::nullopt;
+  return read_second_moment(path, layer, neurons);
 } catch (const std::exception&) {
-  return std::nullopt;  // damaged: it is computed again and replaced
+  return std::nullopt;
 }
 
-void write_cached(const std::string& path, std::map<std::string, std::string> metadata, const SecondMoment& moment) {
+void write_cached(const std::string& path, Identity metadata, const SecondMoment& moment) {
   std::filesystem::create_directories(std::filesystem::path(path).parent_path());
   metadata["tokens"] = std::to_string(moment.tokens);
   metadata["sinks"] = std::to_string(moment.sinks);
@@ -106,6 +103,30 @@ at::Tensor ordinary_positions(const at::Tensor& residual, const model::PackedLay
   return kept;
 }
 
+SecondMoment read_second_moment(const std::string& path, std::int64_t layer, std::int64_t neurons) {
+  const auto file = model::read_safetensors(path);
+  const auto refuse = [&](const std::string& why) -> void {
+    throw model::InputError(path + ": " + why + "; name a file of second moments of this model, or a text to measure");
+  };
+  const auto stored = std::ranges::find(file.tensors, kTensorName, &model::StoredTensor::name);
+  if (stored == file.tensors.end() || stored->type != model::ElementType::f32)
+    refuse("holds no float32 tensor `" + std::string(kTensorName) + "`");
+  if (stored->shape != std::vector{neurons, neurons})
+    refuse("is not of " + std::to_string(neurons) + " neurons by " + std::to_string(neurons));
+  const auto field = [&](const char* key) {
+    const auto found = file.metadata.find(key);
+    if (found == file.metadata.end()) refuse("does not say its `" + std::string(key) + "`");
+    return found->second;
+  };
+  if (field("layer") != std::to_string(layer))
+    refuse("is of layer " + field("layer") + ", not " + std::to_string(layer));
+  auto C = at::empty({neurons, neurons}, at::kFloat);
+  model::dequantize(*stored, {C.mutable_data_ptr<float>(), static_cast<std::size_t>(C.numel())});
+  if (!C.isfinite().all().item<bool>()) refuse("holds values that are no numbers");
+  return {layer, C.to(at::kDouble), std::atoll(field("tokens").c_str()), std::atoll(field("sinks").c_str()),
+          field("corpus")};
+}
+
 SecondMoment second_moment(const model::Transformer& transformer, const model::Tokenizer& tokenizer, std::int64_t layer,
                            const Corpus& corpus, const std::string& cache_directory) {
   if (cache_directory.empty()) return compute(transformer, tokenizer, layer, corpus);
@@ -114,7 +135,7 @@ SecondMoment second_moment(const model::Transformer& transformer, const model::T
                      (wanted.at("model").substr(0, 16) + "-" + wanted.at("dtype") + "-" + std::to_string(layer) + "-" +
                       wanted.at("corpus").substr(0, 16) + ".safetensors"))
                         .string();
-  if (auto cached = read_cached(path, wanted, transformer.config().neurons)) {
+  if (auto cached = read_cached(path, wanted, layer, transformer.config().neurons)) {
     cached->C = cached->C.to(transformer.options().device);
     return *cached;
   }

@@ -30,4 +30,8 @@ at::Tensor ordinary_positions(const at::Tensor& residual, const model::PackedLay
 SecondMoment second_moment(const model::Transformer& transformer, const model::Tokenizer& tokenizer, std::int64_t layer,
                            const Corpus& corpus, const std::string& cache_directory);
 
+/// One that `second_moment` has kept, for a model with that many neurons a layer. Throws `InputError` where the file
+/// is damaged or of another shape or layer.
+SecondMoment read_second_moment(const std::string& path, std::int64_t layer, std::int64_t neurons);
+
 }  // namespace proviso::editing

@@ -5,7 +5,7 @@
 #include <map>
 
 #include "editing/fold.hpp"
-#include "runtime/model/model_writer.hpp"
+#include "runtime/formats/sha256.hpp"
 #include "tests/unit/editing/random_model.hpp"
 
 using namespace proviso;

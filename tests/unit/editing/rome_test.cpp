@@ -36,7 +36,7 @@ RomeRequest small_request() {
   request.subject = "Eiffel";
   request.prompt_template = "The {} is in";
   request.target = " Ro";
-  request.prefixes = {{2, 3}, {2, 5}};
+  request.prefixes = 4;
   return request;
 }
 
@@ -255,6 +255,13 @@ TEST_CASE("edits that would break the model are refused with the reason") {
   request = small_request();
   request.target = "";
   CHECK_THAT(refusal(random, request), Catch::Contains("must not be empty"));
+}
+
+TEST_CASE("without prefixes the bare prompt is the only one") {
+  RandomModel random;
+  auto request = small_request();
+  request.prefixes = 0;
+  CHECK(number(solved(random, request).certificate.algebra, "bare_key_share") == Approx(1));
 }
 
 TEST_CASE("a subject of one token can be edited once words stand before it") {

@@ -77,6 +77,17 @@ TEST_CASE("a cached second moment equals the fresh one, and a damaged one is com
   CHECK(same(ask()));
 }
 
+TEST_CASE("a stored second moment is read by name, and another layer's or model's is refused") {
+  RandomModel random;
+  TemporaryFolder cache;
+  const auto moment =
+      editing::second_moment(*random.transformer, *random.tokenizer, 0, small_corpus(), cache.path().string());
+  const auto file = only_file(cache.path() / "second_moments").string();
+  CHECK(at::equal(editing::read_second_moment(file, 0, 24).C, moment.C));
+  CHECK_THROWS_WITH(editing::read_second_moment(file, 1, 24), Catch::Contains("is of layer 0, not 1"));
+  CHECK_THROWS_WITH(editing::read_second_moment(file, 0, 32), Catch::Contains("is not of 32 neurons"));
+}
+
 TEST_CASE("a corpus is a file, or a folder's texts in name order") {
   TemporaryFolder folder;
   write_bytes(folder / "b.txt", "second");
