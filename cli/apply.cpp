@@ -141,7 +141,7 @@ int apply(const Invocation& invocation, const Options& options) {
     bool missed = false;
     for (const auto& edit : outcome.value->edits) missed = missed || edit.status != audit::Status::pass;
     if (missed) {
-      const Terminal seen = terminal(invocation);
+      const Terminal seen = terminal(invocation.err);
       invocation.err << audit::to_text(*outcome.value, seen.columns, false);
       if (!options.force) {
         invocation.err << "proviso: an edit missed what it expects; nothing was written (--force writes all the same)\n";
@@ -150,13 +150,7 @@ int apply(const Invocation& invocation, const Options& options) {
     }
   }
   runtime::Session session(*transformer, bound, {wanted.seed, wanted.cache_directory, wanted.corpus_path, {}});
-  std::set<dsl::FeatureId> features = plan.features;
-  for (dsl::EditId id : edits) {
-    for (const auto& change : rules.edits[id].changes) {
-      if (const auto* remove = std::get_if<dsl::Remove>(&change)) features.insert(remove->feature);
-    }
-  }
-  if (refuse(session.build(features))) return kInputAtFault;
+  if (refuse(session.build(plan.features))) return kInputAtFault;
   const at::NoGradGuard no_grad;
   session.prepare(plan);
   Entries entries(*opened, *transformer);

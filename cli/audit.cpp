@@ -57,7 +57,7 @@ int run_audit(const Invocation& invocation, const Options& options) {
   const bool to_file = !options.output.empty() && options.output != "-";
   if (to_file) write_result(invocation, options.output, rendered(report, options.render, format));
   if (to_file || format == OutputFormat::text) {
-    const Terminal seen = terminal(invocation);
+    const Terminal seen = terminal(invocation.out);
     if (!invocation.options.quiet || !to_file) {
       invocation.out << audit::to_text(audit::redacted(report, options.render.evidence), seen.columns, seen.colour);
     }

@@ -1,6 +1,7 @@
 #include "runtime/explain.hpp"
 
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <ostream>
 
 #include "audit/audit.hpp"

@@ -89,7 +89,7 @@ std::string plain(const ordered_json& value) {
   if (!value.is_structured()) return value.dump();
   std::string joined;
   for (const auto& [key, item] : value.items()) {
-    joined += (joined.empty() ? "" : ", ") + (value.is_object() ? spaced(key) + " " : "") + plain(item);
+    joined += (joined.empty() ? "" : ", ") + (value.is_object() ? key + " " : "") + plain(item);
   }
   return joined;
 }

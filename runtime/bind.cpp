@@ -385,10 +385,17 @@ class Binder {
             "model",
             {"write a template with words before the subject: \"I think that {} …\""});
     }
-    const auto prompt = bound_.tokenizer->encode(prefix + fact.prompt_template.substr(fact.prompt_template.find("{}") + 2),
-                                                 true);
-    context(prompt.size() + bound_.tokenizer->encode(fact.to).size(), fact.span);
-    if (bound_.tokenizer->encode(fact.to).empty()) error(Code::empty_prompt, fact.span, "the new target has no tokens");
+    const auto target = bound_.tokenizer->encode(fact.to);
+    if (target.empty() || (fact.from && bound_.tokenizer->encode(*fact.from).empty())) {
+      error(Code::empty_prompt, fact.span, "a target has no tokens");
+      return;
+    }
+    BoundPrompt prompt;
+    prompt.text = prefix + fact.prompt_template.substr(fact.prompt_template.find("{}") + 2);
+    prompt.tokens = bound_.tokenizer->encode(prompt.text, true);
+    prompt.cluster = static_cast<std::int64_t>(bound_.fact_prompts.size());
+    context(prompt.tokens.size() + target.size(), fact.span);
+    bound_.fact_prompts.emplace(&fact, std::move(prompt));
   }
 
   void remove(const dsl::Remove& remove) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,6 +31,7 @@ struct BoundRules {
   std::shared_ptr<const model::Tokenizer> tokenizer;
   std::vector<BoundPrompts> prompts;          // by PromptsId
   std::vector<dsl::Site> feature_sites;       // by FeatureId; canonical
+  std::map<const dsl::Fact*, BoundPrompt> fact_prompts;
   std::vector<std::string> prompt_file_hashes;  // by PromptsId: SHA-256 of the file's bytes, "" for inline ones
 
   const std::string& feature_name(dsl::FeatureId id) const { return rules->features[id].name; }
@@ -37,6 +39,8 @@ struct BoundRules {
   std::vector<dsl::Site> sites_of(const dsl::Intervention& sentence) const;
   std::vector<dsl::Site> expand(const std::vector<dsl::SiteSpec>& specs) const;
   std::int64_t token_id(const std::string& text) const;  ///< of a text that is one token
+  /// The template with the subject in it.
+  const BoundPrompt& fact_prompt(const dsl::Fact& fact) const { return fact_prompts.at(&fact); }
 };
 
 }  // namespace proviso::runtime

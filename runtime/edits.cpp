@@ -39,13 +39,11 @@ editing::RomeRequest rome_request(const dsl::MethodCall& call, const dsl::Fact& 
   take("learning_rate", request.learning_rate);
   take("kl_factor", request.kl_factor);
   take("weight_decay", request.weight_decay);
-  take("clamp", request.clamp_norm_factor);
-  take("early_stop", request.early_stop_loss);
+  take("clamp", request.clamp);
+  take("early_stop", request.early_stop);
   take("ridge", request.ridge);
   take("seed", request.seed);
-  if (const auto count = parameter<std::int64_t>(call, "prefixes")) {
-    request.prefixes = {{*count / 2, 5}, {*count - *count / 2, 10}};
-  }
+  take("prefixes", request.prefixes);
   return request;
 }
 
@@ -157,6 +155,7 @@ SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const B
     case dsl::EditMethod::rome: solver.rome(moments, seed); break;
     case dsl::EditMethod::project: solver.project(); break;
   }
+  if (!solved.refused.empty()) solved.deltas.clear();
   return solved;
 }
 

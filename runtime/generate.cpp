@@ -106,7 +106,7 @@ void TextWriter::write_batch(std::span<TextRequest> requests, std::size_t first,
     std::vector<std::int64_t> kept;
     for (std::size_t r = 0; r < alive.size(); ++r) {
       const std::size_t i = alive[r];
-      if (next[r] == tokenizer_.eos()) continue;
+      if (tokenizer_.is_eos(next[r])) continue;
       auto& text = texts[first + i];
       text.push_back(next[r]);
       const auto length = static_cast<std::int64_t>(requests[i].prompt.size() + text.size());

@@ -37,6 +37,8 @@ class Session {
   const std::vector<Direction>& features() const { return features_; }
 
   Evidence carry_out(const Plan& plan);
+  /// Measures second moments and solves the edits that the plan's states name; `carry_out` begins with it.
+  void prepare(const Plan& plan);
 
   /// What building and calibrating the features took.
   std::int64_t built_sequences() const { return built_sequences_; }
@@ -48,8 +50,6 @@ class Session {
   double quantile(const dsl::Quantile& quantile);
 
  private:
-  void prepare(const Plan& plan);
-
   model::Transformer& transformer_;
   const BoundRules& bound_;
   SessionOptions options_;

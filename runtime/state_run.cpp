@@ -8,8 +8,8 @@
 #include <numeric>
 #include <utility>
 
-#include "editing/fold.hpp"
 #include "runtime/features/sinks.hpp"
+#include "runtime/folds.hpp"
 #include "runtime/generate.hpp"
 #include "runtime/random.hpp"
 
@@ -28,24 +28,6 @@ void append(std::vector<T>& to, std::span<const T> values) {
 
 std::int64_t count(const Mask& mask, const model::PackedLayout::RowSpan& span) {
   return std::accumulate(mask.begin() + span.begin, mask.begin() + span.begin + span.length, std::int64_t{0});
-}
-
-/// Σ over what several sentences ask of one feature: equal requests count once, unequal ones meet in their mean
-/// (the least-squares solution).
-struct AffineTarget {
-  double gain = 1, target = 0;
-  bool operator==(const AffineTarget&) const = default;
-};
-
-AffineTarget affine(const dsl::Intervention& sentence) {
-  switch (sentence.operation) {
-    case dsl::Operation::suppress: return {1 - sentence.amount, 0};
-    case dsl::Operation::amplify: return {sentence.amount, 0};
-    case dsl::Operation::clamp: return {0, sentence.amount};
-    case dsl::Operation::steer: return {1, sentence.amount};
-    case dsl::Operation::cap: break;  // never folds
-  }
-  return {};
 }
 
 }  // namespace
@@ -184,44 +166,11 @@ void StateRun::probe_folds(Hooks& hooks) {
 }
 
 void StateRun::apply_folds() {
-  const auto& sentences = state().sentences;
-  std::map<dsl::Site, std::map<dsl::FeatureId, std::vector<std::pair<std::size_t, AffineTarget>>>> by_site;
-  for (std::size_t i = 0; i < sentences.size(); ++i) {
-    for (const auto& site : sentences[i].folds) {
-      by_site[site][sentences[i].sentence.feature].emplace_back(i, affine(sentences[i].sentence));
-    }
-  }
-  for (const auto& [site, features] : by_site) {
-    std::vector<at::Tensor> rows;
-    std::vector<double> gains, targets, zeros, scales;
-    for (const auto& [feature, asked] : features) {
-      std::vector<AffineTarget> distinct;
-      for (const auto& [sentence, target] : asked) {
-        if (std::find(distinct.begin(), distinct.end(), target) == distinct.end()) distinct.push_back(target);
-      }
-      AffineTarget joint{0, 0};
-      for (const auto& target : distinct) {
-        joint.gain += target.gain / static_cast<double>(distinct.size());
-        joint.target += target.target / static_cast<double>(distinct.size());
-      }
-      const auto& direction = c_.features[feature];
-      rows.push_back(direction.d);
-      gains.push_back(joint.gain);
-      targets.push_back(joint.target);
-      zeros.push_back(direction.offset_at(site));
-      scales.push_back(direction.c);
-    }
-    const editing::FoldRequest request{at::stack(rows), at::tensor(gains, at::kDouble), at::tensor(targets, at::kDouble),
-                                       at::tensor(zeros, at::kDouble), at::tensor(scales, at::kDouble)};
-    const auto folded = editing::fold(request, c_.transformer, site);
+  auto& fold_changed = evidence_.states_[c_.state].fold_changed;
+  for (const auto& folded : fold_sentences(state().sentences, c_.features, c_.transformer)) {
     bool changed = false;
-    for (const auto& delta : std::get<std::vector<editing::WeightDelta>>(folded)) changed = applied_.apply(delta) || changed;
-    for (const auto& [feature, asked] : features) {
-      for (const auto& [sentence, target] : asked) {
-        auto changes = evidence_.states_[c_.state].fold_changed.begin() + static_cast<std::ptrdiff_t>(sentence);
-        *changes = *changes || (changed && target != AffineTarget{});
-      }
-    }
+    for (const auto& delta : folded.deltas) changed = applied_.apply(delta) || changed;
+    for (std::size_t sentence : folded.sentences) fold_changed[sentence] = fold_changed[sentence] || changed;
   }
 }
 

@@ -1,0 +1,337 @@
+#include "audit/audit.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <utility>
+
+#include "audit/expectations.hpp"
+#include "audit/metrics.hpp"
+#include "audit/verdict.hpp"
+#include "editing/corpus.hpp"
+#include "runtime/condition.hpp"
+#include "runtime/formats/sha256.hpp"
+#include "runtime/session.hpp"
+
+namespace proviso::audit {
+
+namespace {
+
+constexpr std::int64_t kHeldOutRow = 128;  // tokens of held-out text measured together
+
+runtime::BoundPrompts held_out_prompts(const runtime::BoundRules& bound, const std::string& path) {
+  runtime::BoundPrompts prompts;
+  if (path.empty()) return prompts;
+  for (auto& row : editing::corpus_rows(editing::read_corpus(path), *bound.tokenizer, kHeldOutRow)) {
+    runtime::BoundPrompt prompt;
+    prompt.text = bound.tokenizer->decode(row.tokens);
+    prompt.tokens = std::move(row.tokens);
+    prompt.cluster = static_cast<std::int64_t>(prompts.size());
+    prompts.push_back(std::move(prompt));
+  }
+  return prompts;
+}
+
+/// One audit: asks for everything in `plan`, reads everything in `read`, in the same order.
+class Auditor {
+ public:
+  Auditor(const runtime::BoundRules& bound, const AuditOptions& options)
+      : bound_(bound), rules_(*bound.rules), options_(options), builder_(bound) {
+    const bool costs = options.selection.edits && std::any_of(rules_.edits.begin(), rules_.edits.end(), [&](const auto& e) {
+                         return options.selection.takes(e);
+                       });
+    if (costs) held_out_ = held_out_prompts(bound, options.held_out_path);
+  }
+
+  runtime::Plan plan() {
+    PlanningSource source(builder_);
+    each_expectation([&](const dsl::Expectation& expectation, const Under& under) {
+      ask(expectation, under, bound_, builder_, source);
+    });
+    for (dsl::EditId id = 0; id < rules_.edits.size(); ++id) {
+      if (!takes_edit(id)) continue;
+      builder_.state({id}, {});
+      costs(id, source);
+    }
+    each_example([&](dsl::RuleId rule, const std::vector<dsl::PromptsId>& sets, const char*, dsl::Span) {
+      for (dsl::PromptsId set : sets) {
+        for (const auto& prompt : bound_.prompts[set]) source.firing(builder_.state({}, {rule}), prompt);
+      }
+    });
+    return runtime::optimise(builder_.plan(), bound_, options_.passes_off);
+  }
+
+  dsl::Outcome<Report> run(model::Transformer& transformer, const dsl::SourceSet& sources) {
+    dsl::Outcome<Report> outcome;
+    sources_ = &sources;
+    const runtime::Plan plan = this->plan();
+    runtime::Session session(transformer, bound_,
+                             {options_.seed, options_.cache_directory, options_.corpus_path, options_.progress});
+    outcome.diagnostics = session.build(plan.features);
+    if (dsl::has_errors(outcome.diagnostics)) return outcome;
+    const runtime::Evidence evidence = session.carry_out(plan);
+    ReadingSource source(plan, evidence, session.features());
+
+    Report report;
+    expectations(report, plan, evidence, session, source);
+    features(report, plan, session);
+    activity(report, plan, evidence);
+    examples(report, plan, source);
+    facts(report, plan, evidence, session, sources);
+    outcome.value = std::move(report);
+    return outcome;
+  }
+
+ private:
+  bool takes_edit(dsl::EditId id) const {
+    return options_.selection.edits && !rules_.edits[id].imported && options_.selection.takes(rules_.edits[id]);
+  }
+
+  template <class Each>
+  void each_expectation(Each each) const {
+    for (const auto& check : rules_.checks) {
+      if (!options_.selection.checks || check.imported || !options_.selection.takes(check)) continue;
+      for (const auto& expectation : check.expectations) each(expectation, Under{check.under_edits, check.under_rules});
+    }
+    for (dsl::EditId id = 0; id < rules_.edits.size(); ++id) {
+      if (!takes_edit(id)) continue;
+      for (const auto& expectation : rules_.edits[id].expectations) each(expectation, Under{{id}, {}});
+    }
+  }
+
+  template <class Each>
+  void each_example(Each each) const {
+    for (dsl::RuleId id = 0; id < rules_.rules.size(); ++id) {
+      const auto& rule = rules_.rules[id];
+      if (!options_.selection.examples || rule.imported || !options_.selection.takes(rule)) continue;
+      if (!rule.fires_on.empty()) each(id, rule.fires_on, "fires on", rule.fires_span);
+      if (!rule.silent_on.empty()) each(id, rule.silent_on, "silent on", rule.silent_span);
+    }
+  }
+
+  std::string where(dsl::Span span) const {
+    return sources_->at(span.source).path + ":" + std::to_string(sources_->position(span.source, span.begin).line);
+  }
+
+  void expectations(Report& report, const runtime::Plan& plan, const runtime::Evidence& evidence, runtime::Session& session,
+                    ReadingSource& source) {
+    // All effects of the audit are corrected together, so every number is read before the first is judged.
+    std::vector<Measured> measured;
+    each_expectation([&](const dsl::Expectation& expectation, const Under& under) {
+      measured.push_back(read({expectation, under, bound_, builder_, plan, evidence, session, source, options_.seed}));
+    });
+    correct(measured);
+    auto next = measured.begin();
+    for (std::size_t id = 0; id < rules_.checks.size(); ++id) {
+      const auto& check = rules_.checks[id];
+      if (!options_.selection.checks || check.imported || !options_.selection.takes(check)) continue;
+      CheckResult result;
+      result.name = check.name;
+      result.annotations = check.annotations;
+      result.severity = check.severity;
+      result.where = where(check.span);
+      for (std::size_t i = 0; i < check.expectations.size(); ++i) result.expectations.push_back(judge(*next++));
+      const auto waiver = std::find_if(rules_.waivers.begin(), rules_.waivers.end(),
+                                       [&](const dsl::Waiver& w) { return w.check == id; });
+      conclude(result, waiver == rules_.waivers.end() ? nullptr : &*waiver, options_.as_of);
+      report.checks.push_back(std::move(result));
+    }
+    for (dsl::EditId id = 0; id < rules_.edits.size(); ++id) {
+      if (!takes_edit(id)) continue;
+      EditResult result = edit(id, evidence, session, source);
+      for (std::size_t i = 0; i < rules_.edits[id].expectations.size(); ++i) result.expectations.push_back(judge(*next++));
+      if (result.status == Status::pass && !result.expectations.empty()) result.status = worst_of(result.expectations);
+      report.edits.push_back(std::move(result));
+    }
+  }
+
+  EditResult edit(dsl::EditId id, const runtime::Evidence& evidence, runtime::Session& session, ReadingSource& source) {
+    const auto& declared = rules_.edits[id];
+    EditResult result;
+    result.name = declared.name;
+    result.annotations = declared.annotations;
+    result.where = where(declared.span);
+    const auto& solved = session.solve({id}).front();
+    result.status = Status::pass;
+    if (!solved.refused.empty()) {
+      result.status = Status::error;
+      result.parameters = {{"refused", solved.refused}};
+      return result;
+    }
+    const auto state = builder_.state({id}, {});
+    if (!evidence.state(state).edit_changed.front()) result.status = Status::vacuous;
+    const auto take = [](const auto& from, auto& into) { into.insert(into.end(), from.begin(), from.end()); };
+    for (const auto& certificate : solved.certificates) {
+      if (result.method.empty()) {
+        result.method = certificate.method;
+        result.parameters = certificate.parameters;
+      }
+      for (const auto& change : certificate.changes) {
+        result.changes.push_back({change.tensor, change.sha256_before, change.sha256_after, change.shape, change.rank,
+                                  change.norm, change.relative_norm});
+      }
+      take(certificate.algebra, result.algebra);
+      take(certificate.predicted, result.predicted);
+      take(certificate.measured, result.measured);
+      take(certificate.costs, result.costs);
+    }
+    const auto cost = costs(id, source);
+    result.costs.insert(result.costs.end(), cost.begin(), cost.end());
+    return result;
+  }
+
+  /// What an edit alone does to text that it never saw.
+  std::vector<std::pair<std::string, double>> costs(dsl::EditId id, EvidenceSource& source) {
+    if (held_out_.empty()) return {};
+    const auto state = builder_.state({id}, {});
+    double before = 0, after = 0, tokens = 0, kl = 0, positions = 0;
+    for (const auto& prompt : held_out_) {
+      for (double loss : source.text(0, prompt)) before += loss;
+      for (double loss : source.text(state, prompt)) after += loss;
+      for (double at : source.kl(state, prompt)) kl += at;
+      tokens += static_cast<double>(prompt.tokens.size() - 1);
+      positions += static_cast<double>(prompt.tokens.size());
+    }
+    return {{"held_out_tokens", tokens},
+            {"held_out_perplexity_before", std::exp(before / tokens)},
+            {"held_out_perplexity_after", std::exp(after / tokens)},
+            {"held_out_perplexity_rise", std::exp((after - before) / tokens) - 1},
+            {"held_out_kl", kl / positions}};
+  }
+
+  void features(Report& report, const runtime::Plan& plan, const runtime::Session& session) const {
+    for (dsl::FeatureId id : plan.features) {
+      const auto& declared = rules_.features[id];
+      const auto& direction = session.features()[id];
+      static constexpr std::string_view kConstructors[] = {"contrast", "probe", "direction", "unembed", "neuron"};
+      FeatureResult result;
+      result.name = declared.name;
+      result.site = dsl::to_string(direction.site);
+      result.constructor = kConstructors[declared.constructor.index()];
+      result.b = direction.b;
+      result.c = direction.c;
+      result.built_on = direction.built_on;
+      result.measures = direction.measures;
+      report.features.push_back(std::move(result));
+    }
+  }
+
+  /// Sentences over all states that they were in force in, controls apart.
+  void activity(Report& report, const runtime::Plan& plan, const runtime::Evidence& evidence) const {
+    struct Key {
+      std::string rule, text;
+      dsl::Site site;
+      bool folded;
+      auto operator<=>(const Key&) const = default;
+    };
+    std::map<Key, std::pair<runtime::Activity, dsl::FeatureId>> sums;
+    std::vector<Key> order;
+    for (runtime::StateId id = 0; id < plan.states.size(); ++id) {
+      const auto& state = plan.states[id];
+      if (state.controls) continue;
+      for (std::size_t i = 0; i < state.sentences.size(); ++i) {
+        const auto& sentence = state.sentences[i];
+        for (const auto& [site, activity] : evidence.state(id).activity[i]) {
+          const bool folded = std::find(sentence.folds.begin(), sentence.folds.end(), site) != sentence.folds.end();
+          const Key key{sentence.rule, sentence.sentence.text, site, folded};
+          if (!sums.contains(key)) order.push_back(key);
+          auto& sum = sums[key];
+          sum.first += activity;
+          sum.second = sentence.sentence.feature;
+        }
+      }
+    }
+    for (const auto& key : order) {
+      const auto& [activity, feature] = sums.at(key);
+      RuleActivity result;
+      result.rule = key.rule.empty() ? key.text : key.rule;
+      result.feature = bound_.feature_name(feature);
+      result.site = dsl::to_string(key.site);
+      result.form = key.folded ? "weight edit" : "hook";
+      result.positions = activity.positions;
+      result.active = activity.active;
+      result.mean = activity.positions > 0 ? activity.sum / static_cast<double>(activity.positions) : 0;
+      result.max = activity.max;
+      result.relative_change = activity.active > 0 ? activity.relative_change / static_cast<double>(activity.active) : 0;
+      result.relative_change_at_0 =
+          activity.firsts > 0 ? activity.relative_change_at_0 / static_cast<double>(activity.firsts) : 0;
+      report.rule_activity.push_back(std::move(result));
+    }
+  }
+
+  void examples(Report& report, const runtime::Plan& plan, ReadingSource& source) {
+    each_example([&](dsl::RuleId rule, const std::vector<dsl::PromptsId>& sets, const char* kind, dsl::Span span) {
+      ExampleResult result;
+      result.rule = rules_.rules[rule].name;
+      result.annotations = rules_.rules[rule].annotations;
+      result.kind = kind;
+      result.where = where(span);
+      const bool must_fire = result.kind == "fires on";
+      const auto state = builder_.state({}, {rule});
+      const auto& sentences = plan.states[state].sentences;
+      bool right = true;
+      for (dsl::PromptsId set : sets) {
+        for (const auto& prompt : bound_.prompts[set]) {
+          const auto fired = source.firing(state, prompt);
+          std::int64_t positions = 0;
+          for (std::size_t i = 0; i < sentences.size(); ++i) {
+            if (sentences[i].sentence.condition) positions = std::max(positions, fired[i]);
+          }
+          ++result.prompts;
+          result.fired += positions > 0;
+          if ((positions > 0) == must_fire) continue;
+          right = false;
+          if (result.evidence.size() < kEvidenceShown) {
+            result.evidence.push_back({prompt.text, std::nullopt, static_cast<double>(positions), ""});
+          }
+        }
+      }
+      result.status = result.prompts == 0 ? Status::vacuous : right ? Status::pass : Status::fail;
+      report.examples.push_back(std::move(result));
+    });
+  }
+
+  void facts(Report& report, const runtime::Plan& plan, const runtime::Evidence& evidence, const runtime::Session& session,
+             const dsl::SourceSet& sources) const {
+    report.model.name = bound_.card->name;
+    report.model.family = std::string(model::family_name(bound_.card->config.family));
+    report.model.parameters = bound_.card->parameters;
+    for (dsl::SourceId id : rules_.files) {
+      const auto& source = sources.at(id);
+      report.rules.emplace_back(source.path, model::sha256_hex(std::as_bytes(std::span(source.text))));
+    }
+    report.run.seed = options_.seed;
+    report.run.date = date_text(options_.as_of);
+    report.run.sequences = evidence.sequences + session.built_sequences();
+    report.run.tokens = evidence.tokens + session.built_tokens();
+    report.run.tokens_saved = plan.counts().tokens_saved;
+  }
+
+  const runtime::BoundRules& bound_;
+  const dsl::RuleSet& rules_;
+  const AuditOptions& options_;
+  runtime::PlanBuilder builder_;
+  runtime::BoundPrompts held_out_;
+  const dsl::SourceSet* sources_ = nullptr;
+};
+
+}  // namespace
+
+bool Selection::takes(const dsl::Declared& declared) const {
+  constexpr std::string_view kTag = "tag:";
+  if (only.empty()) return true;
+  if (!only.starts_with(kTag)) return declared.name == only;
+  const auto& tags = declared.annotations.tags;
+  return std::find(tags.begin(), tags.end(), only.substr(kTag.size())) != tags.end();
+}
+
+runtime::Plan plan_audit(const runtime::BoundRules& bound, const AuditOptions& options) {
+  return Auditor(bound, options).plan();
+}
+
+dsl::Outcome<Report> audit(model::Transformer& transformer, const runtime::BoundRules& bound, const dsl::SourceSet& sources,
+                           const AuditOptions& options) {
+  return Auditor(bound, options).run(transformer, sources);
+}
+
+}  // namespace proviso::audit

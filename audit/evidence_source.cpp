@@ -1,0 +1,159 @@
+#include "audit/evidence_source.hpp"
+
+#include <ATen/ATen.h>
+
+namespace proviso::audit {
+
+using runtime::SequenceId;
+using runtime::StateId;
+
+namespace {
+
+std::int64_t last_position(const runtime::BoundPrompt& prompt) {
+  return static_cast<std::int64_t>(prompt.tokens.size()) - 1;
+}
+
+runtime::GenerationKey generation(StateId state, SequenceId sequence, const dsl::metric::Rate& rate) {
+  return {state, sequence, rate.tokens, rate.samples, rate.temperature};
+}
+
+}  // namespace
+
+std::span<const std::int64_t> fed(std::span<const std::int64_t> continuation) {
+  return continuation.empty() ? continuation : continuation.first(continuation.size() - 1);
+}
+
+// ---- planning ------------------------------------------------------------------------------------
+
+ContinuationScore PlanningSource::continuation(StateId state, const Prompt& prompt, std::span<const std::int64_t> tokens) {
+  const SequenceId id = builder_.sequence(prompt, fed(tokens));
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    builder_.want_logits(state, id, last_position(prompt) + static_cast<std::int64_t>(i), tokens[i]);
+  }
+  return {};
+}
+
+NextToken PlanningSource::next(StateId state, const Prompt& prompt, std::int64_t token, bool rank) {
+  builder_.want_logits(state, builder_.sequence(prompt), last_position(prompt), token, rank);
+  return {};
+}
+
+std::vector<double> PlanningSource::text(StateId state, const Prompt& prompt) {
+  const SequenceId id = builder_.sequence(prompt);
+  for (std::size_t i = 1; i < prompt.tokens.size(); ++i) {
+    builder_.want_logits(state, id, static_cast<std::int64_t>(i) - 1, prompt.tokens[i]);
+  }
+  return {};
+}
+
+std::vector<double> PlanningSource::kl(StateId state, const Prompt& prompt) {
+  if (state != builder_.loaded()) builder_.want_kl(state, builder_.sequence(prompt));
+  return {};
+}
+
+Activations PlanningSource::activations(StateId state, const Prompt& prompt, dsl::FeatureId feature) {
+  builder_.want_feature(state, builder_.sequence(prompt), feature);
+  return {};
+}
+
+std::vector<std::string> PlanningSource::texts(StateId state, const Prompt& prompt, const dsl::metric::Rate& rate) {
+  builder_.want_generation(generation(state, builder_.sequence(prompt), rate));
+  return {};
+}
+
+std::vector<std::int64_t> PlanningSource::firing(StateId state, const Prompt& prompt) {
+  builder_.want_firing(state, builder_.sequence(prompt));
+  return {};
+}
+
+double PlanningSource::cosine(dsl::FeatureId f, dsl::FeatureId g) {
+  builder_.want_built(f);
+  builder_.want_built(g);
+  return 0;
+}
+
+// ---- reading -------------------------------------------------------------------------------------
+
+ReadingSource::ReadingSource(const runtime::Plan& plan, const runtime::Evidence& evidence,
+                             const std::vector<runtime::Direction>& features)
+    : plan_(plan), evidence_(evidence), features_(features) {
+  for (SequenceId id = 0; id < plan.sequences.size(); ++id) ids_.emplace(plan.sequences[id], id);
+}
+
+SequenceId ReadingSource::find(const Prompt& prompt, std::span<const std::int64_t> continuation) const {
+  runtime::Sequence sequence{prompt.tokens, static_cast<std::int64_t>(prompt.tokens.size()), prompt.text};
+  sequence.tokens.insert(sequence.tokens.end(), continuation.begin(), continuation.end());
+  return ids_.at(sequence);
+}
+
+void ReadingSource::note(StateId state, const runtime::SentenceTraces& traces) {
+  auto& sums = changed_[state];
+  sums.resize(plan_.states[state].sentences.size(), 0);
+  for (std::size_t i = 0; i < traces.changed.size(); ++i) sums[i] += traces.changed[i];
+}
+
+const runtime::SequenceEvidence& ReadingSource::seen(StateId state, SequenceId sequence) {
+  const auto& evidence = evidence_.at(state, sequence);
+  note(state, evidence);
+  return evidence;
+}
+
+bool ReadingSource::changed(StateId state, std::size_t index) const {
+  if (evidence_.state(state).fold_changed[index]) return true;
+  const auto found = changed_.find(state);
+  return found != changed_.end() && found->second[index] > 0;
+}
+
+ContinuationScore ReadingSource::continuation(StateId state, const Prompt& prompt, std::span<const std::int64_t> tokens) {
+  const auto& evidence = seen(state, find(prompt, fed(tokens)));
+  ContinuationScore score{0, true};
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    const auto& after = evidence.logits.at(last_position(prompt) + static_cast<std::int64_t>(i));
+    score.log_probability += after.log_probability(tokens[i]);
+    score.all_likeliest = score.all_likeliest && after.argmax == tokens[i];
+  }
+  return score;
+}
+
+NextToken ReadingSource::next(StateId state, const Prompt& prompt, std::int64_t token, bool) {
+  const auto& about = seen(state, find(prompt)).logits.at(last_position(prompt)).tokens.at(token);
+  return {about.logit, about.rank};
+}
+
+std::vector<double> ReadingSource::text(StateId state, const Prompt& prompt) {
+  const auto& evidence = seen(state, find(prompt));
+  std::vector<double> losses;
+  for (std::size_t i = 1; i < prompt.tokens.size(); ++i) {
+    losses.push_back(-evidence.logits.at(static_cast<std::int64_t>(i) - 1).log_probability(prompt.tokens[i]));
+  }
+  return losses;
+}
+
+std::vector<double> ReadingSource::kl(StateId state, const Prompt& prompt) {
+  if (state == 0) return std::vector<double>(prompt.tokens.size(), 0.0);
+  return seen(state, find(prompt)).kl;
+}
+
+Activations ReadingSource::activations(StateId state, const Prompt& prompt, dsl::FeatureId feature) {
+  const auto& evidence = seen(state, find(prompt));
+  return {evidence.features.at(feature), evidence.ordinary.at(feature)};
+}
+
+std::vector<std::string> ReadingSource::texts(StateId state, const Prompt& prompt, const dsl::metric::Rate& rate) {
+  std::vector<std::string> texts;
+  for (const auto& written : evidence_.texts(generation(state, find(prompt), rate))) {
+    note(state, written);
+    texts.push_back(written.text);
+  }
+  return texts;
+}
+
+std::vector<std::int64_t> ReadingSource::firing(StateId state, const Prompt& prompt) {
+  return seen(state, find(prompt)).fired;
+}
+
+double ReadingSource::cosine(dsl::FeatureId f, dsl::FeatureId g) {
+  return features_[f].d.dot(features_[g].d).item<double>();
+}
+
+}  // namespace proviso::audit

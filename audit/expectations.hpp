@@ -1,0 +1,56 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "audit/evidence_source.hpp"
+#include "audit/metrics.hpp"
+#include "audit/report.hpp"
+#include "runtime/plan.hpp"
+#include "runtime/session.hpp"
+
+namespace proviso::audit {
+
+inline constexpr std::size_t kEvidenceShown = 5;
+
+/// What an expectation is measured under.
+struct Under {
+  std::vector<dsl::EditId> edits;
+  std::vector<dsl::RuleId> rules;
+  bool empty() const { return edits.empty() && rules.empty(); }
+};
+
+/// An expectation's numbers, before the audit's effects have been corrected together.
+struct Measured {
+  const dsl::Expectation* expectation = nullptr;
+  ExpectationResult result;  ///< without its status, unless `settled`
+  bool settled = false;      ///< vacuous or an error, whatever the number
+};
+
+/// Puts everything that an expectation needs into a plan.
+void ask(const dsl::Expectation& expectation, const Under& under, const runtime::BoundRules& bound,
+         runtime::PlanBuilder& builder, EvidenceSource& source);
+
+struct ReadContext {
+  const dsl::Expectation& expectation;
+  const Under& under;
+  const runtime::BoundRules& bound;
+  runtime::PlanBuilder& builder;  ///< the plan's own: it knows the states by what they are
+  const runtime::Plan& plan;
+  const runtime::Evidence& evidence;
+  runtime::Session& session;
+  ReadingSource& source;
+  std::uint64_t seed = 0;
+};
+
+/// Reads the numbers from what was seen.
+Measured read(const ReadContext& context);
+
+/// Holm's correction over the p-values of all controls.
+void correct(std::vector<Measured>& measured);
+
+/// Compares with the bound.
+ExpectationResult judge(const Measured& measured);
+
+}  // namespace proviso::audit

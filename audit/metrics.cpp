@@ -1,0 +1,346 @@
+#include "audit/metrics.hpp"
+
+#include <re2/re2.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+namespace proviso::audit {
+
+namespace {
+
+using dsl::PromptsId;
+using runtime::BoundPrompt;
+namespace metric = dsl::metric;
+
+constexpr std::int64_t kFewestPromptsToCallConstant = 8;
+
+double mean_nll(const ContinuationScore& score, std::size_t tokens) {
+  return -score.log_probability / static_cast<double>(tokens);
+}
+
+class Measurer {
+ public:
+  Measurer(const Subject& subject, const runtime::BoundRules& bound, EvidenceSource& source)
+      : subject_(subject), state_(subject.state), bound_(bound), source_(source) {}
+
+  Values run(const dsl::Metric& metric) {
+    std::visit([this](const auto& node) { measure(node); }, metric.node);
+    return std::move(out_);
+  }
+
+ private:
+  const runtime::BoundPrompts& prompts(PromptsId id) {
+    const auto& set = bound_.prompts[id];
+    if (set.empty()) out_.empty_set = true;
+    return set;
+  }
+
+  void add(const BoundPrompt& prompt, double value, double weight = 1, std::string output = "") {
+    out_.values.push_back({&prompt, {value, prompt.cluster, weight}, std::move(output)});
+  }
+
+  void measure(const metric::Probability& m) {
+    const auto tokens = bound_.tokenizer->encode(m.text);
+    for (const auto& prompt : prompts(m.after)) add(prompt, std::exp(source_.continuation(state_, prompt, tokens).log_probability));
+  }
+
+  void measure(const metric::Rank& m) {
+    for (const auto& prompt : prompts(m.after)) {
+      add(prompt, static_cast<double>(source_.next(state_, prompt, bound_.token_id(m.text), true).rank));
+    }
+  }
+
+  void measure(const metric::LogitDiff& m) {
+    for (const auto& prompt : prompts(m.after)) {
+      const double a = source_.next(state_, prompt, bound_.token_id(m.a), false).logit;
+      const double b = source_.next(state_, prompt, bound_.token_id(m.b), false).logit;
+      add(prompt, a - b);
+    }
+  }
+
+  void measure(const metric::Accuracy& m) {
+    out_.kind = Values::Kind::share;
+    for (const auto& prompt : prompts(m.prompts)) {
+      bool right = false;
+      for (const auto& answer : prompt.answers) right = source_.continuation(state_, prompt, answer).all_likeliest || right;
+      add(prompt, right);
+    }
+  }
+
+  void measure(const metric::Rate& m) {
+    out_.kind = Values::Kind::share;
+    const re2::RE2 pattern(m.regex, re2::RE2::Quiet);
+    for (const auto& prompt : prompts(m.prompts)) {
+      const auto texts = source_.texts(state_, prompt, m);
+      std::int64_t matching = 0;
+      std::string shown;
+      for (const auto& text : texts) {
+        const bool matches = re2::RE2::PartialMatch(text, pattern);
+        matching += matches;
+        if (shown.empty() || matches) shown = text;
+      }
+      add(prompt, static_cast<double>(matching) / static_cast<double>(std::max<std::size_t>(1, texts.size())), 1, shown);
+    }
+  }
+
+  void texts(PromptsId id, runtime::StateId state, std::vector<PromptValue>& into) {
+    for (const auto& prompt : prompts(id)) {
+      const auto losses = source_.text(state, prompt);
+      if (prompt.tokens.size() < 2) continue;  // nothing is predicted
+      const double total = std::accumulate(losses.begin(), losses.end(), 0.0);
+      into.push_back({&prompt, {total, prompt.cluster, static_cast<double>(prompt.tokens.size() - 1)}, ""});
+    }
+    if (into.empty()) out_.empty_set = true;
+  }
+
+  void measure(const metric::Perplexity& m) {
+    out_.kind = Values::Kind::perplexity;
+    texts(m.prompts, state_, out_.values);
+  }
+
+  void measure(const metric::PerplexityRise& m) {
+    out_.kind = Values::Kind::perplexity_rise;
+    out_.with_itself = state_ == 0;
+    texts(m.prompts, state_, out_.values);
+    texts(m.prompts, 0, out_.others);
+  }
+
+  void measure(const metric::Kl& m) {
+    out_.with_itself = state_ == 0;
+    for (const auto& prompt : prompts(m.prompts)) {
+      const auto kl = source_.kl(state_, prompt);
+      const auto positions = static_cast<double>(prompt.tokens.size());
+      add(prompt, std::accumulate(kl.begin(), kl.end(), 0.0) / positions, positions);
+    }
+  }
+
+  /// Reads a feature on every prompt of a set; `reduce` makes one number of the positions that count. Prompts
+  /// without such a position are left out.
+  template <class Reduce>
+  void feature(dsl::FeatureId id, PromptsId set, std::vector<PromptValue>& into, Reduce reduce) {
+    for (const auto& prompt : prompts(set)) {
+      const auto activations = source_.activations(state_, prompt, id);
+      std::vector<double> counted;
+      for (std::size_t i = 0; i < activations.values.size(); ++i) {
+        if (!activations.counts[i]) continue;
+        counted.push_back(activations.values[i]);
+        least_ = std::min(least_, counted.back());
+        most_ = std::max(most_, counted.back());
+      }
+      ++feature_prompts_;
+      if (counted.empty()) continue;
+      const auto [value, weight] = reduce(counted);
+      into.push_back({&prompt, {value, prompt.cluster, weight}, ""});
+    }
+    out_.one_value = feature_prompts_ >= kFewestPromptsToCallConstant && least_ == most_;
+    if (into.empty()) out_.empty_set = true;
+  }
+
+  static double mean(const std::vector<double>& values) {
+    return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+  }
+
+  void measure(const metric::Mean& m) {
+    feature(m.feature, m.on, out_.values, [](const auto& values) { return std::pair{mean(values), 1.0}; });
+  }
+
+  void measure(const metric::Max& m) {
+    out_.kind = Values::Kind::maximum;
+    feature(m.feature, m.on, out_.values,
+            [](const auto& values) { return std::pair{*std::max_element(values.begin(), values.end()), 1.0}; });
+  }
+
+  void measure(const metric::FiringRate& m) {
+    out_.kind = Values::Kind::share;
+    feature(m.feature, m.on, out_.values, [&](const auto& values) {
+      const auto fires = std::count_if(values.begin(), values.end(), [&](double value) {
+        switch (m.op) {
+          case dsl::Compare::less: return value < m.threshold;
+          case dsl::Compare::less_equal: return value <= m.threshold;
+          case dsl::Compare::greater: return value > m.threshold;
+          case dsl::Compare::greater_equal: return value >= m.threshold;
+          case dsl::Compare::equal: return value == m.threshold;
+          case dsl::Compare::not_equal: return value != m.threshold;
+        }
+        return false;
+      });
+      const auto positions = static_cast<double>(values.size());
+      return std::pair{static_cast<double>(fires) / positions, positions};
+    });
+  }
+
+  void measure(const metric::Auroc& m) {
+    out_.kind = Values::Kind::auroc;
+    side(m.feature, m.p, out_.values);
+    side(m.feature, m.q, out_.others);
+  }
+
+  /// The feature at its constructor's token, one value a prompt; a prompt where that token is a sink is left out.
+  void side(dsl::FeatureId id, PromptsId set, std::vector<PromptValue>& into) {
+    const auto& token = bound_.rules->features[id].token;
+    if (token.kind == dsl::TokenChoice::Kind::all) {
+      feature(id, set, into, [](const auto& values) { return std::pair{mean(values), 1.0}; });
+      return;
+    }
+    for (const auto& prompt : prompts(set)) {
+      const auto activations = source_.activations(state_, prompt, id);
+      const auto length = static_cast<std::int64_t>(activations.values.size());
+      const std::int64_t position = token.kind == dsl::TokenChoice::Kind::last ? length - 1
+                                    : token.index < 0                          ? length + token.index
+                                                                               : token.index;
+      ++feature_prompts_;
+      if (position < 0 || position >= length || !activations.counts[static_cast<std::size_t>(position)]) continue;
+      const double value = activations.values[static_cast<std::size_t>(position)];
+      least_ = std::min(least_, value);
+      most_ = std::max(most_, value);
+      into.push_back({&prompt, {value, prompt.cluster, 1}, ""});
+    }
+    out_.one_value = feature_prompts_ >= kFewestPromptsToCallConstant && least_ == most_;
+    if (into.empty()) out_.empty_set = true;
+  }
+
+  void measure(const metric::Cosine& m) {
+    out_.kind = Values::Kind::number;
+    out_.values.push_back({nullptr, {source_.cosine(m.f, m.g), 0, 1}, ""});
+  }
+
+  void measure(const metric::Effect&) { out_.broken = "an effect of an effect"; }
+
+  // ---- edits -------------------------------------------------------------------------------------
+
+  struct BoundFact {
+    const dsl::Fact* fact;
+    std::vector<std::int64_t> from, to;
+  };
+
+  std::vector<BoundFact> facts() const {
+    std::vector<BoundFact> facts;
+    for (dsl::EditId edit : subject_.edits) {
+      for (const auto& change : bound_.rules->edits[edit].changes) {
+        const auto* fact = std::get_if<dsl::Fact>(&change);
+        if (!fact || !fact->from) continue;
+        facts.push_back({fact, bound_.tokenizer->encode(*fact->from), bound_.tokenizer->encode(fact->to)});
+      }
+    }
+    return facts;
+  }
+
+  bool prefers(const BoundPrompt& prompt, std::span<const std::int64_t> better, std::span<const std::int64_t> worse) {
+    const double first = mean_nll(source_.continuation(state_, prompt, better), better.size());
+    return first < mean_nll(source_.continuation(state_, prompt, worse), worse.size());
+  }
+
+  void measure(const metric::Efficacy&) {
+    out_.kind = Values::Kind::share;
+    for (const auto& fact : facts()) {
+      const auto& prompt = bound_.fact_prompt(*fact.fact);
+      add(prompt, prefers(prompt, fact.to, fact.from));
+    }
+    if (out_.values.empty()) out_.empty_set = true;
+  }
+
+  void measure(const metric::Paraphrase& m) {
+    out_.kind = Values::Kind::share;
+    const auto all = facts();
+    for (const auto& prompt : prompts(m.prompts)) {
+      const auto about = std::find_if(all.begin(), all.end(), [&](const BoundFact& fact) {
+        return all.size() == 1 || prompt.text.find(fact.fact->subject) != std::string::npos;
+      });
+      if (about == all.end()) {
+        out_.broken = "\"" + prompt.text + "\" names no subject of the facts edited";
+        return;
+      }
+      add(prompt, prefers(prompt, about->to, about->from));
+    }
+  }
+
+  void measure(const metric::Specificity& m) {
+    out_.kind = Values::Kind::share;
+    const auto all = facts();
+    for (const auto& prompt : prompts(m.prompts)) {
+      bool holds = false;
+      for (const auto& answer : prompt.answers) {
+        bool beats_all = true;
+        for (const auto& fact : all) beats_all = prefers(prompt, answer, fact.to) && beats_all;
+        holds = beats_all || holds;
+      }
+      add(prompt, holds);
+    }
+  }
+
+  const Subject& subject_;
+  const runtime::StateId state_;
+  const runtime::BoundRules& bound_;
+  EvidenceSource& source_;
+  Values out_;
+  double least_ = std::numeric_limits<double>::infinity(), most_ = -std::numeric_limits<double>::infinity();
+  std::int64_t feature_prompts_ = 0;
+};
+
+std::vector<Sample> samples(const std::vector<PromptValue>& values) {
+  std::vector<Sample> samples;
+  for (const auto& value : values) samples.push_back(value.sample);
+  return samples;
+}
+
+Estimate without_interval(double value, std::size_t n, std::string why) {
+  Estimate estimate;
+  estimate.value = value;
+  estimate.n = static_cast<std::int64_t>(n);
+  estimate.why_no_interval = std::move(why);
+  return estimate;
+}
+
+}  // namespace
+
+Values measure(const dsl::Metric& metric, const Subject& subject, const runtime::BoundRules& bound, EvidenceSource& source) {
+  return Measurer(subject, bound, source).run(metric);
+}
+
+Estimate estimate(const Values& values, double confidence, std::uint64_t seed) {
+  const auto own = samples(values.values);
+  switch (values.kind) {
+    case Values::Kind::share: return wilson(own, confidence);
+    case Values::Kind::mean: return bootstrap_t_mean(own, confidence, seed);
+    case Values::Kind::perplexity: return exp_ratio(own, confidence, seed);
+    case Values::Kind::perplexity_rise: return exp_ratio_rise(samples(values.others), own, confidence, seed);
+    case Values::Kind::auroc: return delong_auroc(own, samples(values.others), confidence);
+    case Values::Kind::maximum: {
+      double most = std::nan("");
+      for (const auto& sample : own) most = std::isnan(most) ? sample.value : std::max(most, sample.value);
+      return without_interval(most, own.size(), "a maximum has no interval");
+    }
+    case Values::Kind::number:
+      return without_interval(own.empty() ? std::nan("") : own.front().value, own.size(), "a metric without sampling");
+  }
+  return {};
+}
+
+Estimate estimate_difference(const Values& before, const Values& after, bool relative, double confidence,
+                             std::uint64_t seed) {
+  const auto first = samples(before.values), second = samples(after.values);
+  if (first.size() == second.size()) {
+    if (after.kind == Values::Kind::perplexity) {
+      Estimate rise = exp_ratio_rise(first, second, confidence, seed);
+      if (relative) return rise;
+      const double scale = estimate(before, confidence, seed).value;
+      rise.value *= scale;
+      if (rise.interval) rise.interval = Interval{rise.interval->low * scale, rise.interval->high * scale};
+      return rise;
+    }
+    if (after.kind == Values::Kind::share || after.kind == Values::Kind::mean) {
+      if (relative) return relative_difference(first, second, confidence, seed);
+      return after.kind == Values::Kind::share ? mcnemar(first, second, confidence).difference
+                                               : paired_mean_difference(first, second, confidence, seed);
+    }
+  }
+  const double was = estimate(before, confidence, seed).value, is = estimate(after, confidence, seed).value;
+  return without_interval(relative ? (is - was) / was : is - was, second.size(),
+                          "the difference of two such numbers has no interval");
+}
+
+}  // namespace proviso::audit

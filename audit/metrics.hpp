@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "audit/evidence_source.hpp"
+#include "audit/statistics.hpp"
+#include "dsl/rule_set.hpp"
+#include "runtime/bound_rules.hpp"
+
+namespace proviso::audit {
+
+/// One prompt's part in a metric.
+struct PromptValue {
+  const runtime::BoundPrompt* prompt = nullptr;
+  Sample sample;
+  std::string output;  ///< the text generated, where there is one
+};
+
+/// A metric in one state, before statistics: which estimator its values go to, and the values.
+struct Values {
+  enum class Kind { share, mean, perplexity, perplexity_rise, auroc, maximum, number } kind = Kind::mean;
+  std::vector<PromptValue> values;
+  std::vector<PromptValue> others;  ///< auroc's negative side; perplexity_rise's texts on the model as loaded
+  bool empty_set = false;           ///< a set without prompts was asked about
+  bool one_value = false;           ///< a feature read one value on 8 or more prompts
+  bool with_itself = false;         ///< the model as loaded was compared with itself
+  std::string broken;               ///< why there is no value at all: an `error`
+};
+
+/// What a metric is measured on: the model state, and the edits in it (for `efficacy` and its kin).
+struct Subject {
+  runtime::StateId state = 0;
+  std::vector<dsl::EditId> edits;
+};
+
+/// Asks `source` for everything `metric` (any but `effect`) needs, and reads it.
+Values measure(const dsl::Metric& metric, const Subject& subject, const runtime::BoundRules& bound, EvidenceSource& source);
+
+/// The metric's number with its interval at `confidence`, by the estimator of its kind.
+Estimate estimate(const Values& values, double confidence, std::uint64_t seed);
+
+/// after − before on the same prompts, or that over the value before where `relative`.
+Estimate estimate_difference(const Values& before, const Values& after, bool relative, double confidence,
+                             std::uint64_t seed);
+
+}  // namespace proviso::audit

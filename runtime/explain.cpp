@@ -1,0 +1,155 @@
+#include "runtime/explain.hpp"
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <tuple>
+#include <vector>
+
+namespace proviso::runtime {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+/// "mlp_out[0..29], attn_out[0..29], embed": runs of layers as one.
+std::string sites_text(const std::vector<dsl::Site>& sites) {
+  std::string text;
+  for (std::size_t i = 0; i < sites.size();) {
+    std::size_t end = i + 1;
+    while (end < sites.size() && sites[end].kind == sites[i].kind && sites[end].head == sites[i].head &&
+           sites[i].layer >= 0 && sites[end].layer == sites[end - 1].layer + 1) {
+      ++end;
+    }
+    if (!text.empty()) text += ", ";
+    if (end - i > 1) {
+      text += std::string(dsl::site_name(sites[i].kind)) + "[" + std::to_string(sites[i].layer) + ".." +
+              std::to_string(sites[end - 1].layer) + "]";
+      if (sites[i].head >= 0) text += " head " + std::to_string(sites[i].head);
+    } else {
+      text += dsl::to_string(sites[i]);
+    }
+    i = end;
+  }
+  return text;
+}
+
+ordered_json explain_rules(const Plan& plan) {
+  ordered_json rules = ordered_json::array();
+  std::map<std::tuple<std::string, std::string, std::string>, bool> told;
+  for (const auto& state : plan.states) {
+    if (state.controls) continue;
+    for (const auto& sentence : state.sentences) {
+      ordered_json entry = {{"rule", sentence.rule}, {"sentence", sentence.sentence.text}};
+      if (!sentence.folds.empty()) entry["weight_edits"] = sites_text(sentence.folds);
+      if (!sentence.hooks.empty()) entry["hooks"] = sites_text(sentence.hooks);
+      if (!sentence.why.empty()) entry["why"] = sentence.why;
+      if (told.emplace(std::tuple{sentence.rule, sentence.sentence.text, entry.dump()}, true).second) {
+        rules.push_back(std::move(entry));
+      }
+    }
+  }
+  return rules;
+}
+
+}  // namespace
+
+ordered_json explain(const Plan& plan, const BoundRules& bound) {
+  ordered_json features = ordered_json::array();
+  for (dsl::FeatureId id : plan.features) {
+    features.push_back({{"feature", bound.feature_name(id)}, {"site", dsl::to_string(bound.feature_sites[id])}});
+  }
+  ordered_json states = ordered_json::array();
+  std::map<StateId, std::size_t> controls;
+  for (const auto& state : plan.states) {
+    if (state.controls) ++controls[*state.controls];
+  }
+  for (StateId id = 0; id < plan.states.size(); ++id) {
+    if (plan.states[id].controls) continue;
+    ordered_json runs = ordered_json::array();
+    for (const auto& run : plan.runs) {
+      if (run.state != id) continue;
+      std::int64_t asked = 0, computed = 0, shared = 0, logits = 0;
+      for (const auto& [sequence, wants] : run.wants) {
+        asked += static_cast<std::int64_t>(plan.sequences[sequence].tokens.size());
+        logits += wants.kl ? static_cast<std::int64_t>(plan.sequences[sequence].tokens.size())
+                           : static_cast<std::int64_t>(wants.logits.size());
+      }
+      computed = asked;
+      for (const auto& batch : run.batches) {
+        const auto saved = batch.shared_prefix * (static_cast<std::int64_t>(batch.sequences.size()) - 1);
+        shared += saved;
+        computed -= saved;
+      }
+      runs.push_back({{"sequences", run.wants.size()},
+                      {"passes", run.batches.size()},
+                      {"tokens", computed},
+                      {"tokens_shared", shared},
+                      {"logits", logits},
+                      {"stops_after", run.stop_after ? ordered_json(dsl::to_string(*run.stop_after)) : ordered_json(nullptr)}});
+    }
+    std::int64_t texts = 0;
+    for (const auto& key : plan.generations) texts += key.state == id ? key.samples : 0;
+    states.push_back({{"state", plan.states[id].label},
+                      {"runs", std::move(runs)},
+                      {"generated_texts", texts},
+                      {"controls", controls.contains(id) ? controls[id] : 0}});
+  }
+  ordered_json passes = ordered_json::array();
+  for (const auto& pass : plan_passes()) {
+    passes.push_back({{"pass", pass.name},
+                      {"does", pass.does},
+                      {"on", std::find(plan.passes.begin(), plan.passes.end(), pass.name) != plan.passes.end()}});
+  }
+  const auto counts = plan.counts();
+  return {{"rules", explain_rules(plan)},
+          {"features", std::move(features)},
+          {"states", std::move(states)},
+          {"passes", std::move(passes)},
+          {"totals",
+           {{"sequences", counts.sequences},
+            {"passes", counts.passes},
+            {"tokens", counts.tokens},
+            {"tokens_saved", counts.tokens_saved}}}};
+}
+
+std::string explanation_text(const ordered_json& explanation) {
+  std::ostringstream out;
+  const auto text = [](const ordered_json& value) { return value.get<std::string>(); };
+  if (!explanation["rules"].empty()) out << "Sentences\n";
+  for (const auto& rule : explanation["rules"]) {
+    const std::string name = text(rule["rule"]);
+    out << "  " << (name.empty() ? "(change of an effect)" : name) << ": " << text(rule["sentence"]) << "\n";
+    if (rule.contains("weight_edits")) out << "      weight edit at " << text(rule["weight_edits"]) << "\n";
+    if (rule.contains("hooks")) out << "      hook at " << text(rule["hooks"]) << "\n";
+    if (rule.contains("why")) out << "      because " << text(rule["why"]) << "\n";
+  }
+  if (!explanation["features"].empty()) out << "Features built\n";
+  for (const auto& feature : explanation["features"]) {
+    out << "  " << text(feature["feature"]) << " at " << text(feature["site"]) << "\n";
+  }
+  out << "Model states\n";
+  for (const auto& state : explanation["states"]) {
+    out << "  " << text(state["state"]) << "\n";
+    for (const auto& run : state["runs"]) {
+      out << "      " << run["sequences"] << " sequences in " << run["passes"] << " passes, " << run["tokens"] << " tokens";
+      if (run["tokens_shared"] > 0) out << " (" << run["tokens_shared"] << " more are shared prefixes)";
+      out << ", " << run["logits"] << " logits";
+      if (!run["stops_after"].is_null()) out << ", stops after " << text(run["stops_after"]);
+      out << "\n";
+    }
+    if (state["generated_texts"] > 0) out << "      " << state["generated_texts"] << " texts generated\n";
+    if (state["controls"] > 0) out << "      the same for each of " << state["controls"] << " random directions (controls)\n";
+  }
+  out << "Plan passes\n";
+  for (const auto& pass : explanation["passes"]) {
+    out << "  " << text(pass["pass"]) << (pass["on"].get<bool>() ? "" : " (off)") << ": " << text(pass["does"]) << "\n";
+  }
+  const auto& totals = explanation["totals"];
+  out << "In all " << totals["tokens"] << " tokens in " << totals["passes"] << " passes, controls included; "
+      << totals["tokens_saved"] << " saved against computing every metric by itself\n";
+  return out.str();
+}
+
+}  // namespace proviso::runtime
