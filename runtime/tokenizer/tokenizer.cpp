@@ -208,6 +208,8 @@ bool Tokenizer::is_special(std::int64_t id) const {
 
 const std::optional<std::string>& Tokenizer::chat_template() const { return state_->parts.chat_template; }
 
+const std::map<std::string, std::string>& Tokenizer::named_tokens() const { return state_->parts.named_tokens; }
+
 NamedFiles Tokenizer::files() const { return state_->parts.files(state_->parts.bpe); }
 
 }  // namespace proviso::model

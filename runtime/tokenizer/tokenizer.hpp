@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -37,6 +38,9 @@ class Tokenizer {
   /// The model's chat template (Jinja source), or nothing.
   const std::optional<std::string>& chat_template() const;
 
+  /// The tokens that the model's configuration names: "bos_token", "eos_token" ….
+  const std::map<std::string, std::string>& named_tokens() const;
+
   /// The files that a written model needs to carry this tokenizer on: (name, bytes). For GGUF a
   /// tokenizer.json and tokenizer_config.json are made that `transformers` reads to equal ids.
   std::vector<std::pair<std::string, std::string>> files() const;
@@ -51,9 +55,9 @@ struct ChatMessage {
   std::string role, content;
 };
 
-/// The text that the model's own template makes of `messages`, with its generation prompt. Templates are
-/// recognised among those known (ChatML with and without a default system prompt, Llama 2, Llama 3, Zephyr …);
-/// another one is an `InputError` that says so.
+/// The text that the model's own template makes of `messages`, with its generation prompt, as transformers renders it.
+/// `InputError` where the model has no template, where the template uses what is not reproduced (by name), and where
+/// it refuses the conversation itself.
 std::string apply_chat_template(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages);
 
 }  // namespace proviso::model

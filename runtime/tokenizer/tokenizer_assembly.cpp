@@ -214,7 +214,7 @@ class PostProcessing {
 
 TokenizerParts assemble(Bpe bpe, const nlohmann::json& json, const std::string& source) {
   const JsonNode tokenizer(json, source + ":");
-  TokenizerParts parts{std::move(bpe), {}, {}, {}, {}, {}, {}, {}, {}, {}};
+  TokenizerParts parts(std::move(bpe));
   parts.added = read_added_tokens(tokenizer, parts.bpe.vocabulary());
   parts.normalizers = read_normalizers(tokenizer);
   parts.pre_tokenizers = read_pre_tokenizers(tokenizer);

@@ -266,18 +266,16 @@ constexpr std::pair<const char*, const char*> kNamedTokens[] = {
     {"pad_token", "tokenizer.ggml.padding_token_id"},
 };
 
-// What a tokenizer_config.json says beside the tokenizer.json made here.
-Json configuration(const Metadata& metadata, const std::vector<std::string>& tokens, const TokenizerParts& parts) {
-  Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}};
+// The named tokens among those that are added: transformers would add any other to those found in the text.
+std::map<std::string, std::string> named_tokens(const Metadata& metadata, const std::vector<std::string>& tokens,
+                                                const std::vector<AddedToken>& added) {
+  std::map<std::string, std::string> named;
   for (const auto& [name, key] : kNamedTokens) {
     const auto id = token_id(metadata, key, tokens.size());
-    const bool added = id && std::any_of(parts.added.begin(), parts.added.end(),
-                                         [&](const AddedToken& token) { return token.id == *id; });
-    // transformers would add another token to those found in the text.
-    if (added) config[name] = tokens[static_cast<std::size_t>(*id)];
+    const auto is_named = [&](const AddedToken& token) { return id && token.id == *id; };
+    if (std::any_of(added.begin(), added.end(), is_named)) named.emplace(name, tokens[static_cast<std::size_t>(*id)]);
   }
-  if (parts.chat_template) config["chat_template"] = *parts.chat_template;
-  return config;
+  return named;
 }
 
 }  // namespace
@@ -324,7 +322,11 @@ TokenizerParts read_gguf_tokenizer(const std::string& path) {
   if (eos) parts.eos.push_back(*eos);
   if (end_of_turn && end_of_turn != eos) parts.eos.push_back(*end_of_turn);
   if (const auto* source = metadata.find<std::string>("tokenizer.chat_template")) parts.chat_template = *source;
-  const Json config = configuration(metadata, tokens, parts);
+  parts.named_tokens = named_tokens(metadata, tokens, parts.added);
+  Json config = parts.named_tokens;
+  config["tokenizer_class"] = "PreTrainedTokenizerFast";
+  config["clean_up_tokenization_spaces"] = false;
+  if (parts.chat_template) config["chat_template"] = *parts.chat_template;
   parts.files = [tokenizer, config](const Bpe& bpe) -> NamedFiles {
     Json whole = tokenizer;
     whole["model"] = model_json(bpe);

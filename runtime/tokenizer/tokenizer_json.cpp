@@ -92,16 +92,18 @@ std::optional<std::string> read_chat_template(const JsonNode& node) {
   return std::nullopt;
 }
 
-std::optional<std::int64_t> find_token(const TokenizerParts& parts, const std::optional<std::string>& text) {
-  if (!text) return std::nullopt;
+// The id of the token that the configuration calls `name`.
+std::optional<std::int64_t> find_token(const TokenizerParts& parts, const std::string& name) {
+  const auto named = parts.named_tokens.find(name);
+  if (named == parts.named_tokens.end()) return std::nullopt;
   for (const AddedToken& token : parts.added) {
-    if (token.text == *text) return token.id;
+    if (token.text == named->second) return token.id;
   }
-  const auto id = parts.bpe.vocabulary().find(*text);
+  const auto id = parts.bpe.vocabulary().find(named->second);
   return id ? std::optional<std::int64_t>(*id) : std::nullopt;
 }
 
-void add_eos(TokenizerParts& parts, std::int64_t id) {
+void add_eos_id(TokenizerParts& parts, std::int64_t id) {
   if (std::find(parts.eos.begin(), parts.eos.end(), id) == parts.eos.end()) parts.eos.push_back(id);
 }
 
@@ -112,33 +114,49 @@ void read_eos_ids(TokenizerParts& parts, const fs::path& path) {
   const nlohmann::json json = parse_json_object(*text, path.string());
   const JsonNode node = JsonNode(json, path.string() + ":")["eos_token_id"];
   if (node.is_null()) return;
-  if (!node.is_array()) return add_eos(parts, node.number());
-  for (const JsonNode& id : node.elements()) add_eos(parts, id.number());
+  if (!node.is_array()) return add_eos_id(parts, node.number());
+  for (const JsonNode& id : node.elements()) add_eos_id(parts, id.number());
 }
 
-// The classes in transformers that replace tokenizer.json's post-processor by these two flags.
-bool flags_replace_post_processor(const std::string& tokenizer_class) {
-  for (const char* name : {"LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast"}) {
-    if (tokenizer_class == name) return true;
-  }
-  return false;
+// Llama's classes in transformers have names of their own for three tokens, and replace tokenizer.json's
+// post-processor by two flags.
+bool is_llama_class(const std::string& name) {
+  const auto classes = {"LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast"};
+  return std::find(classes.begin(), classes.end(), name) != classes.end();
 }
 
-void read_configuration(TokenizerParts& parts, const fs::path& path) {
-  const auto text = read_if_there(path);
-  if (!text) return;
-  const nlohmann::json json = parse_json_object(*text, path.string());
-  const JsonNode config(json, path.string() + ":");
-  parts.chat_template = read_chat_template(config["chat_template"]);
-  const auto eos = find_token(parts, token_text(config["eos_token"]));
-  if (eos) add_eos(parts, *eos);
-  if (flags_replace_post_processor(config["tokenizer_class"].text_or(""))) {
-    const auto bos = find_token(parts, token_text(config["bos_token"]).value_or("<s>"));
-    parts.prefix.clear();
-    parts.suffix.clear();
-    if (config["add_bos_token"].flag_or(true) && bos) parts.prefix.push_back(*bos);
-    if (config["add_eos_token"].flag_or(false) && eos) parts.suffix.push_back(*eos);
+// "bos_token", "eos_token" … of tokenizer_config.json and special_tokens_map.json; what came first stays.
+void read_named_tokens(TokenizerParts& parts, const JsonNode& node) {
+  for (const auto& [name, value] : node.json().items()) {
+    if (!name.ends_with("_token") || !(value.is_string() || value.is_object())) continue;
+    if (const auto text = token_text(node[name])) parts.named_tokens.emplace(name, *text);
   }
+}
+
+void read_configuration(TokenizerParts& parts, const fs::path& folder) {
+  bool llama = false, add_bos = true, add_eos = false;
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+    const std::string path = (folder / name).string();
+    const auto text = read_if_there(path);
+    if (!text) continue;
+    const nlohmann::json json = parse_json_object(*text, path);
+    const JsonNode config(json, path + ":");
+    read_named_tokens(parts, config);
+    if (!parts.chat_template) parts.chat_template = read_chat_template(config["chat_template"]);
+    llama = llama || is_llama_class(config["tokenizer_class"].text_or(""));
+    add_bos = config["add_bos_token"].flag_or(add_bos);
+    add_eos = config["add_eos_token"].flag_or(add_eos);
+  }
+  if (llama) {
+    for (const auto& [name, text] : {std::pair("bos_token", "<s>"), {"eos_token", "</s>"}, {"unk_token", "<unk>"}}) {
+      parts.named_tokens.emplace(name, text);
+    }
+    const auto bos = find_token(parts, "bos_token"), eos = find_token(parts, "eos_token");
+    parts.prefix = add_bos && bos ? std::vector{*bos} : std::vector<std::int64_t>();
+    parts.suffix = add_eos && eos ? std::vector{*eos} : std::vector<std::int64_t>();
+  }
+  if (const auto eos = find_token(parts, "eos_token")) add_eos_id(parts, *eos);
+  if (auto source = read_if_there(folder / "chat_template.jinja")) parts.chat_template = std::move(source);
 }
 
 }  // namespace
@@ -153,10 +171,9 @@ TokenizerParts read_hugging_face_tokenizer(const std::string& directory) {
   }
   const nlohmann::json json = parse_json_object(*text, path);
   TokenizerParts parts = assemble(read_model(JsonNode(json, path + ":")["model"]), json, path);
-  read_configuration(parts, folder / "tokenizer_config.json");
+  read_configuration(parts, folder);
   read_eos_ids(parts, folder / "generation_config.json");
   read_eos_ids(parts, folder / "config.json");
-  if (auto source = read_if_there(folder / "chat_template.jinja")) parts.chat_template = std::move(source);
   parts.files = [folder](const Bpe&) {
     NamedFiles files;
     for (const char* name : kFileNames) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -20,13 +21,16 @@ using NamedFiles = std::vector<std::pair<std::string, std::string>>;  // (name, 
 
 /// What a tokenizer is made of, whatever file it came from.
 struct TokenizerParts {
+  explicit TokenizerParts(Bpe model) : bpe(std::move(model)) {}
+
   Bpe bpe;
   std::vector<AddedToken> added;
   std::vector<Normalizer> normalizers;
   std::vector<PreTokenizer> pre_tokenizers;
   std::vector<Decoder> decoders;
-  std::vector<std::int64_t> prefix, suffix;  ///< what `add_special` adds
-  std::vector<std::int64_t> eos;             ///< the main one first
+  std::vector<std::int64_t> prefix, suffix;         ///< what `add_special` adds
+  std::vector<std::int64_t> eos;                    ///< the main one first
+  std::map<std::string, std::string> named_tokens;  ///< "bos_token", "eos_token" … of the configuration
   std::optional<std::string> chat_template;
   std::function<NamedFiles(const Bpe&)> files;
 };

@@ -9,7 +9,6 @@
   NAME.ids                 one line of ids for each text (SmolLM2's vocabulary is not copied here)
   NAME.planes              one hash of ids for every 4096 code points
   NAME.decodings.json      random ids and the text they decode to
-  chat.json                conversations and the prompts that templates make of them
 """
 import json
 import os
