@@ -66,7 +66,8 @@ bool is_device_or_pipe(const std::string& path) {
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   if (path_.empty()) throw InputError("the name of the file to write is empty");
-  if (fs::is_directory(path_)) throw_cannot_write(path_, EISDIR);
+  std::error_code ignored;
+  if (fs::is_directory(path_, ignored)) throw_cannot_write(path_, EISDIR);
   if (is_device_or_pipe(path_)) {
     descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CLOEXEC);
   } else {
@@ -115,7 +116,8 @@ void write_directory_atomically(const std::string& directory,
   const auto refuse_existing = [&] {
     throw InputError(directory + ": exists already and is not overwritten; choose another name or remove it");
   };
-  if (!target.has_filename() || fs::exists(fs::symlink_status(target))) refuse_existing();
+  std::error_code ignored;
+  if (!target.has_filename() || fs::exists(fs::symlink_status(target, ignored))) refuse_existing();
 
   const std::string temporary = temporary_name(target);
   if (::mkdir(temporary.c_str(), 0777) != 0) throw_cannot_write(directory, errno);
@@ -129,7 +131,6 @@ void write_directory_atomically(const std::string& directory,
       if (!unsupported || ::rename(temporary.c_str(), target.c_str()) != 0) throw_cannot_write(directory, errno);
     }
   } catch (...) {
-    std::error_code ignored;
     fs::remove_all(temporary, ignored);
     throw;
   }
