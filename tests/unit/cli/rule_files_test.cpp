@@ -36,7 +36,7 @@ class RuleFolder {
   fs::path path_;
 };
 
-constexpr const char* kTidy = "# kept\ncheck capitals {\n  expect accuracy([\"a\" -> \" b\"]) >= 90%\n}\n";
+constexpr const char* kTidy = "# kept\ncheck capitals { expect accuracy([\"a\" -> \" b\"]) >= 90% }\n";
 constexpr const char* kUntidy = "# kept\ncheck   capitals { expect accuracy( [\"a\"->\" b\"] ) >=90% }\n";
 
 }  // namespace
@@ -48,11 +48,11 @@ TEST_CASE("check says nothing of a sound file and everything of a bad one, on st
   CHECK(good.out.empty());
 
   const std::string bad =
-      folder.write("bad.proviso", "check c {\n  expect accuracy(capitals) >= 90%\n}\nchekc d { }\n");
+      folder.write("bad.proviso", "check c {\n  expect accuracy(capitals) >= 90%\n  expect kl(rulers) <= 1\n}\n");
   const Ran ran = run_program({"check", bad});
   CHECK(ran.code == 2);
   CHECK(ran.err.empty());
-  CHECK_THAT(ran.out, Contains(bad + ":2:19: error[") && Contains("`capitals`") && Contains(bad + ":4:1: error["));
+  CHECK_THAT(ran.out, Contains(bad + ":2:19: error[") && Contains("`capitals`") && Contains(bad + ":3:13: error["));
 }
 
 TEST_CASE("check --output json gives editors code, place and help") {
