@@ -12,7 +12,7 @@ namespace proviso::model {
 namespace {
 
 // Far beyond what any tokenizer's expression needs on ordinary text; a hostile one ends here.
-constexpr std::uint32_t kMatchLimit = 50'000'000;
+constexpr std::uint32_t kMatchLimit = 10'000'000;
 constexpr std::size_t kJitStackStart = 32 * 1024, kJitStackLimit = 8 * 1024 * 1024;
 
 template <auto Free>

@@ -63,12 +63,11 @@ std::vector<AddedToken> tokens_found(const TokenizerParts& parts, bool normalize
 
 struct Tokenizer::State {
   explicit State(TokenizerParts from)
-      : parts(std::move(from)), before(tokens_found(parts, false)), after(tokens_found(parts, true)) {
-    size = static_cast<std::int64_t>(parts.bpe.vocabulary().size());
-    for (const AddedToken& token : parts.added) {
-      size = std::max<std::int64_t>(size, std::int64_t{token.id} + 1);
-      added_by_id.emplace(token.id, &token);
-    }
+      : parts(std::move(from)),
+        before(tokens_found(parts, false)),
+        after(tokens_found(parts, true)),
+        size(parts.size()) {
+    for (const AddedToken& token : parts.added) added_by_id.emplace(token.id, &token);
     // Words are then encoded from their bytes, without writing them in the alphabet first.
     byte_words = !parts.pre_tokenizers.empty() && std::holds_alternative<MapBytes>(parts.pre_tokenizers.back());
     if (byte_words) parts.pre_tokenizers.pop_back();
@@ -114,8 +113,8 @@ struct Tokenizer::State {
 
   TokenizerParts parts;
   AddedTokenFinder before, after;  // tokens found before and after normalizing
+  std::int64_t size;
   std::unordered_map<std::int64_t, const AddedToken*> added_by_id;
-  std::int64_t size = 0;
   bool byte_words = false;
   mutable std::mutex mutex;
   mutable std::vector<std::unique_ptr<WordCache>> idle;

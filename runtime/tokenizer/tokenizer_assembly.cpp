@@ -10,19 +10,30 @@ namespace proviso::model {
 namespace {
 
 constexpr int kMaxNesting = 8;
+constexpr std::size_t kMaxSteps = 32;
 constexpr std::uint32_t kMaxAddedTokens = 1 << 16;
 
 [[noreturn]] void refuse_type(const JsonNode& node) {
   node.refuse("'" + node["type"].text_or("(none)") + "' is not reproduced exactly, so this tokenizer is not read");
 }
 
-// Calls `read` for `node`, or for each member of the sequence that it is; `member` names the sequence's list.
-template <typename Read>
-void each_in_sequence(const JsonNode& node, const char* member, const Read& read, int depth = 0) {
+void append_steps(const JsonNode& node, const char* member, std::vector<JsonNode>& steps, int depth) {
   if (node.is_null()) return;
   if (depth > kMaxNesting) node.refuse("sequences are nested too deeply");
-  if (node["type"].text() != "Sequence") return read(node);
-  for (const JsonNode& element : node[member].elements()) each_in_sequence(element, member, read, depth + 1);
+  if (node["type"].text() == "Sequence") {
+    for (const JsonNode& element : node[member].elements()) append_steps(element, member, steps, depth + 1);
+  } else if (steps.size() == kMaxSteps) {
+    node.refuse("more than 32 steps");
+  } else {
+    steps.push_back(node);
+  }
+}
+
+// `node`, or the steps of the sequence that it is, listed under `member`.
+std::vector<JsonNode> steps_of(const JsonNode& node, const char* member) {
+  std::vector<JsonNode> steps;
+  append_steps(node, member, steps, 0);
+  return steps;
 }
 
 Pattern read_pattern(const JsonNode& node) {
@@ -38,7 +49,7 @@ Pattern read_pattern(const JsonNode& node) {
 
 std::vector<Normalizer> read_normalizers(const JsonNode& tokenizer) {
   std::vector<Normalizer> out;
-  each_in_sequence(tokenizer["normalizer"], "normalizers", [&](const JsonNode& node) {
+  for (const JsonNode& node : steps_of(tokenizer["normalizer"], "normalizers")) {
     const std::string& type = node["type"].text();
     if (type == "Prepend") {
       out.emplace_back(Prepend{node["prepend"].text()});
@@ -47,7 +58,7 @@ std::vector<Normalizer> read_normalizers(const JsonNode& tokenizer) {
     } else {
       refuse_type(node);
     }
-  });
+  }
   return out;
 }
 
@@ -95,7 +106,7 @@ constexpr const char* kGpt2Expression = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p
 
 std::vector<PreTokenizer> read_pre_tokenizers(const JsonNode& tokenizer) {
   std::vector<PreTokenizer> out;
-  each_in_sequence(tokenizer["pre_tokenizer"], "pretokenizers", [&](const JsonNode& node) {
+  for (const JsonNode& node : steps_of(tokenizer["pre_tokenizer"], "pretokenizers")) {
     const std::string& type = node["type"].text();
     if (type == "ByteLevel") {
       if (node["add_prefix_space"].flag_or(true)) out.emplace_back(PrefixSpace{});
@@ -113,14 +124,14 @@ std::vector<PreTokenizer> read_pre_tokenizers(const JsonNode& tokenizer) {
     } else {
       refuse_type(node);
     }
-  });
+  }
   return out;
 }
 
 std::vector<Decoder> read_decoders(const JsonNode& tokenizer) {
   std::vector<Decoder> out;
   if (tokenizer["decoder"].is_null()) return {JoinBySpaces{}};
-  each_in_sequence(tokenizer["decoder"], "decoders", [&](const JsonNode& node) {
+  for (const JsonNode& node : steps_of(tokenizer["decoder"], "decoders")) {
     const std::string& type = node["type"].text();
     if (type == "ByteLevel") {
       out.emplace_back(UnmapBytes{});
@@ -139,7 +150,7 @@ std::vector<Decoder> read_decoders(const JsonNode& tokenizer) {
     } else {
       refuse_type(node);
     }
-  });
+  }
   return out;
 }
 
@@ -212,6 +223,12 @@ class PostProcessing {
 
 }  // namespace
 
+std::int64_t TokenizerParts::size() const {
+  auto size = static_cast<std::int64_t>(bpe.vocabulary().size());
+  for (const AddedToken& token : added) size = std::max<std::int64_t>(size, std::int64_t{token.id} + 1);
+  return size;
+}
+
 TokenizerParts assemble(Bpe bpe, const nlohmann::json& json, const std::string& source) {
   const JsonNode tokenizer(json, source + ":");
   TokenizerParts parts(std::move(bpe));
@@ -220,8 +237,7 @@ TokenizerParts assemble(Bpe bpe, const nlohmann::json& json, const std::string& 
   parts.pre_tokenizers = read_pre_tokenizers(tokenizer);
   parts.decoders = read_decoders(tokenizer);
   PostProcessing post_processing(parts);
-  each_in_sequence(tokenizer["post_processor"], "processors",
-                   [&](const JsonNode& node) { post_processing.read(node); });
+  for (const JsonNode& node : steps_of(tokenizer["post_processor"], "processors")) post_processing.read(node);
   return parts;
 }
 

@@ -83,6 +83,7 @@ std::vector<std::string> read_tokens(const Metadata& metadata) {
   std::vector<std::string> tokens = metadata.list<std::string>("tokenizer.ggml.tokens");
   if (tokens.empty()) metadata.refuse("tokenizer.ggml.tokens is missing");
   for (std::size_t id = 0; id < tokens.size(); ++id) {
+    if (tokens[id].empty()) metadata.refuse("token " + std::to_string(id) + " has no text");
     if (find_invalid_utf8(tokens[id]) != std::string::npos) {
       metadata.refuse("token " + std::to_string(id) + " is not UTF-8");
     }
@@ -127,7 +128,7 @@ Json added_tokens(const std::vector<TokenKind>& kinds, const std::vector<std::st
   Json added = Json::array();
   for (std::size_t id = 0; id < kinds.size(); ++id) {
     const bool special = kinds[id] == TokenKind::control || kinds[id] == TokenKind::unknown;
-    if (tokens[id].empty() || !(special || kinds[id] == TokenKind::user_defined)) continue;
+    if (!special && kinds[id] != TokenKind::user_defined) continue;
     added.push_back({{"id", id},
                      {"content", tokens[id]},
                      {"single_word", false},

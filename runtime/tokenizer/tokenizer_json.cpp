@@ -114,8 +114,10 @@ void read_eos_ids(TokenizerParts& parts, const fs::path& path) {
   const nlohmann::json json = parse_json_object(*text, path.string());
   const JsonNode node = JsonNode(json, path.string() + ":")["eos_token_id"];
   if (node.is_null()) return;
-  if (!node.is_array()) return add_eos_id(parts, node.number());
-  for (const JsonNode& id : node.elements()) add_eos_id(parts, id.number());
+  for (const JsonNode& id : node.is_array() ? node.elements() : std::vector{node}) {
+    if (id.number() >= parts.size()) id.refuse("no token has the id " + std::to_string(id.number()));
+    add_eos_id(parts, id.number());
+  }
 }
 
 // Llama's classes in transformers have names of their own for three tokens, and replace tokenizer.json's
@@ -161,6 +163,11 @@ void read_configuration(TokenizerParts& parts, const fs::path& folder) {
 
 }  // namespace
 
+TokenizerParts parse_tokenizer_json(std::string_view text, const std::string& source) {
+  const nlohmann::json json = parse_json_object(text, source);
+  return assemble(read_model(JsonNode(json, source + ":")["model"]), json, source);
+}
+
 TokenizerParts read_hugging_face_tokenizer(const std::string& directory) {
   const fs::path folder(directory.empty() ? "." : directory);
   const std::string path = (folder / "tokenizer.json").string();
@@ -169,8 +176,7 @@ TokenizerParts read_hugging_face_tokenizer(const std::string& directory) {
     throw InputError(path + ": no such file; transformers writes it: AutoTokenizer.from_pretrained(\"" +
                      folder.string() + "\").save_pretrained(\"" + folder.string() + "\")");
   }
-  const nlohmann::json json = parse_json_object(*text, path);
-  TokenizerParts parts = assemble(read_model(JsonNode(json, path + ":")["model"]), json, path);
+  TokenizerParts parts = parse_tokenizer_json(*text, path);
   read_configuration(parts, folder);
   read_eos_ids(parts, folder / "generation_config.json");
   read_eos_ids(parts, folder / "config.json");

@@ -6,6 +6,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -33,11 +34,16 @@ struct TokenizerParts {
   std::map<std::string, std::string> named_tokens;  ///< "bos_token", "eos_token" … of the configuration
   std::optional<std::string> chat_template;
   std::function<NamedFiles(const Bpe&)> files;
+
+  std::int64_t size() const;  ///< ids are 0 … size−1
 };
 
 /// Reads all but the model from the object of a tokenizer.json. `source` names the file in messages.
 /// Throws `InputError` for what is not reproduced exactly.
 TokenizerParts assemble(Bpe bpe, const nlohmann::json& tokenizer, const std::string& source);
+
+/// The whole of a tokenizer.json.
+TokenizerParts parse_tokenizer_json(std::string_view text, const std::string& source);
 
 TokenizerParts read_hugging_face_tokenizer(const std::string& directory);
 TokenizerParts read_gguf_tokenizer(const std::string& path);
