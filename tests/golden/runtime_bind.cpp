@@ -1,0 +1,86 @@
+// What is said of a rule file on a model, each situation in a `.ptest` of its own.
+//
+// The model is a tiny random one whose tokens are bytes, of the family that `option: model` names (llama unless
+// told): 2 layers, 4 heads (2 for keys and values), width 16, 24 neurons, a context of 128. Files lie beside each
+// other; one whose name ends in `.safetensors` lists its tensors, a line each: name, elements. `option: build`
+// builds all features, too.
+
+#include <catch2/catch.hpp>
+#include <memory>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "dsl/check.hpp"
+#include "dsl/render.hpp"
+#include "runtime/bind.hpp"
+#include "runtime/session.hpp"
+#include "tests/support/ptest.hpp"
+#include "tests/unit/editing/random_model.hpp"
+
+namespace proviso::runtime {
+namespace {
+
+void write_listed_tensors(const std::string& path, const std::string& listed) {
+  std::istringstream lines(listed);
+  std::vector<model::TensorToWrite> tensors;
+  std::vector<std::vector<float>> values;
+  std::string name;
+  for (std::int64_t size = 0; lines >> name >> size;) {
+    values.emplace_back(static_cast<std::size_t>(size), 1.0f);
+    tensors.push_back({name, model::ElementType::f32, {size}, std::as_bytes(std::span(values.back()))});
+  }
+  model::write_safetensors(path, tensors, {});
+}
+
+const test::RandomModel& model_of(const std::string& family) {
+  static const test::RandomModel llama(test::tiny_llama_json()), gpt2(test::tiny_gpt2_json());
+  return family == "gpt2" ? gpt2 : llama;
+}
+
+test::Sections run(const test::Ptest& golden) {
+  const test::TemporaryFolder folder;
+  std::vector<std::string> given;
+  for (const auto& [name, text] : golden.files) {
+    const std::string path = folder / name;
+    if (name.ends_with(".safetensors")) {
+      write_listed_tensors(path, text);
+    } else {
+      test::write_bytes(path, text);
+    }
+    if (name.ends_with(".proviso")) given.push_back(path);
+  }
+  dsl::SourceSet sources;
+  auto checked = dsl::check_files(sources, given);
+  auto diagnostics = checked.diagnostics;
+  if (checked.value) {
+    const auto rules = std::make_shared<const dsl::RuleSet>(std::move(*checked.value));
+    const auto& model = model_of(golden.option("model"));
+    auto outcome = runtime::bind(rules, model.transformer->card(), model.tokenizer, "");
+    CHECK(outcome.value.has_value() != dsl::has_errors(outcome.diagnostics));
+    diagnostics.insert(diagnostics.end(), outcome.diagnostics.begin(), outcome.diagnostics.end());
+    if (outcome.value && !golden.option("build").empty()) {
+      std::set<dsl::FeatureId> features;
+      for (dsl::FeatureId id = 0; id < rules->features.size(); ++id) features.insert(id);
+      const auto found = Session(*model.transformer, *outcome.value, {}).build(features);
+      diagnostics.insert(diagnostics.end(), found.begin(), found.end());
+    }
+  }
+  // What names the folders of this run is shown without them.
+  std::string text = dsl::render_text(diagnostics, sources);
+  for (const auto& path : {folder.path().string() + "/", folder.path().string()}) {
+    for (auto at = text.find(path); at != std::string::npos; at = text.find(path)) text.erase(at, path.size());
+  }
+  const std::string name = model_of(golden.option("model")).folder.path().filename().string();
+  for (auto at = text.find(name); at != std::string::npos; at = text.find(name)) text.replace(at, name.size(), "tiny");
+  return {{"diagnostics", text}};
+}
+
+}  // namespace
+
+TEST_CASE("binding says what does not fit the model, where and what to do") {
+  test::for_each_ptest("tests/golden/bind", run);
+}
+
+}  // namespace proviso::runtime
