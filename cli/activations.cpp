@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "cli/models.hpp"
 #include "dsl/prompt_file.hpp"
@@ -21,8 +22,8 @@ struct Options {
   std::vector<std::string> at;
 };
 
-std::vector<dsl::Site> sites_of(const Options& options, const model::ModelCard& card) {
-  std::vector<dsl::Site> sites;
+std::set<dsl::Site> sites_of(const Options& options, const model::ModelCard& card) {
+  std::set<dsl::Site> sites;  // two names of one site are one
   for (const auto& text : options.at) {
     const auto spec = dsl::parse_site(text);
     if (!spec) throw model::InputError("`" + text + "` is no site\n  help: write resid_post[14], mlp_out[*], embed, …");
@@ -39,7 +40,7 @@ std::vector<dsl::Site> sites_of(const Options& options, const model::ModelCard& 
     const auto layers = dsl::site_has_layer(spec->kind) ? all(spec->layers, card.config.layers, "layer") : std::vector<std::int64_t>{-1};
     const auto heads = spec->heads ? all(*spec->heads, card.site_heads(spec->kind), "head") : std::vector<std::int64_t>{-1};
     for (auto layer : layers) {
-      for (auto head : heads) sites.push_back(dsl::canonical({spec->kind, layer, head}));
+      for (auto head : heads) sites.insert(dsl::canonical({spec->kind, layer, head}));
     }
   }
   return sites;
@@ -48,7 +49,7 @@ std::vector<dsl::Site> sites_of(const Options& options, const model::ModelCard& 
 /// Keeps what stands at the sites asked for, token after token; a pattern is one tensor a prompt.
 class Harvest : public model::SiteVisitor {
  public:
-  Harvest(const std::vector<dsl::Site>& sites, const model::ModelCard& card) : sites_(sites), card_(card) {}
+  Harvest(const std::set<dsl::Site>& sites, const model::ModelCard& card) : sites_(sites), card_(card) {}
 
   bool wants(const dsl::Site& site) const override {
     return std::any_of(sites_.begin(), sites_.end(), [&](const dsl::Site& asked) { return same_place(asked, site); });
@@ -83,7 +84,7 @@ class Harvest : public model::SiteVisitor {
  private:
   static bool same_place(const dsl::Site& a, const dsl::Site& b) { return a.kind == b.kind && a.layer == b.layer; }
 
-  const std::vector<dsl::Site>& sites_;
+  const std::set<dsl::Site>& sites_;
   const model::ModelCard& card_;
   std::map<std::string, std::vector<at::Tensor>> kept_;
 };
@@ -127,7 +128,7 @@ int harvest(const Invocation& invocation, const Options& options) {
     if (logits) {
       pass.logits_at = std::nullopt;
     } else {
-      pass.stop_after = *std::max_element(sites.begin(), sites.end());
+      pass.stop_after = *sites.rbegin();
       pass.stop_after->head = -1;
     }
     transformer->forward(pass);

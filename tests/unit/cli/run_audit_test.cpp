@@ -1,0 +1,185 @@
+// The commands that run a model, on a tiny one of random weights whose tokens are bytes.
+
+#include <ATen/ATen.h>
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <string>
+#include <vector>
+
+#include "tests/support/ptest.hpp"
+#include "tests/unit/cli/run_program.hpp"
+#include "tests/unit/editing/random_model.hpp"
+
+namespace proviso {
+namespace {
+
+const std::string kFeature = R"(
+feature f = contrast(["The cat sat", "A dog ran!"], ["One two ten", "Six or seven?"]) at mlp_out[0]
+)";
+
+/// A model in a folder, and a rule file beside it.
+struct Case {
+  explicit Case(const std::string& rules, const nlohmann::json& json = test::tiny_llama_json())
+      : random(json), model(random.folder.path().string()), file(folder / "r.proviso") {
+    test::write_bytes(file, kFeature + rules);
+  }
+  Ran run(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.end(), {"--model", model, "--cache", folder / "cache"});
+    return run_program(arguments);
+  }
+
+  test::RandomModel random;
+  test::TemporaryFolder folder;
+  std::string model, file;
+};
+
+}  // namespace
+
+TEST_CASE("run prints what comes next and what rules did") {
+  const Case tiny("rule r { steer f by 2 at resid_post[0] when f > -1000 }\n");
+  const auto ran = tiny.run(
+      {"run", "--rules", tiny.file, "--prompt", "The hat", "--max-tokens", "0", "--top", "3", "--output", "json"});
+  INFO(ran.err);
+  REQUIRE(ran.code == 0);
+  const auto said = nlohmann::ordered_json::parse(ran.out);
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : said.items()) keys.push_back(key);
+  CHECK(keys == std::vector<std::string>{"model", "prompt", "tokens", "next", "generated", "activity"});
+  CHECK(said["tokens"] == nlohmann::json({'T', 'h', 'e', ' ', 'h', 'a', 't'}));
+  CHECK(said["generated"] == "");
+  REQUIRE(said["next"].size() == 3);
+  CHECK(said["next"][0]["probability"].get<double>() ==
+        Approx(std::exp(said["next"][0]["log_probability"].get<double>())).epsilon(1e-7));
+  CHECK(said["next"][0]["logit"].get<double>() >= said["next"][1]["logit"].get<double>());
+  CHECK(std::regex_search(ran.out, std::regex(R"("probability": 0\.0*[1-9][0-9]{6,})")));
+  CHECK(said["activity"][0]["rule"] == "r");
+  CHECK(said["activity"][0]["feature"] == "f");
+  CHECK(said["activity"][0]["positions"] == 6);
+  CHECK(said["activity"][0]["active"] == 6);
+
+  const auto by_ids = tiny.run({"run", "--rules", tiny.file, "--ids", "84,104,101,32,104,97,116", "--max-tokens", "0",
+                                "--top", "3", "--output", "json"});
+  CHECK(by_ids.out == ran.out);
+  const auto plain = tiny.run({"run", "--prompt", "The hat", "--max-tokens", "0", "--top", "3", "--output", "json"});
+  CHECK(nlohmann::json::parse(plain.out)["activity"].empty());
+  CHECK(nlohmann::json::parse(plain.out)["next"] != said["next"]);
+
+  const auto generated = tiny.run({"run", "--prompt", "The hat", "--max-tokens", "5", "--output", "json"});
+  CHECK(generated.code == 0);
+  CHECK(nlohmann::json::parse(generated.out)["next"].size() == 10);
+}
+
+TEST_CASE("an audit is the same to the byte, and its exit code tells its verdict") {
+  const Case tiny(R"(
+rule r { steer f by 2 when f > 0  fires on ["The cat sat"] }
+check passes { under rule r  expect perplexity(["The hat fell", "A dog sat"]) <= 1000000 }
+check replies { expect rate(["The hat", "A dog"], generates: /./, tokens: 4, samples: 2, temperature: 1) >= 0.1% }
+check causes { expect effect(steer f by 3, on: logit_diff("a", "b", after: ["The hat", "A dog"]), control: 4) > -1000 }
+)");
+  const auto first = tiny.run({"audit", tiny.file, "--reproducible", "--as-of", "2027-01-01"});
+  INFO(first.out << first.err);
+  REQUIRE(first.code == 0);
+  CHECK(first.out.find("verdict: pass") != std::string::npos);
+  CHECK(first.out.find("sha256: ") != std::string::npos);
+  const auto second = tiny.run({"audit", tiny.file, "--reproducible", "--as-of", "2027-01-01"});
+  CHECK(second.out == first.out);
+  CHECK(tiny.run({"test", tiny.file}).code == 0);
+
+  const Case failing("check fails { severity minor  expect perplexity([\"The hat fell\"]) <= 1 }\n");
+  CHECK(failing.run({"audit", failing.file}).code == 1);
+  CHECK(failing.run({"audit", failing.file, "--fail-on", "major"}).code == 0);
+  CHECK(failing.run({"audit", failing.file, "--only", "fials"}).code == 2);
+  CHECK(failing.run({"audit", failing.file, "--no-pass", "flod"}).code == 2);
+
+  const Case wrong("check wrong { expect rank(\"ab\", after: [\"The hat\"]) <= 1 }\n");
+  const auto refused = wrong.run({"audit", wrong.file, "-o", wrong.folder / "report.yaml"});
+  CHECK(refused.code == 2);
+  CHECK(refused.err.find("error[not-one-token]") != std::string::npos);
+  CHECK_FALSE(std::filesystem::exists(wrong.folder / "report.yaml"));
+}
+
+TEST_CASE("apply writes weights that act as the rules do, and revert gives back the bytes") {
+  const auto json = GENERATE(test::tiny_llama_json(), test::tiny_gpt2_json());
+  const Case tiny("rule r { suppress f by 80% at mlp_out[1], attn_out[*], embed  steer f by 1 at mlp_out[0] }\n", json);
+  const std::string edited = tiny.folder / "edited", reverted = tiny.folder / "reverted";
+  const auto applied = tiny.run({"apply", tiny.file, "-o", edited});
+  INFO(applied.err);
+  REQUIRE(applied.code == 0);
+  const std::string weights = test::read_bytes(tiny.model + "/model.safetensors");
+  CHECK(test::read_bytes(edited + "/model.safetensors") != weights);
+
+  const auto next = [](const Ran& ran) { return nlohmann::json::parse(ran.out)["next"]; };
+  const std::vector<std::string> asked = {"run",   "--prompt", "The hat",  "--max-tokens", "0",
+                                          "--top", "5",        "--output", "json"};
+  auto with_rules = asked;
+  with_rules.insert(with_rules.end(), {"--rules", tiny.file});
+  auto of_edited = asked;
+  of_edited.insert(of_edited.end(), {"--model", edited});
+  const auto expected = next(tiny.run(with_rules)), baked = next(run_program(of_edited));
+  for (std::size_t i = 0; i < 5; ++i) {
+    CHECK(baked[i]["logit"].get<double>() == Approx(expected[i]["logit"].get<double>()).margin(2e-4));
+  }
+
+  CHECK(tiny.run({"apply", tiny.file, "-o", edited}).code == 2);
+  REQUIRE(run_program({"revert", edited, "-o", reverted}).code == 0);
+  CHECK(test::read_bytes(reverted + "/model.safetensors") == weights);
+  CHECK(run_program({"revert", edited, "-o", reverted}).code == 2);
+}
+
+TEST_CASE("activations are harvested once a site, whatever it is called") {
+  const Case tiny("");
+  const std::string prompts = tiny.folder / "p.txt", harvested = tiny.folder / "x.safetensors";
+  test::write_bytes(prompts, "The hat\nA dog\n");
+  const auto ran = tiny.run({"activations", "--at", "resid_post[0]", "--at", "resid_pre[1]", "--at", "z[1] head 2",
+                             "--at", "logits", "--prompts", prompts, "-o", harvested});
+  INFO(ran.err);
+  REQUIRE(ran.code == 0);
+  std::map<std::string, std::vector<std::int64_t>> shapes;
+  const auto file = model::read_safetensors(harvested);
+  for (const auto& tensor : file.tensors) shapes[tensor.name] = tensor.shape;
+  const std::map<std::string, std::vector<std::int64_t>> expected = {
+      {"resid_post[0]", {12, 16}}, {"z[1] head 2", {12, 4}}, {"logits", {12, test::kByteVocabulary}}};
+  CHECK(shapes == expected);
+  CHECK(tiny.run({"activations", "--at", "resid_post[2]", "--prompts", prompts, "-o", harvested}).code == 2);
+}
+
+TEST_CASE("explain says what each sentence becomes") {
+  const Case tiny(R"(
+rule r { suppress f at mlp_out[*], resid_post[1]  steer f by 1 at attn_out[0] when position >= 1 }
+check c { under rule r  expect perplexity(["The hat", "A dog"]) <= 10 }
+)");
+  const auto ran = tiny.run({"explain", tiny.file, "--output", "json"});
+  INFO(ran.err);
+  REQUIRE(ran.code == 0);
+  const auto rules = nlohmann::json::parse(ran.out)["rules"];
+  REQUIRE(rules.size() == 2);
+  CHECK(rules[0]["weight_edits"] == "mlp_out[0..1]");
+  CHECK(rules[0]["hooks"] == "resid_post[1]");
+  CHECK(rules[1]["hooks"] == "attn_out[0]");
+  CHECK(rules[1]["why"] == "its condition is decided at each token");
+  const auto hooked = tiny.run({"explain", tiny.file, "--output", "json", "--no-pass", "fold"});
+  CHECK_FALSE(nlohmann::json::parse(hooked.out)["rules"][0].contains("weight_edits"));
+}
+
+TEST_CASE("apply refuses what weights cannot hold") {
+  test::for_each_ptest("tests/golden/apply", [](const test::Ptest& golden) -> test::Sections {
+    const test::RandomModel model;
+    const test::TemporaryFolder folder;
+    const std::string file = folder / "rules.proviso";
+    test::write_bytes(file, golden.file("rules.proviso"));
+    const auto ran = run_program({"apply", file, "--model", model.folder.path().string(), "-o", folder / "edited"});
+    CHECK(ran.code == 2);
+    CHECK_FALSE(std::filesystem::exists(folder / "edited"));
+    std::string said = ran.err;
+    for (auto at = said.find(file); at != std::string::npos; at = said.find(file))
+      said.replace(at, file.size(), "rules.proviso");
+    return {{"diagnostics", said}};
+  });
+}
+
+}  // namespace proviso
