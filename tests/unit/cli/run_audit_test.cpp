@@ -69,6 +69,13 @@ TEST_CASE("run prints what comes next and what rules did") {
   CHECK(nlohmann::json::parse(plain.out)["activity"].empty());
   CHECK(nlohmann::json::parse(plain.out)["next"] != said["next"]);
 
+  // Bytes that are no UTF-8 by themselves still give a document that can be read.
+  const auto broken = tiny.run({"run", "--ids", "255,84,200", "--max-tokens", "2", "--output", "json"});
+  CHECK(broken.code == 0);
+  CHECK(nlohmann::json::parse(broken.out)["tokens"] == nlohmann::json({255, 84, 200}));
+  CHECK(tiny.run({"run", "--ids", "257", "--max-tokens", "0"}).code == 2);
+  CHECK(tiny.run({"run", "--max-tokens", "0"}).code == 2);
+
   const auto generated = tiny.run({"run", "--prompt", "The hat", "--max-tokens", "5", "--output", "json"});
   CHECK(generated.code == 0);
   CHECK(nlohmann::json::parse(generated.out)["next"].size() == 10);

@@ -142,6 +142,21 @@ TEST_CASE("generation with a cache equals recomputation under conditions") {
   }
 }
 
+TEST_CASE("weights are as they were after a failure, too") {
+  const auto json = GENERATE(test::tiny_llama_json(), test::tiny_gpt2_json());
+  RulesOnModel rules(
+      kSides + "feature f = contrast(p, q) at mlp_out[0]\nrule change { clamp f to 2 at mlp_out[*], embed }\n", json);
+  const std::string weights = test::weights_of(*rules.model.transformer);
+  PlanBuilder builder(rules.bound);
+  BoundPrompt beyond_context;
+  beyond_context.tokens.assign(129, 'a');
+  const auto state = builder.state({}, {0});
+  builder.want_top(state, builder.sequence(rules.bound.prompts[0][0]), 3, 1);
+  builder.want_top(state, builder.sequence(beyond_context), 128, 1);
+  CHECK_THROWS_AS(rules.carry_out(optimise(builder.take(), rules.bound, {"batch"})), model::InputError);
+  CHECK(test::weights_of(*rules.model.transformer) == weights);
+}
+
 TEST_CASE("what only the model can tell of a feature is diagnosed") {
   const auto found = [](const std::string& feature) {
     RulesOnModel rules(kSides + feature);
