@@ -42,20 +42,21 @@ Report audited(const std::string& text, dsl::Date as_of = {2027, 1, 1}) {
 }  // namespace
 
 TEST_CASE("plan passes leave every number of an audit as it is") {
+  const auto json = GENERATE(test::tiny_llama_json(), test::tiny_gpt2_json());
   const std::string condition =
       GENERATE("any f > 0.3", "last f > -100", "prompt matches /cats/", "generated", "position >= 70",
                "token in [\"a\", \"s\"]", "f > 0.5 and not g > 2", "f > quantile(60%, p)");
-  INFO(condition);
+  INFO(json["model_type"] << " " << condition);
   const std::string prefix = "Long before any of this was said, someone had to think of the words that all ";
   const auto texts = [&](const std::string& a, const std::string& b, const std::string& c) {
     return "\"" + prefix + a + "\" -> \"a\", \"" + prefix + b + "\" -> \"b\", \"" + prefix + c + "\" -> \"the\"";
   };
   RulesOnModel rules(kTexts + "prompts long = [" + texts("cats say", "cats know", "dogs") + ", \"Short\" -> \"s\"]\n" +
-                     R"(
+                         R"(
 feature f = contrast(p, q, zero: midpoint) at resid_post[0]
 feature g = contrast(q, p) at mlp_out[1]
 rule some { steer f by 3 at resid_post[1] when )" +
-                     condition + R"( }
+                         condition + R"( }
 rule always { suppress g at mlp_out[*], attn_out[*], embed  steer f by 1 at mlp_out[0] }
 check all {
   under rule some, always
@@ -77,8 +78,9 @@ check one {
   expect kl(texts) <= 0.00001
 }
 check effects { expect effect(steer f by 1 at resid_post[1] when )" +
-                     condition + R"(, on: logit_diff("a", "b", after: long), control: 4) >= 9 }
-)");
+                         condition + R"(, on: logit_diff("a", "b", after: long), control: 4) >= 9 }
+)",
+                     json);
   const auto weights = test::weights_of(*rules.model.transformer);
   const auto plan = plan_audit(rules.bound, {});
   std::int64_t shared = 0, folds = 0;
