@@ -170,7 +170,7 @@ ast::Site Converter::site(const Node& node) {
     } else if (!site_has_layer(site.kind)) {
       report(Code::site_index, span(*layers), in_ticks(text) + " has no layers",
              {"write " + in_ticks(text) + " alone"});
-    } else if (!set.all && set.ranges.empty()) {
+    } else if (layers->children.empty()) {
       report(Code::site_index, span(*layers), "these brackets name no layer",
              {"write `" + text + "[*]` for all of them"});
     }
@@ -184,7 +184,7 @@ ast::Site Converter::site(const Node& node) {
     if (!site_has_heads(site.kind)) {
       report(Code::site_index, span(*heads), in_ticks(site_name(site.kind)) + " has no heads",
              {"the sites with heads are q, k, v, pattern and z"});
-    } else if (!site.heads->all && site.heads->ranges.empty()) {
+    } else if (heads->children.empty()) {
       report(Code::site_index, span(*heads), "these brackets name no head", {"leave `head` out for all of them"});
     }
   }

@@ -108,6 +108,7 @@ class Converter {
       slot = std::move(value);
     }
   }
+  void require(bool present, Span span, const std::string& declaration, std::string what, std::string cure);
   void bound_list(const Node& list);
 
   std::string_view text_;

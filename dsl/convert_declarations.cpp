@@ -21,6 +21,11 @@ ast::Declaration Converter::declaration(const Node& node) {
   return waive(node);
 }
 
+void Converter::require(bool present, Span span, const std::string& declaration, std::string what, std::string cure) {
+  if (present) return;
+  report(Code::missing_statement, span, "`" + declaration + "` has no " + std::move(what), {std::move(cure)});
+}
+
 ast::Notes Converter::notes(const Node& declaration) {
   ast::Notes notes;
   const auto read = [&](const Node& note) {
@@ -207,6 +212,9 @@ ast::Feature Converter::feature(const Node& node) {
     }
     once(out.token, token, span(*part), "token");
   }
+  // A latent's site is its autoencoder's.
+  require(out.site || out.constructor.name.text == "latent", out.name.span, out.name.text, "site to be read at",
+          "write `at` and a site, for example `at resid_post[12]`");
   out.notes = notes(node);
   return out;
 }
@@ -260,6 +268,11 @@ ast::Edit Converter::edit(const Node& node) {
       out.expectations.push_back(expectation(statement));
     }
   }
+  const Span place = out.name.span;
+  require(!out.changes.empty(), place, out.name.text, "change to make",
+          "write `fact`, `facts from`, `remove` or `erase`");
+  require(out.method.has_value(), place, out.name.text, "method",
+          "write `using` and a method, for example `using rome(layer: 5)`");
   return out;
 }
 
@@ -287,6 +300,12 @@ ast::Circuit Converter::circuit(const Node& node) {
       once(out.keep, ast::Keep{number(*statement.children[0]), name(*statement.children[1]), place}, place, "keep");
     }
   }
+  const Span place = out.name.span;
+  require(!out.pairs.empty(), place, out.name.text, "pair of prompts", "write `clean \"…\" corrupt \"…\"`");
+  require(out.measure.has_value(), place, out.name.text, "measure",
+          "write `measure` and a metric, for example `measure logit_diff(\" a\", \" b\")`");
+  require(out.method.has_value(), place, out.name.text, "method",
+          "write `using` and a method, for example `using eap_ig(steps: 5)`");
   return out;
 }
 
@@ -355,6 +374,7 @@ ast::Check Converter::check(const Node& node) {
       out.expectations.push_back(expectation(statement));
     }
   }
+  require(!out.expectations.empty(), out.name.span, out.name.text, "expectation", "write `expect METRIC OP NUMBER`");
   return out;
 }
 

@@ -64,8 +64,9 @@ class Page {
   explicit Page(std::string_view text) : text_(text), comments_(comments_in(text)) {}
 
   bool has_comment(Range range) const {
-    return std::any_of(comments_.begin(), comments_.end(),
-                       [&](const Range& c) { return c.begin >= range.begin && c.begin < range.end; });
+    const auto first = std::lower_bound(comments_.begin(), comments_.end(), range.begin,
+                                        [](const Range& comment, std::size_t begin) { return comment.begin < begin; });
+    return first != comments_.end() && first->begin < range.end;
   }
 
   /// One line of output for `range`; comments inside it go before it, one that ends its line follows it.
@@ -154,6 +155,7 @@ class Page {
 struct Statement {
   Span span;
   Writer writer;
+  bool brief = false;  ///< an option of a file: several share a line
 };
 
 class Formatter {
@@ -184,7 +186,7 @@ class Formatter {
       const WrittenList& list = writer.lists()[i];
       line += writer.texts()[i];
       const std::string flat = list.flat();
-      if (list.items.empty() || (!page_.has_comment(range_of(list.span)) && width(flat) <= kFlatListWidth)) {
+      if (list.items.empty() || (!keeps_comments(list) && width(flat) <= kFlatListWidth)) {
         line += flat;
         continue;
       }
@@ -207,13 +209,22 @@ class Formatter {
     page_.line(range, depth, line);
   }
 
-  void write_statement(const Statement& statement, std::size_t depth) {
-    const Range range = range_of(statement.span);
-    const std::string flat = statement.writer.flat();
-    if (fits(depth, flat) && !page_.has_comment(range)) {
-      page_.line(range, depth, flat);
+  /// Comments in a list stay there, so it breaks; all others of a statement go before it.
+  bool keeps_comments(const WrittenList& list) const {
+    return !list.items.empty() && page_.has_comment(range_of(list.span));
+  }
+  bool stays_whole(const Writer& writer, std::size_t depth, std::string_view line) const {
+    return fits(depth, line) && std::none_of(writer.lists().begin(), writer.lists().end(),
+                                             [&](const WrittenList& list) { return keeps_comments(list); });
+  }
+
+  /// Writes a statement or a declaration's head, and `tail` behind it.
+  void write_part(const Writer& writer, Range range, std::size_t depth, std::string_view tail = "") {
+    const std::string line = writer.flat() + std::string(tail);
+    if (stays_whole(writer, depth, line)) {
+      page_.line(range, depth, line);
     } else {
-      write_broken(statement.writer, range, depth, "");
+      write_broken(writer, range, depth, tail);
     }
   }
 
@@ -221,28 +232,26 @@ class Formatter {
   void write_declaration(Span span, const Writer& head, std::size_t head_end, std::vector<Statement> statements,
                          bool braces) {
     const Range whole = range_of(span);
+    if (!braces && statements.empty()) return write_part(head, whole, 0);
+
     std::sort(statements.begin(), statements.end(),
               [](const Statement& a, const Statement& b) { return a.span.begin < b.span.begin; });
-    braces = braces || !statements.empty();
-
-    if (statements.size() <= 1 && !page_.has_comment(whole)) {
-      const std::string inside = statements.empty() ? "" : " " + statements.front().writer.flat() + " ";
-      const std::string flat = head.flat() + (braces ? " {" + inside + "}" : "");
-      if (fits(0, flat)) return page_.line(whole, 0, flat);
-    }
-    if (!braces) return write_broken(head, whole, 0, "");
-
     const std::size_t open = page_.after_layout(head_end);
     const bool written = open < page_.text().size() && page_.text()[open] == '{';  // notes may stand without braces
-    const Range head_range{whole.begin, written ? open + 1 : head_end};
-    const std::string flat = head.flat() + " {";
-    if (fits(0, flat) && !page_.has_comment({whole.begin, head_end})) {
-      page_.line(head_range, 0, flat);
-    } else {
-      write_broken(head, head_range, 0, " {");
+    const std::size_t body = written ? open + 1 : head_end;
+
+    const bool brief = std::all_of(statements.begin(), statements.end(), [](const Statement& s) { return s.brief; });
+    if ((brief || statements.size() == 1) && !page_.has_comment({body, whole.end})) {
+      std::string inside;
+      for (const Statement& statement : statements) inside += (inside.empty() ? " " : "  ") + statement.writer.flat();
+      if (!inside.empty()) inside += " ";
+      const std::string line = head.flat() + " {" + inside + "}";
+      if (stays_whole(head, 0, line)) return page_.line(whole, 0, line);
     }
+
+    write_part(head, {whole.begin, body}, 0, " {");
     page_.open_block();
-    for (const Statement& statement : statements) write_statement(statement, 1);
+    for (const Statement& statement : statements) write_part(statement.writer, range_of(statement.span), 1);
     const std::size_t close = written ? whole.end - 1 : whole.end;
     page_.comments_before(close, close, 1);
     page_.close_block();
@@ -250,8 +259,6 @@ class Formatter {
   }
 
   // ---- parts that several declarations have ----
-
-  static Statement statement(Span span, Writer writer) { return {span, std::move(writer)}; }
 
   static Writer titled(std::string_view word, const ast::Name& name, const ast::Notes& notes) {
     Writer head;
@@ -274,7 +281,8 @@ class Formatter {
       Writer writer;
       writer.word("meta {");
       for (const ast::MetaEntry& entry : notes.meta->entries) writer << entry.key << entry.value;
-      out.push_back({notes.meta->span, std::move(writer.word("}"))});
+      notes.meta->entries.empty() ? writer.raw("}") : writer.word("}");
+      out.push_back({notes.meta->span, std::move(writer)});
     }
     if (notes.status)
       out.push_back({notes.status->span, std::move(Writer().word("status").word(status_name(notes.status->value)))});
@@ -295,7 +303,7 @@ class Formatter {
   static std::vector<Statement> file_options(const ast::FromFile& file) {
     std::vector<Statement> out;
     const auto add = [&](std::string_view key, const auto& value) {
-      if (value) out.push_back({value->span, std::move(Writer().word(key) << *value)});
+      if (value) out.push_back({value->span, std::move(Writer().word(key) << *value), true});
     };
     add("take", file.take);
     add("seed", file.seed);

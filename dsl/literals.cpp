@@ -227,6 +227,7 @@ ast::Template decode_template(std::string_view literal, Span span, Slots slots, 
     part.clear();
   };
   std::size_t slot_count = 0;
+  const std::size_t before = diagnostics.size();
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     if ((c == '{' || c == '}') && i + 1 < text.size() && text[i + 1] == c) {
@@ -255,7 +256,7 @@ ast::Template decode_template(std::string_view literal, Span span, Slots slots, 
     }
   }
   flush();
-  if (slots == Slots::bare && slot_count != 1) {
+  if (slots == Slots::bare && slot_count != 1 && diagnostics.size() == before) {
     refuse(span, slot_count == 0 ? "the template has no `{}` for the subject" : "the template has more than one `{}`");
   }
   return out;

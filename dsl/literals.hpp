@@ -27,6 +27,8 @@ std::string encode_string(std::string_view value);
 std::string encode_regex(const ast::Regex& regex);
 std::string encode_template(const ast::Template& text);
 
+inline constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
 /// U+202E and its like, which reorder what is seen.
 bool is_direction_mark(char32_t code_point);
 

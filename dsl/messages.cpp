@@ -142,6 +142,14 @@ Diagnostic malformed_number(const Stop& stop) {
                          {"numbers are written 3, -0.5, 1e-3 or 95%"});
 }
 
+Diagnostic malformed_date(const Stop& stop) {
+  std::size_t end = stop.at;
+  while (end < stop.text.size() && (is_word_char(stop.text[end]) || stop.text[end] == '-')) ++end;
+  return make_diagnostic(Code::invalid_date, stop.span(stop.at, end),
+                         in_ticks(stop.text.substr(stop.at, end - stop.at)) + " is not a date",
+                         {"a date is written YYYY-MM-DD"});
+}
+
 // ---- what people write from other languages --------------------------------------------------
 
 std::optional<Diagnostic> foreign_spelling(const Stop& stop) {
@@ -175,6 +183,9 @@ std::optional<Diagnostic> foreign_spelling(const Stop& stop) {
   if (found == ":" && stop.expected.what == "`=`") {
     return at_found(stop, Code::syntax, expected_found(stop), {"a declaration is written with `=`: `NAME = …`"});
   }
+  if (found == "/" && stop.before == stop.at) {
+    return at_found(stop, Code::syntax, expected_found(stop), {"a `/` inside a regular expression is written `\\/`"});
+  }
   if ((found == "+" || found == "*" || found == "/" || found == "-") && !stop.new_line && !stop.previous.empty() &&
       (is_word_char(stop.previous.front()) || stop.previous == "%" || stop.previous == ")")) {
     return at_found(stop, Code::syntax, expected_found(stop), {"there is no arithmetic: write the value itself"});
@@ -207,13 +218,20 @@ Diagnostic statement(const Stop& stop) {
   if (opens_declaration(stop.found)) {
     return at_found(stop, Code::syntax, expected_found(stop), {"close the declaration before this one with `}`"});
   }
-  if (stop.found == "at" && stop.expected.what.find("rule") != std::string_view::npos) {
-    return at_found(stop, Code::syntax, "`at` stands before `when`",
-                    {"write `OPERATION FEATURE at SITES when CONDITION`"});
+  constexpr std::string_view kOrder = "write `OPERATION FEATURE AMOUNT at SITES when CONDITION`";
+  const bool in_rule = stop.expected.what.find("rule") != std::string_view::npos;
+  if (in_rule && stop.found == "at") {
+    return at_found(stop, Code::syntax, "`at` stands before `when`", {std::string(kOrder)});
   }
   if (stop.found == "at") {
     return at_found(stop, Code::syntax, "`at N% confidence` does not stand here",
                     {"write `expect METRIC OP NUMBER at N% confidence across …`"});
+  }
+  if (in_rule && (stop.found == "by" || stop.found == "to")) {
+    return at_found(stop, Code::syntax, "the amount stands before `at` and `when`", {std::string(kOrder)});
+  }
+  if (stop.found == "(" && stop.before == stop.at) {
+    return at_found(stop, Code::syntax, expected_found(stop), {"layers stand in square brackets: `mlp_out[3]`"});
   }
   if (!is_word(stop.found)) return at_found(stop, Code::syntax, expected_found(stop));
   std::vector<std::string> words = split(stop.expected.statements);
@@ -241,6 +259,9 @@ Diagnostic diagnose(const SyntaxError& error, std::string_view text, SourceId so
             {},
             false};
   stop.found = front_token(text.substr(stop.at));
+  // Layout that a list's separator has taken up belongs to no token either.
+  while (stop.before > 0 && std::string_view(" \t\r\n").find(text[stop.before - 1]) != std::string_view::npos)
+    --stop.before;
   if (stop.before > 0) stop.previous = text.substr(stop.before - 1, 1);
   stop.new_line = text.substr(stop.before, stop.at - stop.before).find('\n') != std::string_view::npos;
 
@@ -257,6 +278,11 @@ Diagnostic diagnose(const SyntaxError& error, std::string_view text, SourceId so
       break;
   }
   if (auto diagnostic = foreign_spelling(stop)) return *std::move(diagnostic);
+  if (stop.expects(Expected::Kind::arguments_end) && (stop.previous == "(" || stop.previous == ",")) {
+    stop.expected = {"an argument, or `)`", Expected::Kind::name};
+  }
+  if (stop.expects(Expected::Kind::date) && !stop.found.empty() && is_digit(stop.found.front()))
+    return malformed_date(stop);
   if (stop.expects(Expected::Kind::list_end)) return list_end(stop);
   if (stop.expects(Expected::Kind::statement)) return statement(stop);
   if (stop.expects(Expected::Kind::name) && !stop.new_line && reserved_word(stop.found)) {
@@ -280,6 +306,10 @@ Diagnostic unknown_declaration(std::string_view text, SourceId source, std::uint
   if (found == "}" || found == "]" || found == ")") {
     return make_diagnostic(Code::unknown_declaration, span, in_ticks(found) + " closes nothing",
                            {"remove it, or look for one too many before it"});
+  }
+  if (found == "+" || found == "-" || found == "*" || found == "/") {
+    return make_diagnostic(Code::unknown_declaration, span, in_ticks(found) + " opens no declaration",
+                           {"there is no arithmetic: write the value itself"});
   }
   const std::vector<std::string> words = declaration_words();
   std::string help = "a declaration opens with";

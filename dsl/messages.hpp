@@ -15,7 +15,7 @@ namespace proviso::dsl {
 
 /// What stood to be read: the phrase, and where it makes a difference to the cure, of what kind it is.
 struct Expected {
-  enum class Kind { token, name, number, string_end, regex_end, number_end, list_end, arguments_end, statement };
+  enum class Kind { token, name, number, date, string_end, regex_end, number_end, list_end, arguments_end, statement };
   std::string_view what;
   Kind kind = Kind::token;
   std::string_view statements = {};  ///< of a body's end: the words that open a statement there
@@ -54,7 +54,7 @@ PROVISO_EXPECT(text, "a string in double quotes");
 PROVISO_EXPECT(regex, "a regular expression between slashes");
 PROVISO_EXPECT(number, "a number", Expected::Kind::number);
 PROVISO_EXPECT(bound, "a number", Expected::Kind::number);
-PROVISO_EXPECT(date, "a date, YYYY-MM-DD");
+PROVISO_EXPECT(date, "a date, YYYY-MM-DD", Expected::Kind::date);
 PROVISO_EXPECT(word, "a word");
 PROVISO_EXPECT(own_name, "a name", Expected::Kind::name);
 PROVISO_EXPECT(name, "a name", Expected::Kind::name);
@@ -86,7 +86,7 @@ PROVISO_EXPECT(site, "a site, for example `resid_post[12]`", Expected::Kind::nam
 PROVISO_EXPECT(sites, "a site, for example `mlp_out[*]`", Expected::Kind::name);
 PROVISO_EXPECT(inner_sites, "a site, or several in brackets", Expected::Kind::name);
 
-PROVISO_EXPECT(answers, "the expected continuation, or a list of them");
+PROVISO_EXPECT(answers, "a continuation, or a list of them");
 PROVISO_EXPECT(string_list, "a list of strings, `[\"…\"]`");
 PROVISO_EXPECT(prompts_ref, "the name of a prompt set, or a list of prompts", Expected::Kind::name);
 PROVISO_EXPECT(prompts_source, "prompts: a list in brackets, `from \"file\"`, or `each … in […]`");
@@ -94,7 +94,7 @@ PROVISO_EXPECT(facts_file, "`from` and a file");
 PROVISO_EXPECT(binding, "`NAME in [\"…\"]`", Expected::Kind::name);
 
 PROVISO_EXPECT(value, "a value", Expected::Kind::name);
-PROVISO_EXPECT(constructor, "a feature constructor, for example `contrast(P, Q)`", Expected::Kind::name);
+PROVISO_EXPECT(constructor, "a constructor with its arguments, for example `contrast(P, Q)`", Expected::Kind::name);
 PROVISO_EXPECT(loose_call, "a name, with its arguments in parentheses", Expected::Kind::name);
 PROVISO_EXPECT(metric, "a metric, for example `accuracy(P)`", Expected::Kind::name);
 

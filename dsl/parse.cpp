@@ -20,7 +20,6 @@ namespace pegtl = tao::pegtl;
 using Input = pegtl::memory_input<pegtl::tracking_mode::lazy>;
 
 constexpr std::size_t kMaxFileSize = 1 << 20;
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 template <class Rule>
 bool stands_at(std::string_view text, std::size_t at) {
@@ -85,6 +84,11 @@ bool readable(std::string_view text, SourceId source, std::vector<Diagnostic>& d
   return true;
 }
 
+/// A direction mark is reported once, and not again as a token that does not fit.
+bool direction_mark_at(std::string_view text, std::size_t at) {
+  return at < text.size() && is_direction_mark(front_code_point(text.substr(at)).value);
+}
+
 void find_direction_marks(std::string_view text, SourceId source, std::vector<Diagnostic>& diagnostics) {
   for (std::size_t i = 0; i < text.size();) {
     const CodePoint c = front_code_point(text.substr(i));
@@ -112,13 +116,14 @@ Parsed parse(const SourceSet& sources, SourceId source) {
   std::size_t at = text.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0;
   while ((at = skip_layout(text, at)) < text.size()) {
     if (!stands_at<grammar::declaration_word>(text, at)) {
-      diagnostics.push_back(unknown_declaration(text, source, static_cast<std::uint32_t>(at)));
+      if (!direction_mark_at(text, at))
+        diagnostics.push_back(unknown_declaration(text, source, static_cast<std::uint32_t>(at)));
       at = next_declaration(text, at + 1);
       continue;
     }
     auto read = tree<grammar::declaration>(text, source, at);
     if (auto* problem = std::get_if<Problem>(&read)) {
-      diagnostics.push_back(std::move(problem->diagnostic));
+      if (!direction_mark_at(text, problem->at)) diagnostics.push_back(std::move(problem->diagnostic));
       at = next_declaration(text, std::max(problem->at, at + 1));
       continue;
     }

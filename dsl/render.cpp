@@ -38,33 +38,58 @@ bool is_wide(char32_t c) {
          (c >= 0x20000 && c <= 0x3FFFD);
 }
 
+constexpr std::size_t kLongLine = 160;  // columns; of a longer line only what lies around the span is shown
+constexpr std::size_t kContext = 60;
+
 /// The line as it can be shown, and the underline beneath it. Direction marks and control characters would
-/// change what is seen, so a replacement character stands for each.
+/// change what is seen, so a replacement character stands for each; of a long line the ends are cut off.
 struct Excerpt {
   std::string line;
   std::string carets;
 };
 
 Excerpt excerpt(std::string_view line, std::size_t begin, std::size_t end) {
-  Excerpt out;
-  std::size_t marked = 0;
-  const auto mark = [&](std::size_t at, char32_t c, std::size_t width) {
-    if (at < begin) {
-      // A tab is copied, so that the underline keeps its place at any width of tabs.
-      out.carets.append(width, c == '\t' ? '\t' : ' ');
-    } else if (at < end) {
-      out.carets.append(width, '^');
-      marked += width;
-    }
+  struct Cell {
+    std::string_view shown;
+    std::size_t offset, width;
   };
+  std::vector<Cell> cells;
   for (std::size_t at = 0; at < line.size();) {
     const CodePoint c = front_code_point(line.substr(at));
     const bool hidden = is_direction_mark(c.value) || (c.value < 0x20 && c.value != '\t') || c.value == 0x7F;
-    out.line += hidden ? std::string_view("\uFFFD") : line.substr(at, c.length);
-    mark(at, c.value, hidden ? 1 : is_zero_width(c.value) ? 0 : is_wide(c.value) ? 2 : 1);
+    const std::string_view shown = hidden ? std::string_view("\uFFFD") : line.substr(at, c.length);
+    cells.push_back({shown, at, hidden ? std::size_t{1} : is_zero_width(c.value) ? 0 : is_wide(c.value) ? 2 : 1});
     at += c.length;
   }
-  if (marked == 0) out.carets += '^';  // an empty span, or one at the line's end
+
+  const auto cell_at = [&](std::size_t offset) {
+    const auto found = std::lower_bound(cells.begin(), cells.end(), offset,
+                                        [](const Cell& cell, std::size_t o) { return cell.offset < o; });
+    return static_cast<std::size_t>(found - cells.begin());
+  };
+  const std::size_t marked = cell_at(begin);
+  std::size_t first = 0, last = cells.size();
+  if (cells.size() > kLongLine) {
+    first = marked > kContext ? marked - kContext : 0;
+    last = std::min(first + kLongLine, cells.size());
+  }
+
+  Excerpt out;
+  if (first > 0) {
+    out.line = "…";
+    out.carets = " ";
+  }
+  for (std::size_t i = first; i < last; ++i) {
+    out.line += cells[i].shown;
+    if (i < marked) {
+      // A tab is copied, so that the underline keeps its place at any width of tabs.
+      out.carets.append(cells[i].width, cells[i].shown == "\t" ? '\t' : ' ');
+    } else if (cells[i].offset < end) {
+      out.carets.append(cells[i].width, '^');
+    }
+  }
+  if (last < cells.size()) out.line += "…";
+  if (!out.carets.ends_with('^')) out.carets += '^';  // an empty span, or one at the line's end
   return out;
 }
 
@@ -87,11 +112,14 @@ void render(const Diagnostic& diagnostic, const SourceSet& sources, const Style&
 
   // A line that is not UTF-8 has no columns to underline.
   if (!source.text.empty() && !invalid_utf8(source.line(begin.line))) {
-    const std::string_view line = source.line(begin.line);
-    const std::size_t start = source.line_starts[begin.line - 1];
-    const std::size_t first = std::min<std::size_t>(diagnostic.span.begin - start, line.size());
-    const std::size_t last = std::clamp<std::size_t>(diagnostic.span.end - start, first, line.size());
-    const Excerpt shown = excerpt(line, first, last);
+    std::string_view line = source.line(begin.line);
+    std::size_t start = source.line_starts[begin.line - 1];
+    if (start == 0 && line.starts_with(kByteOrderMark)) {
+      line.remove_prefix(kByteOrderMark.size());
+      start = kByteOrderMark.size();
+    }
+    const auto within = [&](std::size_t offset) { return std::min(offset - std::min(offset, start), line.size()); };
+    const Excerpt shown = excerpt(line, within(diagnostic.span.begin), within(diagnostic.span.end));
     out.append(gutter(std::to_string(begin.line))).append(shown.line).append("\n");
     out.append(gutter("")).append(severity_style).append(shown.carets).append(style.reset).append("\n");
   }
