@@ -1,5 +1,7 @@
 // One fact changed in the real model, and undone.
 
+#include <ATen/ATen.h>
+
 #include <catch2/catch.hpp>
 #include <filesystem>
 
@@ -66,11 +68,13 @@ TEST_CASE("SmolLM2 moves the Eiffel Tower to Rome, forgets little else, and move
   };
   const auto neighbour_before = log_probability(model, " Paris", neighbour);
   CHECK(rome_leads(edited) < 0);
+  const auto paraphrase_before = rome_leads(paraphrase);
   const auto before = bytes_of(model.transformer->get(solution.delta.tensor));
   {
     editing::AppliedDeltas applied(*model.transformer);
     REQUIRE(applied.apply(solution.delta));
     CHECK(rome_leads(edited) > 2);
+    CHECK(rome_leads(paraphrase) > paraphrase_before + 1);
     CHECK(std::abs(log_probability(model, " Paris", neighbour) - neighbour_before) < 0.5);
     CHECK(log_probability(model, " Rome", edited) ==
           Approx(number(solution.certificate.measured, "log_probability_after")).margin(1e-3));

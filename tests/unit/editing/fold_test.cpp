@@ -1,5 +1,7 @@
 #include "editing/fold.hpp"
 
+#include <ATen/ATen.h>
+
 #include <catch2/catch.hpp>
 
 #include "tests/unit/editing/random_model.hpp"

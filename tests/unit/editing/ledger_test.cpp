@@ -1,5 +1,7 @@
 #include "editing/ledger.hpp"
 
+#include <ATen/ATen.h>
+
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <map>

@@ -1,5 +1,7 @@
 #include "editing/weight_delta.hpp"
 
+#include <ATen/ATen.h>
+
 #include <catch2/catch.hpp>
 
 #include "editing/certificate.hpp"
