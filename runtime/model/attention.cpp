@@ -23,7 +23,9 @@ at::Tensor causal_mask(std::int64_t length, std::int64_t past) {
       .masked_fill_(at::ones({length, past + length}, at::kBool).triu(past + 1), kMasked);
 }
 
-at::Tensor rows_at(const at::Tensor& x, const at::Tensor& index) { return index.defined() ? x.index_select(0, index) : x; }
+at::Tensor rows_at(const at::Tensor& x, const at::Tensor& index) {
+  return index.defined() ? x.index_select(0, index) : x;
+}
 
 }  // namespace
 

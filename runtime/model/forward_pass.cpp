@@ -14,6 +14,12 @@ namespace {
 
 using dsl::SiteKind;
 
+constexpr std::size_t kSiteKinds = static_cast<std::size_t>(SiteKind::logits) + 1;
+
+std::size_t site_index(SiteKind kind, std::int64_t layer) {
+  return static_cast<std::size_t>(layer + 1) * kSiteKinds + static_cast<std::size_t>(kind);
+}
+
 /// Rows of logits at a time: 50 MB at a vocabulary of 49,152.
 constexpr std::int64_t kLogitsChunk = 256;
 
@@ -94,11 +100,19 @@ ForwardPass::ForwardPass(const ModelConfig& config, const Weights& weights, cons
       layout_((cache_of(config, pass), pack(config, weights, pass))),
       attention_(config, layout_, pass.cache ? pass.cache->state.get() : nullptr, pass.append) {
   if (family_.positions == Positions::rotary) rotary_ = rotary_table(config, layout_.positions);
+  wanted_.resize(static_cast<std::size_t>(config.layers + 1) * kSiteKinds);
+  if (!pass.visitor) return;
+  for (std::int64_t layer = -1; layer < config.layers; ++layer) {
+    for (std::size_t index = 0; index < kSiteKinds; ++index) {
+      const dsl::Site site{static_cast<SiteKind>(index), layer};
+      if (dsl::site_has_layer(site.kind) == (layer >= 0) && dsl::canonical(site) == site) {
+        wanted_[site_index(site.kind, layer)] = pass.visitor->wants(site);
+      }
+    }
+  }
 }
 
-bool ForwardPass::wants(SiteKind kind, std::int64_t layer) const {
-  return pass_.visitor && pass_.visitor->wants({kind, layer});
-}
+bool ForwardPass::wants(SiteKind kind, std::int64_t layer) const { return wanted_[site_index(kind, layer)]; }
 
 bool ForwardPass::ends_at(SiteKind kind, std::int64_t layer) const {
   return pass_.stop_after && dsl::canonical(*pass_.stop_after) == dsl::Site{kind, layer};
@@ -139,10 +153,26 @@ bool ForwardPass::embed() {
   return reach(SiteKind::embed, -1, stream_);
 }
 
+bool ForwardPass::only_logits_follow(std::int64_t layer) const {
+  if (layer + 1 < config_.layers || pass_.stop_after || !pass_.logits_at || wants(SiteKind::final_norm, -1))
+    return false;
+  for (const SiteKind kind : {SiteKind::attn_out, SiteKind::resid_mid, SiteKind::mlp_pre, SiteKind::mlp_post,
+                              SiteKind::mlp_out, SiteKind::resid_post}) {
+    if (wants(kind, layer)) return false;
+  }
+  return true;
+}
+
 bool ForwardPass::run_layer(std::int64_t layer) {
   at::Tensor z, neurons;
-  return attend(layer, norm(stream_, TensorRole::attention_norm, TensorRole::attention_norm_bias, layer), z) &&
-         add_to_stream(SiteKind::attn_out, SiteKind::resid_mid, layer, z,
+  if (!attend(layer, norm(stream_, TensorRole::attention_norm, TensorRole::attention_norm_bias, layer), z))
+    return false;
+  if (only_logits_follow(layer)) {
+    kept_ = at::tensor(*pass_.logits_at, at::kLong).to(z.device());
+    stream_ = stream_.index_select(0, kept_);
+    z = z.index_select(0, kept_);
+  }
+  return add_to_stream(SiteKind::attn_out, SiteKind::resid_mid, layer, z,
                        {TensorRole::attention_out, TensorRole::attention_out_bias}) &&
          run_mlp(layer, norm(stream_, TensorRole::mlp_norm, TensorRole::mlp_norm_bias, layer), neurons) &&
          add_to_stream(SiteKind::mlp_out, SiteKind::resid_post, layer, neurons,
@@ -206,19 +236,20 @@ bool ForwardPass::add_to_stream(SiteKind writer, SiteKind result, std::int64_t l
 
 void ForwardPass::unembed() {
   const bool shown = wants(SiteKind::final_norm, -1);
-  const bool all_tokens = !pass_.logits_at.has_value();
-  const bool no_logits = !all_tokens && pass_.logits_at->empty();
+  const bool no_logits = pass_.logits_at && pass_.logits_at->empty();
   if (no_logits && !shown) return;
-  at::Tensor packed = all_tokens ? at::arange(layout_.size()) : at::tensor(*pass_.logits_at, at::kLong);
-  packed = packed.to(layout_.tokens.device());
-  at::Tensor normed = shown || all_tokens ? stream_ : stream_.index_select(0, packed);
+  const at::Tensor packed = (pass_.logits_at ? at::tensor(*pass_.logits_at, at::kLong) : at::arange(layout_.size()))
+                                .to(layout_.tokens.device());
+  const bool some_tokens = pass_.logits_at && !kept_.defined();
+  at::Tensor normed = some_tokens && !shown ? stream_.index_select(0, packed) : stream_;
   normed = norm(normed, TensorRole::final_norm, TensorRole::final_norm_bias, 0);
   if (!reach(SiteKind::final_norm, -1, normed) || no_logits) return;
-  if (shown && !all_tokens) normed = normed.index_select(0, packed);
+  if (some_tokens && shown) normed = normed.index_select(0, packed);
 
   for (std::int64_t first = 0; first < normed.size(0); first += kLogitsChunk) {
     const std::int64_t count = std::min(kLogitsChunk, normed.size(0) - first);
-    at::Tensor logits = project(normed.narrow(0, first, count), weights_.of(TensorRole::unembedding), {}).to(at::kFloat);
+    at::Tensor logits =
+        project(normed.narrow(0, first, count), weights_.of(TensorRole::unembedding), {}).to(at::kFloat);
     if (wants(SiteKind::logits, -1)) {
       pass_.visitor->visit({SiteKind::logits, -1}, logits, sublayout(layout_, packed.narrow(0, first, count)));
     }

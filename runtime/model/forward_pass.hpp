@@ -31,6 +31,8 @@ class ForwardPass {
   bool reach(dsl::SiteKind kind, std::int64_t layer, at::Tensor& x);
   bool wants(dsl::SiteKind kind, std::int64_t layer) const;
   bool ends_at(dsl::SiteKind kind, std::int64_t layer) const;
+  /// Nothing but logits of some tokens is asked of what follows this layer's z.
+  bool only_logits_follow(std::int64_t layer) const;
 
   bool embed();
   bool run_layer(std::int64_t layer);
@@ -38,7 +40,6 @@ class ForwardPass {
   bool run_mlp(std::int64_t layer, const at::Tensor& x, at::Tensor& neurons);
   bool add_to_stream(dsl::SiteKind writer, dsl::SiteKind result, std::int64_t layer, const at::Tensor& input, Map map);
   void unembed();
-  void show_logits(at::Tensor& logits, const at::Tensor& packed);
 
   at::Tensor norm(const at::Tensor& x, TensorRole gain, TensorRole bias, std::int64_t layer) const;
   at::Tensor apply(const at::Tensor& x, Map map, std::int64_t layer) const;
@@ -52,6 +53,8 @@ class ForwardPass {
   Attention attention_;
   RotaryTable rotary_;
   at::Tensor stream_;           // [n, width]
+  at::Tensor kept_;             // [m] packed indices, once the stream holds only the tokens whose logits are wanted
+  std::vector<bool> wanted_;    ///< by layer + 1 and kind: what the visitor said
   bool stream_is_own_ = false;  ///< nobody else has seen the stream's present tensor: it may change in place
 };
 

@@ -1,33 +1,70 @@
 #include "runtime/model/kernels.hpp"
 
 #include <ATen/ATen.h>
-#include <c10/core/GradMode.h>
 #include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-// One body for each processor, chosen at start by the loader.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
+// One body for each processor, chosen at start by the loader (whose choice comes before a sanitizer is ready).
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
 #define PROVISO_FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define PROVISO_FOR_EACH_CPU
 #endif
+#define PROVISO_INLINE inline __attribute__((always_inline))
 
 namespace proviso::model {
 
 namespace {
+
+/// 16 floats: one register of AVX-512, two of AVX2, four of SSE.
+using Lanes = float __attribute__((vector_size(64), aligned(4), may_alias));
+constexpr std::int64_t kLanes = 16;
 
 /// Rows that one thread takes at least: below, starting it costs more than it saves.
 std::int64_t rows_per_task(std::int64_t row_elements) {
   return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, row_elements));
 }
 
-/// e^x to 2 ulp where |x| < 87, clamped beyond: 2^n · p(r), r = x − n ln 2, written so that it vectorises.
-inline float exp_fast(float x) {
-  x = x < -87.0f ? -87.0f : (x > 87.0f ? 87.0f : x);
-  constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer
+PROVISO_INLINE float bits_to_float(std::uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+PROVISO_INLINE std::uint32_t float_to_bits(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+/// bfloat16 by its bits, branch-free, so that loops over it vectorise.
+using BFloat16Bits = std::uint16_t;
+
+PROVISO_INLINE float widen(float value) { return value; }
+PROVISO_INLINE float widen(BFloat16Bits value) { return bits_to_float(static_cast<std::uint32_t>(value) << 16); }
+
+template <class T>
+PROVISO_INLINE T narrow(float value);
+template <>
+PROVISO_INLINE float narrow<float>(float value) {
+  return value;
+}
+template <>
+PROVISO_INLINE BFloat16Bits narrow<BFloat16Bits>(float value) {
+  const std::uint32_t bits = float_to_bits(value);
+  const std::uint32_t nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return static_cast<BFloat16Bits>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : nearest);
+}
+
+/// e^x to 2 ulp where |x| < 87, clamped beyond: 2^n · p(x − n ln 2), written so that it vectorises.
+PROVISO_INLINE float exp_fast(float x) {
+  x = std::min(std::max(x, -87.0f), 87.0f);
+  constexpr float kRound =
+      12582912.0f + 127.0f;  // adding 1.5 · 2^23 rounds to an integer, in the low bits; 127 biases it
   const float shifted = x * 1.44269504f + kRound;
   const float n = shifted - kRound;
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -38,67 +75,118 @@ inline float exp_fast(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const std::int32_t exponent = (static_cast<std::int32_t>(n) + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &exponent, sizeof scale);
-  return p * scale;
+  return p * bits_to_float(float_to_bits(shifted) << 23);
 }
 
 template <class T>
-inline __attribute__((always_inline)) void silu_multiply_row(const T* gate, const T* up, T* out, std::int64_t n) {
+PROVISO_INLINE void silu_multiply_row(const T* __restrict gate, const T* __restrict up, T* __restrict out,
+                                      std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) {
-    const float g = static_cast<float>(gate[i]);
-    out[i] = static_cast<T>(g / (1.0f + exp_fast(-g)) * static_cast<float>(up[i]));
+    const float g = widen(gate[i]);
+    out[i] = narrow<T>(g / (1.0f + exp_fast(-g)) * widen(up[i]));
   }
 }
 
 template <class T>
-inline __attribute__((always_inline)) void rms_norm_row(const T* x, const T* gain, T* out, std::int64_t n, float eps) {
-  constexpr std::int64_t kLanes = 16;
+PROVISO_INLINE void rms_norm_row(const T* __restrict x, const T* __restrict gain, T* __restrict out, std::int64_t n,
+                                 float eps) {
   float sums[kLanes] = {};
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     for (std::int64_t j = 0; j < kLanes; ++j) {
-      const float value = static_cast<float>(x[i + j]);
+      const float value = widen(x[i + j]);
       sums[j] += value * value;
     }
   }
   float total = 0;
-  for (; i < n; ++i) total += static_cast<float>(x[i]) * static_cast<float>(x[i]);
+  for (; i < n; ++i) total += widen(x[i]) * widen(x[i]);
   for (const float sum : sums) total += sum;
   const float scale = 1.0f / std::sqrt(total / static_cast<float>(n) + eps);
-  for (i = 0; i < n; ++i)
-    out[i] = static_cast<T>(static_cast<float>(static_cast<T>(static_cast<float>(x[i]) * scale)) *
-                            static_cast<float>(gain[i]));
+  // Rounded before the gain, as the families' own code does.
+  for (i = 0; i < n; ++i) out[i] = narrow<T>(widen(narrow<T>(widen(x[i]) * scale)) * widen(gain[i]));
 }
 
 template <class T>
-inline __attribute__((always_inline)) void rotate_head(T* x, const float* cos, const float* sin, std::int64_t half) {
+PROVISO_INLINE void rotate_head(T* __restrict x, const float* __restrict cos, const float* __restrict sin,
+                                std::int64_t half) {
   for (std::int64_t i = 0; i < half; ++i) {
-    const float first = static_cast<float>(x[i]), second = static_cast<float>(x[i + half]);
-    x[i] = static_cast<T>(first * cos[i] - second * sin[i]);
-    x[i + half] = static_cast<T>(second * cos[i] + first * sin[i]);
+    const float first = widen(x[i]), second = widen(x[i + half]);
+    x[i] = narrow<T>(first * cos[i] - second * sin[i]);
+    x[i + half] = narrow<T>(second * cos[i] + first * sin[i]);
   }
 }
 
 PROVISO_FOR_EACH_CPU void silu_multiply(const float* g, const float* u, float* o, std::int64_t n) {
   silu_multiply_row(g, u, o, n);
 }
-PROVISO_FOR_EACH_CPU void silu_multiply(const at::BFloat16* g, const at::BFloat16* u, at::BFloat16* o, std::int64_t n) {
+PROVISO_FOR_EACH_CPU void silu_multiply(const BFloat16Bits* g, const BFloat16Bits* u, BFloat16Bits* o, std::int64_t n) {
   silu_multiply_row(g, u, o, n);
 }
 PROVISO_FOR_EACH_CPU void rms_norm(const float* x, const float* g, float* o, std::int64_t n, float eps) {
   rms_norm_row(x, g, o, n, eps);
 }
-PROVISO_FOR_EACH_CPU void rms_norm(const at::BFloat16* x, const at::BFloat16* g, at::BFloat16* o, std::int64_t n,
+PROVISO_FOR_EACH_CPU void rms_norm(const BFloat16Bits* x, const BFloat16Bits* g, BFloat16Bits* o, std::int64_t n,
                                    float eps) {
   rms_norm_row(x, g, o, n, eps);
 }
 PROVISO_FOR_EACH_CPU void rotate(float* x, const float* c, const float* s, std::int64_t half) {
   rotate_head(x, c, s, half);
 }
-PROVISO_FOR_EACH_CPU void rotate(at::BFloat16* x, const float* c, const float* s, std::int64_t half) {
+PROVISO_FOR_EACH_CPU void rotate(BFloat16Bits* x, const float* c, const float* s, std::int64_t half) {
   rotate_head(x, c, s, half);
+}
+
+PROVISO_INLINE float sum(const Lanes& lanes) {
+  float total = 0;
+  for (std::int64_t i = 0; i < kLanes; ++i) total += lanes[i];
+  return total;
+}
+
+/// Two rows of W against kRows of x, every sum in a register.
+template <int kRows>
+PROVISO_INLINE void multiply_tile(const float* w, std::int64_t w_rows, const float* x, std::int64_t in, float* out,
+                                  std::int64_t out_stride) {
+  const float* second = w + (w_rows > 1 ? in : 0);
+  Lanes sums[kRows][2] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= in; i += kLanes) {
+    const Lanes w0 = *reinterpret_cast<const Lanes*>(w + i), w1 = *reinterpret_cast<const Lanes*>(second + i);
+    for (int row = 0; row < kRows; ++row) {
+      const Lanes values = *reinterpret_cast<const Lanes*>(x + row * in + i);
+      sums[row][0] += w0 * values;
+      sums[row][1] += w1 * values;
+    }
+  }
+  for (int row = 0; row < kRows; ++row) {
+    float first_total = sum(sums[row][0]), second_total = sum(sums[row][1]);
+    for (std::int64_t rest = i; rest < in; ++rest) {
+      first_total += w[rest] * x[row * in + rest];
+      second_total += second[rest] * x[row * in + rest];
+    }
+    out[row * out_stride] = first_total;
+    if (w_rows > 1) out[row * out_stride + 1] = second_total;
+  }
+}
+
+/// out[r][o] = x[r] · w[o] for `outs` rows of W, a block of which stays near while the rows of x pass by.
+PROVISO_FOR_EACH_CPU void multiply_block(const float* w, std::int64_t outs, const float* x, std::int64_t rows,
+                                         std::int64_t in, float* out, std::int64_t out_stride) {
+  constexpr std::int64_t kBlock = 16;
+  for (std::int64_t block = 0; block < outs; block += kBlock) {
+    const std::int64_t end = std::min(outs, block + kBlock);
+    std::int64_t row = 0;
+    const auto tiles = [&]<int kRows>() __attribute__((always_inline)) {
+      for (; row + kRows <= rows; row += kRows) {
+        for (std::int64_t o = block; o < end; o += 2) {
+          multiply_tile<kRows>(w + o * in, end - o, x + row * in, in, out + row * out_stride + o, out_stride);
+        }
+      }
+    };
+    tiles.template operator()<8>();
+    tiles.template operator()<4>();
+    tiles.template operator()<2>();
+    tiles.template operator()<1>();
+  }
 }
 
 }  // namespace
@@ -114,7 +202,7 @@ void for_type(at::ScalarType type, Body&& body) {
   if (type == at::kFloat) {
     body(float{});
   } else {
-    body(at::BFloat16{});
+    body(BFloat16Bits{});
   }
 }
 
@@ -124,9 +212,9 @@ at::Tensor rms_norm_fused(const at::Tensor& x, const at::Tensor& gain, double ep
   const std::int64_t width = in.size(-1), rows = in.numel() / std::max<std::int64_t>(1, width);
   for_type(in.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const T* source = in.const_data_ptr<T>();
-    const T* gains = gain.const_data_ptr<T>();
-    T* target = out.data_ptr<T>();
+    const T* source = static_cast<const T*>(in.const_data_ptr());
+    const T* gains = static_cast<const T*>(gain.const_data_ptr());
+    T* target = static_cast<T*>(out.data_ptr());
     at::parallel_for(0, rows, rows_per_task(width), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
         rms_norm(source + row * width, gains, target + row * width, width, static_cast<float>(eps));
@@ -141,9 +229,9 @@ at::Tensor silu_multiply_fused(const at::Tensor& gate, const at::Tensor& up) {
   at::Tensor out = at::empty({rows, width}, gate.options());
   for_type(gate.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const T* gates = gate.const_data_ptr<T>();
-    const T* ups = up.const_data_ptr<T>();
-    T* target = out.data_ptr<T>();
+    const T* gates = static_cast<const T*>(gate.const_data_ptr());
+    const T* ups = static_cast<const T*>(up.const_data_ptr());
+    T* target = static_cast<T*>(out.data_ptr());
     at::parallel_for(0, rows, rows_per_task(width), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
         silu_multiply(gates + row * gate.stride(0), ups + row * up.stride(0), target + row * width, width);
@@ -157,7 +245,7 @@ void rotate_in_place(at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin
   const std::int64_t rows = x.size(0), heads = x.size(1) / head_dim, half = head_dim / 2;
   for_type(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    T* data = x.data_ptr<T>();
+    T* data = static_cast<T*>(x.data_ptr());
     const float* cosines = cos.const_data_ptr<float>();
     const float* sines = sin.const_data_ptr<float>();
     at::parallel_for(0, rows, rows_per_task(x.size(1)), [&](std::int64_t begin, std::int64_t end) {
@@ -168,6 +256,24 @@ void rotate_in_place(at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin
       }
     });
   });
+}
+
+bool few_rows_run_on(const at::Tensor& x, const at::Tensor& weight) {
+  constexpr std::int64_t kMostRows = 48;
+  return x.device().is_cpu() && x.scalar_type() == at::kFloat && x.size(0) <= kMostRows && weight.is_contiguous();
+}
+
+at::Tensor few_rows_linear(const at::Tensor& x, const at::Tensor& weight) {
+  const at::Tensor in = x.contiguous();
+  const std::int64_t rows = in.size(0), width = in.size(1), outs = weight.size(0);
+  at::Tensor out = at::empty({rows, outs}, in.options());
+  const float* weights = weight.const_data_ptr<float>();
+  const float* values = in.const_data_ptr<float>();
+  float* target = out.data_ptr<float>();
+  at::parallel_for(0, outs, std::max<std::int64_t>(2, 65536 / width), [&](std::int64_t begin, std::int64_t end) {
+    multiply_block(weights + begin * width, end - begin, values, rows, width, target + begin, outs);
+  });
+  return out;
 }
 
 }  // namespace proviso::model

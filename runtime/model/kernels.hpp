@@ -16,8 +16,8 @@ at::Tensor rms_norm_fused(const at::Tensor& x, const at::Tensor& gain, double ep
 at::Tensor silu_multiply_fused(const at::Tensor& gate, const at::Tensor& up);
 void rotate_in_place(at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, std::int64_t head_dim);
 
-/// x Wᵀ + b for few rows of float32, where reading W bounds the time: [n, in] · [out, in] -> [n, out].
+/// x Wᵀ for few rows of float32, where reading W bounds the time: [n, in] · [out, in] -> [n, out].
 bool few_rows_run_on(const at::Tensor& x, const at::Tensor& weight);
-void few_rows_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Tensor out);
+at::Tensor few_rows_linear(const at::Tensor& x, const at::Tensor& weight);
 
 }  // namespace proviso::model

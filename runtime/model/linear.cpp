@@ -1,6 +1,7 @@
 #include "runtime/model/linear.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 
 #include <algorithm>
 
@@ -22,10 +23,36 @@ bool side_by_side(const std::vector<LinearPart>& parts) {
   return true;
 }
 
+/// oneDNN's product, which is faster than at::linear's in float32 from some rows on; nothing where this build of
+/// LibTorch or this machine has none.
+const auto* onednn_linear() {
+  using Signature = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
+                               c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
+  using Operator = c10::TypedOperatorHandle<Signature>;
+  static const std::optional<Operator> found = []() -> std::optional<Operator> {
+    const auto schema = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
+    if (!schema || !at::globalContext().userEnabledMkldnn()) return std::nullopt;
+    return schema->typed<Signature>();
+  }();
+  return found ? &*found : nullptr;
+}
+
+constexpr std::int64_t kOneDnnRows = 64;
+
 }  // namespace
 
 at::Tensor project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  return at::linear(x, weight, bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt);
+  const std::optional<at::Tensor> added = bias.defined() ? std::optional(bias) : std::nullopt;
+  const bool differentiated = is_differentiated(x) || is_differentiated(weight) || (added && is_differentiated(bias));
+  if (!differentiated && few_rows_run_on(x, weight)) {
+    at::Tensor out = few_rows_linear(x, weight);
+    return added ? out.add_(bias) : out;
+  }
+  if (!differentiated && x.device().is_cpu() && x.scalar_type() == at::kFloat && x.size(0) >= kOneDnnRows) {
+    if (const auto* onednn = onednn_linear())
+      return onednn->call(x, weight, added, "none", c10::List<std::optional<at::Scalar>>(), "");
+  }
+  return at::linear(x, weight, added);
 }
 
 std::vector<at::Tensor> project_parts(const at::Tensor& x, const std::vector<LinearPart>& parts) {

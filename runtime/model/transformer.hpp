@@ -74,20 +74,20 @@ struct Pass {
   KeyValueCache* cache = nullptr;  ///< continues it and appends to it; null: nothing is kept
   bool append = true;              ///< false: the cache is read and left as it was
   SiteVisitor* visitor = nullptr;
-  std::optional<dsl::Site> stop_after;  ///< nothing past this site is computed, logits neither
+  std::optional<dsl::Site> stop_after{};  ///< nothing past this site is computed, logits neither
 
   /// Packed indices (ascending) whose logits are wanted; nothing: of all tokens; empty: none.
   std::optional<std::vector<std::int64_t>> logits_at = std::vector<std::int64_t>{};
   /// Called with consecutive chunks: `first` indexes `logits_at` (or the tokens); logits are [m, vocabulary] float32.
-  std::function<void(std::int64_t first, const at::Tensor& logits)> on_logits;
+  std::function<void(std::int64_t first, const at::Tensor& logits)> on_logits{};
 
   /// Starts at `resid_post[start_after]` with these values instead of at the embedding: only what lies
   /// downstream is computed, and that site is not visited. `rows` still gives tokens and lengths. With a cache,
   /// earlier positions come from the pass that filled it, whatever that one computed them from. Say ROME: a pass
   /// over the tokens before the subject fills the cache; then only the later tokens are recomputed in the layers
   /// above the edit (`append = false`), again and again, with gradients that flow to `start_values`.
-  std::optional<std::int64_t> start_after;
-  at::Tensor start_values;  // [n, width]
+  std::optional<std::int64_t> start_after{};
+  at::Tensor start_values{};  // [n, width]
 };
 
 /// A linear map that writes to the residual stream: embed (rows are outputs), attn_out, mlp_out.
