@@ -26,7 +26,7 @@ std::span<const std::int64_t> fed(std::span<const std::int64_t> continuation) {
 // ---- planning ------------------------------------------------------------------------------------
 
 ContinuationScore PlanningSource::continuation(StateId state, const Prompt& prompt, std::span<const std::int64_t> tokens) {
-  const SequenceId id = builder_.sequence(prompt, fed(tokens));
+  const SequenceId id = builder_.ask(prompt, fed(tokens));
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     builder_.want_logits(state, id, last_position(prompt) + static_cast<std::int64_t>(i), tokens[i]);
   }
@@ -34,12 +34,12 @@ ContinuationScore PlanningSource::continuation(StateId state, const Prompt& prom
 }
 
 NextToken PlanningSource::next(StateId state, const Prompt& prompt, std::int64_t token, bool rank) {
-  builder_.want_logits(state, builder_.sequence(prompt), last_position(prompt), token, rank);
+  builder_.want_logits(state, builder_.ask(prompt), last_position(prompt), token, rank);
   return {};
 }
 
 std::vector<double> PlanningSource::text(StateId state, const Prompt& prompt) {
-  const SequenceId id = builder_.sequence(prompt);
+  const SequenceId id = builder_.ask(prompt);
   for (std::size_t i = 1; i < prompt.tokens.size(); ++i) {
     builder_.want_logits(state, id, static_cast<std::int64_t>(i) - 1, prompt.tokens[i]);
   }
@@ -47,22 +47,22 @@ std::vector<double> PlanningSource::text(StateId state, const Prompt& prompt) {
 }
 
 std::vector<double> PlanningSource::kl(StateId state, const Prompt& prompt) {
-  if (state != builder_.loaded()) builder_.want_kl(state, builder_.sequence(prompt));
+  if (state != builder_.loaded()) builder_.want_kl(state, builder_.ask(prompt));
   return {};
 }
 
 Activations PlanningSource::activations(StateId state, const Prompt& prompt, dsl::FeatureId feature) {
-  builder_.want_feature(state, builder_.sequence(prompt), feature);
+  builder_.want_feature(state, builder_.ask(prompt), feature);
   return {};
 }
 
 std::vector<std::string> PlanningSource::texts(StateId state, const Prompt& prompt, const dsl::metric::Rate& rate) {
-  builder_.want_generation(generation(state, builder_.sequence(prompt), rate));
+  builder_.want_generation(generation(state, builder_.ask(prompt, {}, rate.samples), rate));
   return {};
 }
 
 std::vector<std::int64_t> PlanningSource::firing(StateId state, const Prompt& prompt) {
-  builder_.want_firing(state, builder_.sequence(prompt));
+  builder_.want_firing(state, builder_.ask(prompt));
   return {};
 }
 

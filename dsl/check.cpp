@@ -140,7 +140,13 @@ std::optional<Symbol> Checker::find(SymbolKind kind, const ast::Name& name) {
     if (key.first == kind) candidates.push_back(key.second);
   }
   std::vector<std::string> help;
-  if (const auto nearest = nearest_name(name.text, candidates)) help.push_back("did you mean `" + *nearest + "`?");
+  const auto qualified = std::find_if(candidates.begin(), candidates.end(),
+                                      [&](const std::string& each) { return each.ends_with("." + name.text); });
+  if (qualified != candidates.end()) {
+    help.push_back("did you mean `" + *qualified + "`?");
+  } else if (const auto nearest = nearest_name(name.text, candidates)) {
+    help.push_back("did you mean `" + *nearest + "`?");
+  }
   report(Code::unknown_name, name.span,
          "no " + std::string(kind_name(kind)) + " `" + name.text + "` is declared or used here", std::move(help));
   return std::nullopt;

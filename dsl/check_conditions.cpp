@@ -14,25 +14,6 @@ Span span_of_operand(const ast::Operand& operand) {
   return std::visit([](const auto& node) -> Span { return node.span; }, operand);
 }
 
-/// Whether `any` or `last` stands somewhere in it.
-bool looks_at_other_positions(const ast::Condition& condition) {
-  struct Search {
-    bool operator()(const ast::Any&) const { return true; }
-    bool operator()(const ast::Last&) const { return true; }
-    bool operator()(const ast::Not& negation) const { return looks_at_other_positions(*negation.of); }
-    bool operator()(const ast::And& all) const { return among(all.of); }
-    bool operator()(const ast::Or& some) const { return among(some.of); }
-    bool operator()(const ast::Comparison&) const { return false; }
-    bool operator()(const ast::PromptMatches&) const { return false; }
-    bool operator()(const ast::TokenIn&) const { return false; }
-    bool operator()(const ast::Generated&) const { return false; }
-    static bool among(const std::vector<ast::Condition>& parts) {
-      return std::any_of(parts.begin(), parts.end(), looks_at_other_positions);
-    }
-  };
-  return std::visit(Search{}, condition.node);
-}
-
 }  // namespace
 
 /// Null where something in it is wrong; every part is read, so that all that is wrong is said.
@@ -63,11 +44,11 @@ ConditionPtr Checker::condition(const ast::Condition& node) {
     }
     ConditionPtr operator()(const ast::Generated&) const { return shared({Generated{}, node.span}); }
     ConditionPtr operator()(const ast::Any& any) const {
-      auto of = checker.some_position(*any.of, "any", node.span);
+      auto of = checker.condition(*any.of);
       return of ? shared({Any{std::move(of)}, node.span}) : nullptr;
     }
     ConditionPtr operator()(const ast::Last& last) const {
-      auto of = checker.some_position(*last.of, "last", node.span);
+      auto of = checker.condition(*last.of);
       return of ? shared({Last{std::move(of)}, node.span}) : nullptr;
     }
     ConditionPtr operator()(const ast::Not& negation) const {
@@ -78,13 +59,6 @@ ConditionPtr Checker::condition(const ast::Condition& node) {
     ConditionPtr operator()(const ast::Or& some) const { return join(some.of, Or{}); }
   };
   return std::visit(Read{*this, node, joined}, node.node);
-}
-
-ConditionPtr Checker::some_position(const ast::Condition& of, std::string_view word, Span span) {
-  if (!looks_at_other_positions(of)) return condition(of);
-  report(Code::nested_any, span, "`" + std::string(word) + "` stands over another `any` or `last`",
-         {"`any` and `last` each look at other positions on their own: join two with `and` or `or`"});
-  return nullptr;
 }
 
 /// `0.2 < anger < 0.8` is `0.2 < anger and anger < 0.8`.

@@ -297,32 +297,23 @@ std::optional<Metric> Checker::of_edit(const ast::Call& call) {
     if (name == "specificity" && !require_answers(*set, given->at(0)->span, name)) return std::nullopt;
   }
 
-  std::size_t facts = 0;
+  bool writes_facts = false;
   const ast::Fact* without_target = nullptr;
   for (const auto& change : edit_->changes) {
     const auto* fact = std::get_if<ast::Fact>(&change);
-    if (fact == nullptr) continue;
-    ++facts;
-    if (!fact->from) without_target = fact;
+    writes_facts |= fact != nullptr || std::holds_alternative<ast::FactsFrom>(change);
+    if (fact != nullptr && !fact->from) without_target = fact;
   }
-  const bool writes_facts =
-      facts > 0 || std::any_of(edit_->changes.begin(), edit_->changes.end(),
-                               [](const auto& change) { return std::holds_alternative<ast::FactsFrom>(change); });
   if (!writes_facts) {
     report(Code::edit_without_facts, call.name.span, "`" + name + "` is of facts, and this edit writes none",
            {"measure behaviour instead: expect accuracy(P) >= 90%, kl(P) <= 0.1, perplexity_rise(P) <= 2%"});
     return std::nullopt;
   }
-  if (without_target != nullptr && name != "specificity") {
+  if (without_target != nullptr) {
     report(Code::no_true_target, call.name.span,
-           "`" + name + "` compares the new continuation with the old one, and the fact at " +
+           "`" + name + "` weighs the new continuation against the old one, and the fact at " +
                place_text(sources_, without_target->span) + " names no old one",
            {"add `from \" …\"` to the fact, or measure accuracy on the prompt and its new continuation"});
-    return std::nullopt;
-  }
-  if (name == "paraphrase" && facts > 1) {
-    report(Code::ambiguous_fact, call.name.span, "which of this edit's facts do these prompts paraphrase?",
-           {"write one edit for each fact, and its paraphrases there"});
     return std::nullopt;
   }
   if (name == "efficacy") return made(call, metric::Efficacy{});

@@ -117,7 +117,6 @@ class Checker {
   std::optional<Condition> link(const ast::Operand& left, Compare op, const ast::Operand& right, Span span);
   std::optional<Condition> position_link(const ast::Operand& other, Compare op, Span span);
   std::optional<Operand> operand(const ast::Operand& operand, std::optional<FeatureId> compared_with);
-  ConditionPtr some_position(const ast::Condition& of, std::string_view word, Span span);
 
   // ---- check_rules.cpp ----
   void define_rule(const Work<ast::Rule>& work);

@@ -69,6 +69,8 @@ bool has_errors(const std::vector<Diagnostic>& diagnostics) {
 }
 
 std::optional<std::string> nearest_name(std::string_view name, const std::vector<std::string>& candidates) {
+  constexpr std::size_t kLongest = 200;  // the distance takes time quadratic in the names, and longer ones are no typo
+  if (name.size() > kLongest) return std::nullopt;
   const std::size_t limit = std::max<std::size_t>(1, name.size() / 3);
   std::optional<std::string> best;
   std::size_t best_distance = limit + 1;

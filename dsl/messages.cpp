@@ -79,13 +79,19 @@ std::string_view front_token(std::string_view text) {
   return text.substr(0, front_code_point(text).length);
 }
 
+/// A token within a message: long ones, which are never names that someone chose, are cut.
+std::string in_ticks(std::string_view token) {
+  constexpr std::size_t kLongest = 60;
+  std::string text = "`";
+  text.append(token.substr(0, kLongest)).append(token.size() > kLongest ? "…`" : "`");
+  return text;
+}
+
 std::string name_of(std::string_view token) {
   if (token.empty()) return "the end of the file";
   if (token.front() == '"') return "a string";
-  return "`" + std::string(token) + "`";
+  return in_ticks(token);
 }
-
-std::string in_ticks(std::string_view token) { return "`" + std::string(token) + "`"; }
 
 /// One place where reading stopped, with what stands around it.
 struct Stop {
@@ -118,16 +124,11 @@ std::string expected_found(const Stop& stop) {
 Diagnostic unterminated(const Stop& stop, Code code, char quote, std::string message, std::string help) {
   std::size_t begin = stop.at;
   while (begin > 0 && stop.text[begin - 1] != '\n') --begin;
-  // The opening delimiter is the first on this line that no literal before it takes up; an error that
-  // is off by a literal still underlines this line's rest.
-  const std::size_t line = begin;
-  for (std::size_t i = line; i < stop.at; ++i) {
+  // The opening delimiter is the last on this line that no literal before it takes up.
+  for (std::size_t i = begin; i < stop.at; ++i) {
     if (stop.text[i] != quote) continue;
-    std::size_t end = i + 1;
-    while (end < stop.at && stop.text[end] != quote) end += stop.text[end] == '\\' ? 2 : 1;
-    begin = i;
-    if (end >= stop.at) break;
-    i = end;
+    begin = i++;
+    while (i < stop.at && stop.text[i] != quote) i += stop.text[i] == '\\' ? 2 : 1;
   }
   return make_diagnostic(code, stop.span(begin, stop.at), std::move(message), {std::move(help)});
 }
@@ -173,14 +174,14 @@ std::optional<Diagnostic> foreign_spelling(const Stop& stop) {
   if (found == "&" || found == "|" || (found == "!" && next != '=')) {
     return at_found(stop, Code::syntax, expected_found(stop), {"conditions are joined with `and`, `or` and `not`"});
   }
-  if (found == "=" && stop.expected.what.find("comparison") != std::string_view::npos) {
+  if (found == "=" && stop.expects(Expected::Kind::comparison)) {
     return at_found(stop, Code::syntax, expected_found(stop), {"equality is written `==`"});
   }
-  if (found == "=" && (stop.expects(Expected::Kind::arguments_end) || stop.expected.what == "`:`")) {
+  if (found == "=" && (stop.expects(Expected::Kind::arguments_end) || stop.expects(Expected::Kind::colon))) {
     return at_found(stop, Code::syntax, expected_found(stop),
                     {"a named argument is written with a colon: `name: value`"});
   }
-  if (found == ":" && stop.expected.what == "`=`") {
+  if (found == ":" && stop.expects(Expected::Kind::equals)) {
     return at_found(stop, Code::syntax, expected_found(stop), {"a declaration is written with `=`: `NAME = …`"});
   }
   if (found == "/" && stop.before == stop.at) {
@@ -210,7 +211,7 @@ Diagnostic list_end(const Stop& stop) {
   return at_found(stop, Code::syntax, "expected " + what + ", found " + name_of(stop.found), std::move(help));
 }
 
-Diagnostic statement(const Stop& stop) {
+Diagnostic body_end(const Stop& stop) {
   if (stop.found.empty()) {
     return make_diagnostic(Code::syntax, stop.span(stop.before, stop.before), expected_found(stop),
                            {"close the declaration with `}`"});
@@ -219,7 +220,7 @@ Diagnostic statement(const Stop& stop) {
     return at_found(stop, Code::syntax, expected_found(stop), {"close the declaration before this one with `}`"});
   }
   constexpr std::string_view kOrder = "write `OPERATION FEATURE AMOUNT at SITES when CONDITION`";
-  const bool in_rule = stop.expected.what.find("rule") != std::string_view::npos;
+  const bool in_rule = stop.expects(Expected::Kind::rule_end);
   if (in_rule && stop.found == "at") {
     return at_found(stop, Code::syntax, "`at` stands before `when`", {std::string(kOrder)});
   }
@@ -284,7 +285,7 @@ Diagnostic diagnose(const SyntaxError& error, std::string_view text, SourceId so
   if (stop.expects(Expected::Kind::date) && !stop.found.empty() && is_digit(stop.found.front()))
     return malformed_date(stop);
   if (stop.expects(Expected::Kind::list_end)) return list_end(stop);
-  if (stop.expects(Expected::Kind::statement)) return statement(stop);
+  if (stop.expects(Expected::Kind::body_end) || stop.expects(Expected::Kind::rule_end)) return body_end(stop);
   if (stop.expects(Expected::Kind::name) && !stop.new_line && reserved_word(stop.found)) {
     return at_found(stop, Code::reserved_word,
                     in_ticks(stop.found) + " is a word of the language, found where " +

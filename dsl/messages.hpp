@@ -15,7 +15,22 @@ namespace proviso::dsl {
 
 /// What stood to be read: the phrase, and where it makes a difference to the cure, of what kind it is.
 struct Expected {
-  enum class Kind { token, name, number, date, string_end, regex_end, number_end, list_end, arguments_end, statement };
+  enum class Kind {
+    token,
+    name,
+    number,
+    comparison,
+    date,
+    equals,
+    colon,
+    string_end,
+    regex_end,
+    number_end,
+    list_end,
+    arguments_end,
+    body_end,
+    rule_end,
+  };
   std::string_view what;
   Kind kind = Kind::token;
   std::string_view statements = {};  ///< of a body's end: the words that open a statement there
@@ -64,8 +79,8 @@ PROVISO_EXPECT(list_close, "`]`", Expected::Kind::list_end);
 PROVISO_EXPECT(call_close, "`,` or `)`", Expected::Kind::arguments_end);
 PROVISO_EXPECT(condition_close, "`)`");
 PROVISO_EXPECT(block_open, "`{`");
-PROVISO_EXPECT(equals, "`=`");
-PROVISO_EXPECT(colon, "`:`");
+PROVISO_EXPECT(equals, "`=`", Expected::Kind::equals);
+PROVISO_EXPECT(colon, "`:`", Expected::Kind::colon);
 
 PROVISO_EXPECT(kw_at, "`at`");
 PROVISO_EXPECT(kw_because, "`because` and the reason");
@@ -98,7 +113,7 @@ PROVISO_EXPECT(constructor, "a constructor with its arguments, for example `cont
 PROVISO_EXPECT(loose_call, "a name, with its arguments in parentheses", Expected::Kind::name);
 PROVISO_EXPECT(metric, "a metric, for example `accuracy(P)`", Expected::Kind::name);
 
-PROVISO_EXPECT(compare, "a comparison: `<`, `<=`, `>`, `>=`, `==` or `!=`");
+PROVISO_EXPECT(compare, "a comparison: `<`, `<=`, `>`, `>=`, `==` or `!=`", Expected::Kind::comparison);
 PROVISO_EXPECT(operand, "a feature, a number or `quantile(…)`", Expected::Kind::name);
 PROVISO_EXPECT(token_test, "`is \"…\"` or `in [\"…\"]`");
 PROVISO_EXPECT(condition, "a condition", Expected::Kind::name);
@@ -112,19 +127,17 @@ PROVISO_EXPECT(pair_side, "a prompt, or the name of a prompt set", Expected::Kin
 PROVISO_EXPECT(keep_unit, "`edges` or `nodes`");
 PROVISO_EXPECT(under_what, "`rule`, `edit` or `attack`");
 
-PROVISO_EXPECT(notes_close, "a note, or `}`", Expected::Kind::statement, "");
+PROVISO_EXPECT(notes_close, "a note, or `}`", Expected::Kind::body_end, "");
 PROVISO_EXPECT(meta_close, "a key and its string, or `}`");
-PROVISO_EXPECT(model_close, "a requirement of the model, or `}`", Expected::Kind::statement,
+PROVISO_EXPECT(model_close, "a requirement of the model, or `}`", Expected::Kind::body_end,
                "family layers width sha256");
-PROVISO_EXPECT(file_close, "an option of the file, or `}`", Expected::Kind::statement,
-               "take seed field answer cluster");
-PROVISO_EXPECT(rule_close, "a statement of a rule, or `}`", Expected::Kind::statement,
+PROVISO_EXPECT(file_close, "an option of the file, or `}`", Expected::Kind::body_end, "take seed field answer cluster");
+PROVISO_EXPECT(rule_close, "a statement of a rule, or `}`", Expected::Kind::rule_end,
                "suppress amplify clamp steer cap fires silent");
-PROVISO_EXPECT(edit_close, "a statement of an edit, or `}`", Expected::Kind::statement,
+PROVISO_EXPECT(edit_close, "a statement of an edit, or `}`", Expected::Kind::body_end,
                "fact facts remove erase using expect");
-PROVISO_EXPECT(circuit_close, "a statement of a circuit, or `}`", Expected::Kind::statement,
-               "clean measure using keep");
-PROVISO_EXPECT(check_close, "a statement of a check, or `}`", Expected::Kind::statement, "severity under expect");
+PROVISO_EXPECT(circuit_close, "a statement of a circuit, or `}`", Expected::Kind::body_end, "clean measure using keep");
+PROVISO_EXPECT(check_close, "a statement of a check, or `}`", Expected::Kind::body_end, "severity under expect");
 
 #undef PROVISO_EXPECT
 

@@ -100,7 +100,10 @@ const Json& field_of(const Json& object, const std::string& field, const std::st
 
 std::string string_in(const Json& value, const std::string& field, const std::string& where) {
   if (value.is_string()) return value.get<std::string>();
-  throw Fault{Code::prompt_file_field, where, "field " + ticked(field) + " is no string but " + value.type_name(), {}};
+  throw Fault{Code::prompt_file_field,
+              where,
+              "field " + ticked(field) + " holds no string but a JSON " + value.type_name(),
+              {}};
 }
 
 Prompt prompt_of(const PromptFile& file, const Json& item, const std::string& where) {
@@ -112,7 +115,7 @@ Prompt prompt_of(const PromptFile& file, const Json& item, const std::string& wh
   if (!item.is_object()) {
     throw Fault{Code::prompt_file_field,
                 where,
-                std::string("an object with fields is needed, not ") + item.type_name(),
+                std::string("an object with fields is needed, not a JSON ") + item.type_name(),
                 {"write {\"prompt\": \"…\"}, or leave out `field`, `answer` and `cluster` for a list of strings"}};
   }
   std::vector<std::string> present;
@@ -149,7 +152,7 @@ Prompts read_json(const PromptFile& file, std::string_view bytes) {
   if (!items.is_array()) {
     throw Fault{Code::prompt_file_syntax,
                 "line 1",
-                "an array of strings or objects is needed, not " + std::string(items.type_name()),
+                "an array of strings or objects is needed, not a JSON " + std::string(items.type_name()),
                 {"wrap it as [ … ], or name the file .jsonl where each line is an object"}};
   }
   Prompts prompts;

@@ -10,6 +10,8 @@ template <class... Functions>
 struct Overloaded : Functions... {
   using Functions::operator()...;
 };
+template <class... Functions>
+Overloaded(Functions...) -> Overloaded<Functions...>;
 
 std::string item_text(const ast::PromptItem& item) {
   std::string text = encode_string(item.text.value);

@@ -109,10 +109,15 @@ SequenceId PlanBuilder::sequence(const BoundPrompt& prompt, std::span<const std:
 }
 
 Wants& PlanBuilder::want(StateId state, SequenceId sequence) {
-  plan_.tokens_asked += static_cast<std::int64_t>(plan_.sequences[sequence].tokens.size());
   auto run = std::find_if(plan_.runs.begin(), plan_.runs.end(), [&](const Run& r) { return r.state == state; });
   if (run == plan_.runs.end()) run = plan_.runs.insert(plan_.runs.end(), Run{state, {}, std::nullopt, {}});
   return run->wants[sequence];
+}
+
+SequenceId PlanBuilder::ask(const BoundPrompt& prompt, std::span<const std::int64_t> continuation, std::int64_t times) {
+  const SequenceId id = sequence(prompt, continuation);
+  plan_.tokens_asked += static_cast<std::int64_t>(plan_.sequences[id].tokens.size()) * times;
+  return id;
 }
 
 void PlanBuilder::want_logits(StateId state, SequenceId sequence, std::int64_t position, std::int64_t id, bool rank) {
@@ -138,7 +143,6 @@ void PlanBuilder::want_kl(StateId state, SequenceId sequence) {
 void PlanBuilder::want_firing(StateId state, SequenceId sequence) { want(state, sequence).firing = true; }
 
 void PlanBuilder::want_generation(const GenerationKey& key) {
-  plan_.tokens_asked += static_cast<std::int64_t>(plan_.sequences[key.sequence].tokens.size()) * key.samples;
   plan_.generations.insert(key);
 }
 

@@ -123,6 +123,9 @@ class PlanBuilder {
   /// A prompt, and what follows it (as if it had been generated).
   SequenceId sequence(const BoundPrompt& prompt, std::span<const std::int64_t> continuation = {});
 
+  /// The same, counted among the tokens that a metric by itself would compute.
+  SequenceId ask(const BoundPrompt& prompt, std::span<const std::int64_t> continuation = {}, std::int64_t times = 1);
+
   void want_logits(StateId state, SequenceId sequence, std::int64_t position, std::int64_t id, bool rank = false);
   void want_top(StateId state, SequenceId sequence, std::int64_t position, std::int64_t count);
   void want_feature(StateId state, SequenceId sequence, dsl::FeatureId feature);

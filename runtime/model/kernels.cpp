@@ -5,6 +5,7 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -136,10 +137,17 @@ PROVISO_FOR_EACH_CPU void rotate(BFloat16Bits* x, const float* c, const float* s
   rotate_head(x, c, s, half);
 }
 
+/// By halves, each of which stays in a register.
 PROVISO_INLINE float sum(const Lanes& lanes) {
-  float total = 0;
-  for (std::int64_t i = 0; i < kLanes; ++i) total += lanes[i];
-  return total;
+  using Eight = float __attribute__((vector_size(32)));
+  using Four = float __attribute__((vector_size(16)));
+  Eight halves[2];
+  std::memcpy(halves, &lanes, sizeof halves);
+  const Eight eight = halves[0] + halves[1];
+  Four quarters[2];
+  std::memcpy(quarters, &eight, sizeof quarters);
+  const Four four = quarters[0] + quarters[1];
+  return (four[0] + four[1]) + (four[2] + four[3]);
 }
 
 /// Two rows of W against kRows of x, every sum in a register.
@@ -150,6 +158,8 @@ PROVISO_INLINE void multiply_tile(const float* w, std::int64_t w_rows, const flo
   Lanes sums[kRows][2] = {};
   std::int64_t i = 0;
   for (; i + kLanes <= in; i += kLanes) {
+    __builtin_prefetch(w + 2 * in + i);
+    __builtin_prefetch(second + 2 * in + i);
     const Lanes w0 = *reinterpret_cast<const Lanes*>(w + i), w1 = *reinterpret_cast<const Lanes*>(second + i);
     for (int row = 0; row < kRows; ++row) {
       const Lanes values = *reinterpret_cast<const Lanes*>(x + row * in + i);
@@ -259,7 +269,7 @@ void rotate_in_place(at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin
 }
 
 bool few_rows_run_on(const at::Tensor& x, const at::Tensor& weight) {
-  constexpr std::int64_t kMostRows = 48;
+  constexpr std::int64_t kMostRows = 32;
   return x.device().is_cpu() && x.scalar_type() == at::kFloat && x.size(0) <= kMostRows && weight.is_contiguous();
 }
 
@@ -270,9 +280,15 @@ at::Tensor few_rows_linear(const at::Tensor& x, const at::Tensor& weight) {
   const float* weights = weight.const_data_ptr<float>();
   const float* values = in.const_data_ptr<float>();
   float* target = out.data_ptr<float>();
-  at::parallel_for(0, outs, std::max<std::int64_t>(2, 65536 / width), [&](std::int64_t begin, std::int64_t end) {
-    multiply_block(weights + begin * width, end - begin, values, rows, width, target + begin, outs);
-  });
+  // Threads take what is left in turns: one that the system holds up does not hold up the others.
+  const std::int64_t step = std::max<std::int64_t>(16, 65536 / width);
+  std::atomic<std::int64_t> next = 0;
+  const auto take_turns = [&](std::int64_t, std::int64_t) {
+    for (std::int64_t begin = next.fetch_add(step); begin < outs; begin = next.fetch_add(step)) {
+      multiply_block(weights + begin * width, std::min(step, outs - begin), values, rows, width, target + begin, outs);
+    }
+  };
+  at::parallel_for(0, outs <= step ? 1 : at::get_num_threads(), 1, take_turns);
   return out;
 }
 
