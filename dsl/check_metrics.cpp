@@ -276,15 +276,15 @@ std::optional<Metric> Checker::effect(const ast::Call& call) {
   return made(call, std::move(effect));
 }
 
-/// `efficacy`, `paraphrase(P)`, `specificity(P)`: of the edit whose expectation this is.
+/// `efficacy`, `paraphrase(P)`, `specificity(P)`: of the edit whose expectation this is, or of those a check is under.
 std::optional<Metric> Checker::of_edit(const ast::Call& call) {
   const std::string& name = call.name.text;
-  if (edit_ == nullptr) {
+  if (edit_ == nullptr && (check_ == nullptr || check_->under_edits.empty())) {
     report(Code::edit_metric_outside, call.name.span,
-           "`" + name + "` is of an edit's facts, and no edit is expected to do anything here",
+           "`" + name + "` is of an edit's facts, and no edit is in force here",
            {"write it among the edit's own statements: edit E { fact …  using …  expect " + name +
                 (name == "efficacy" ? "" : "(P)") + " >= 90% }",
-            "a check under an edit measures behaviour: under edit E  expect accuracy(P) >= 90%"});
+            "or name the edit in the check: under edit E"});
     return std::nullopt;
   }
   std::optional<PromptsId> set;
@@ -298,21 +298,32 @@ std::optional<Metric> Checker::of_edit(const ast::Call& call) {
   }
 
   bool writes_facts = false;
-  const ast::Fact* without_target = nullptr;
-  for (const auto& change : edit_->changes) {
-    const auto* fact = std::get_if<ast::Fact>(&change);
-    writes_facts |= fact != nullptr || std::holds_alternative<ast::FactsFrom>(change);
-    if (fact != nullptr && !fact->from) without_target = fact;
+  std::optional<Span> without_target;
+  const auto look = [&](const auto& fact) {
+    writes_facts = true;
+    if (!fact.from) without_target = fact.span;
+  };
+  if (edit_ != nullptr) {
+    for (const auto& change : edit_->changes) {
+      if (const auto* fact = std::get_if<ast::Fact>(&change)) look(*fact);
+      writes_facts |= std::holds_alternative<ast::FactsFrom>(change);
+    }
+  } else {
+    for (const EditId edit : check_->under_edits) {
+      for (const auto& change : rule_set_.edits[edit].changes) {
+        if (const auto* fact = std::get_if<Fact>(&change)) look(*fact);
+      }
+    }
   }
   if (!writes_facts) {
-    report(Code::edit_without_facts, call.name.span, "`" + name + "` is of facts, and this edit writes none",
+    report(Code::edit_without_facts, call.name.span, "`" + name + "` is of facts, and no edit in force here writes one",
            {"measure behaviour instead: expect accuracy(P) >= 90%, kl(P) <= 0.1, perplexity_rise(P) <= 2%"});
     return std::nullopt;
   }
-  if (without_target != nullptr) {
+  if (without_target) {
     report(Code::no_true_target, call.name.span,
            "`" + name + "` weighs the new continuation against the old one, and the fact at " +
-               place_text(sources_, without_target->span) + " names no old one",
+               place_text(sources_, *without_target) + " names no old one",
            {"add `from \" …\"` to the fact, or measure accuracy on the prompt and its new continuation"});
     return std::nullopt;
   }
