@@ -17,6 +17,7 @@
 #include "editing/ledger.hpp"
 #include "runtime/folds.hpp"
 #include "runtime/formats/sha256.hpp"
+#include "runtime/hook_file.hpp"
 #include "runtime/model/model_writer.hpp"
 #include "runtime/session.hpp"
 
@@ -28,6 +29,7 @@ struct Options {
   std::vector<std::string> files;
   std::string model, directory;
   bool force = false;
+  bool keep_hooks = false;
 };
 
 /// The entries of a ledger, in the order in which they are applied.
@@ -98,7 +100,8 @@ std::vector<dsl::Diagnostic> unbakeable(const std::vector<runtime::PlannedSenten
         dsl::Code::not_foldable, sentence.sentence.span,
         "rule `" + sentence.rule + "` cannot be baked into weights at " + dsl::to_string(sentence.hooks.front()) + ": " +
             sentence.why,
-        {"leave the rule out, or act without a condition at sites that a linear map writes: attn_out, mlp_out, embed"}));
+        {"`--hooks keep` writes it beside the model, in hooks.proviso",
+         "or act without a condition at sites that a linear map writes: attn_out, mlp_out, embed"}));
   }
   return found;
 }
@@ -129,7 +132,7 @@ int apply(const Invocation& invocation, const Options& options) {
   const auto state = builder.state(edits, in_force);
   auto plan = runtime::optimise(builder.take(), bound, {});
   const auto& sentences = plan.states[state].sentences;
-  if (refuse(unbakeable(sentences))) return kInputAtFault;
+  if (!options.keep_hooks && refuse(unbakeable(sentences))) return kInputAtFault;
 
   const auto transformer = load_weights(invocation, *opened->model);
   if (!edits.empty()) {
@@ -164,8 +167,10 @@ int apply(const Invocation& invocation, const Options& options) {
   }
   for (const auto& folded : runtime::fold_sentences(sentences, session.features(), *transformer)) entries.add(folded, sentences);
   const auto made = entries.take();
+  const auto kept = runtime::hook_file(sentences, session.features(), bound,
+                                       [&](const dsl::Quantile& quantile) { return session.quantile(quantile); });
   editing::write_edited_model(*transformer, *opened->model->tokenizer, made, model::writable_type(opened->model->card),
-                              options.directory);
+                              options.directory, kept);
   if (!invocation.options.quiet) {
     invocation.err << "wrote " << options.directory << " with " << made.size() << " changes; `proviso revert "
                    << options.directory << " -o DIR2` undoes them\n";
@@ -183,6 +188,11 @@ void register_apply(CLI::App& program, Invocation& invocation) {
   command->add_option("-o", options->directory, "the folder to write; an existing one is never overwritten")
       ->type_name("DIR")
       ->required();
+  command
+      ->add_option_function<std::string>(
+          "--hooks", [options](const std::string&) { options->keep_hooks = true; },
+          "keep: write rules that weights cannot hold beside the model, as DIR/hooks.proviso")
+      ->check(CLI::IsMember({"keep"}));
   command->add_flag("--force", options->force, "write also where an edit misses what it expects");
   add_common_options(*command, invocation.options);
   command->callback([options, &invocation] {

@@ -107,7 +107,8 @@ bool Checker::define_zero(const ast::Argument& argument, ZeroPoint& zero) {
 }
 
 bool Checker::define_direction(const ast::Call& call, FeatureDecl& feature) {
-  const auto given = arguments(call, {{"the path of a safetensors file"}, {"tensor", true}});
+  const auto given = arguments(
+      call, {{"the path of a safetensors file"}, {"tensor", true}, {"offset", true, false}, {"scale", true, false}});
   if (!given) return false;
   StoredDirection direction;
   direction.span = given->at(0)->span;
@@ -115,7 +116,15 @@ bool Checker::define_direction(const ast::Call& call, FeatureDecl& feature) {
   const auto* file = std::get_if<ast::String>(&given->at(0)->value);
   if (file == nullptr) wrong_argument(*given->at(0), "the path of a safetensors file, as a text,");
   const auto opened = file != nullptr ? path(*file) : std::nullopt;
-  if (!tensor || !opened) return false;
+  const auto calibration = [&](const ast::Argument* argument, const std::string& what, Limits limits, double& into) {
+    if (argument == nullptr) return true;
+    const auto value = number(*argument, what, limits);
+    if (value) into = *value;
+    return value.has_value();
+  };
+  const bool calibrated = calibration(given->at(2), "`offset`", {}, direction.offset) &&
+                          calibration(given->at(3), "`scale`", {.low = std::numeric_limits<double>::min()}, direction.scale);
+  if (!tensor || !opened || !calibrated) return false;
   direction.path = *opened;
   direction.tensor = *tensor;
   feature.constructor = std::move(direction);

@@ -101,6 +101,8 @@ struct Probe {
 struct StoredDirection {
   std::string path;  ///< as resolved
   std::string tensor;
+  double offset = 0;  ///< b
+  double scale = 1;   ///< c
   Span span;
 };
 struct Unembed {

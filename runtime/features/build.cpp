@@ -196,6 +196,8 @@ class Builder {
     std::vector<float> values(static_cast<std::size_t>(tensor->elements()));
     model::dequantize(*tensor, values);
     direction.d = at::tensor(values, at::kFloat).to(at::kDouble);
+    direction.b = source.offset;
+    direction.c = source.scale;
     normalise(id, direction);
   }
 

@@ -141,8 +141,10 @@ SafetensorsFile read_safetensors(const std::string& path) {
   return result;
 }
 
-void write_safetensors(const std::string& path, const std::vector<TensorToWrite>& tensors,
-                       const std::map<std::string, std::string>& metadata) {
+namespace {
+
+/// Everything before the tensors' bytes: the length of the header, and the header.
+std::string opening(const std::vector<TensorToWrite>& tensors, const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::set<std::string> names{"__metadata__"};
@@ -152,7 +154,7 @@ void write_safetensors(const std::string& path, const std::vector<TensorToWrite>
     if (!element_type(element_type_name(tensor.type)) || !count ||
         stored_bytes(tensor.type, static_cast<std::size_t>(*count)) != tensor.bytes.size() ||
         !names.insert(tensor.name).second) {
-      throw std::invalid_argument("write_safetensors: tensor '" + tensor.name + "' cannot be stored as given");
+      throw std::invalid_argument("safetensors: tensor '" + tensor.name + "' cannot be stored as given");
     }
     header.push_back({tensor.name,
                       {{"dtype", element_type_name(tensor.type)},
@@ -163,10 +165,24 @@ void write_safetensors(const std::string& path, const std::vector<TensorToWrite>
   std::string text = header.dump();
   text.resize((text.size() + kAlignment - 1) / kAlignment * kAlignment, ' ');
   const std::uint64_t length = text.size();
+  return std::string(reinterpret_cast<const char*>(&length), sizeof length) + text;
+}
 
+}  // namespace
+
+std::string safetensors_bytes(const std::vector<TensorToWrite>& tensors, const std::map<std::string, std::string>& metadata) {
+  std::string bytes = opening(tensors, metadata);
+  for (const TensorToWrite& tensor : tensors) {
+    bytes.append(reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size());
+  }
+  return bytes;
+}
+
+void write_safetensors(const std::string& path, const std::vector<TensorToWrite>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  const std::string head = opening(tensors, metadata);
   AtomicFile file(path);
-  file.write(std::as_bytes(std::span(&length, 1)));
-  file.write(text);
+  file.write(head);
   for (const TensorToWrite& tensor : tensors) file.write(tensor.bytes);
   file.commit();
 }
