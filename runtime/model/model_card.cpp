@@ -232,9 +232,7 @@ ModelCard read_gguf_card(const fs::path& path) {
   card.format = SourceFormat::gguf;
   card.config = read_gguf_config(file, card.path);
   card.weight_files = {card.path};
-  const GgufValue* name = file.find("general.name");
-  const auto* text = name ? std::get_if<std::string>(&name->value) : nullptr;
-  card.name = text && !text->empty() ? *text : path.stem().string();
+  card.name = path.stem().string();  // general.name is often a training run's
 
   std::unordered_map<std::string, StoredTensor> stored;
   for (StoredTensor& tensor : file.tensors) {

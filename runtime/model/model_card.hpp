@@ -26,7 +26,7 @@ enum class SourceFormat { hugging_face, gguf };
 /// A model's names and shapes: what a header read gives, without weights and without torch. Check, bind,
 /// plan and `explain` need nothing more.
 struct ModelCard {
-  std::string name;  ///< folder or general.name
+  std::string name;  ///< the folder's, or the file's without its extension
   std::string path;
   SourceFormat format = SourceFormat::hugging_face;
   std::string config_file;  ///< of the Hugging Face formats: the path of config.json
