@@ -98,8 +98,7 @@ std::vector<dsl::Diagnostic> unbakeable(const std::vector<runtime::PlannedSenten
     if (sentence.hooks.empty()) continue;
     found.push_back(dsl::make_diagnostic(
         dsl::Code::not_foldable, sentence.sentence.span,
-        "rule `" + sentence.rule + "` cannot be baked into weights at " + dsl::to_string(sentence.hooks.front()) + ": " +
-            sentence.why,
+        "rule `" + sentence.rule + "` cannot be baked into weights: " + sentence.why,
         {"`--hooks keep` writes it beside the model, in hooks.proviso",
          "or act without a condition at sites that a linear map writes: attn_out, mlp_out, embed"}));
   }

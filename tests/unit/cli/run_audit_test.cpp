@@ -189,4 +189,34 @@ TEST_CASE("apply refuses what weights cannot hold") {
   });
 }
 
+TEST_CASE("rules that stay hooks mean beside the edited model what they meant before") {
+  const Case tiny(R"(
+prompts plain = ["Some words", "More of them"]
+rule folded { steer f by 1 at attn_out[1] }
+rule kept {
+  suppress f by 80% when f > quantile(20%, plain) and not (prompt matches /a\/b/i or position == 3)
+  steer f by 2 at resid_post[0], resid_post[1] when any f > 0 or token in ["t", "\""] or generated
+}
+)");
+  const std::string edited = tiny.folder / "edited";
+  const auto applied = tiny.run({"apply", tiny.file, "--hooks", "keep", "-o", edited});
+  INFO(applied.err);
+  REQUIRE(applied.code == 0);
+  const auto next = [&](const std::string& model, const std::string& rules) {
+    const auto ran = run_program({"run", "--model", model, "--rules", rules, "--prompt", "The hat", "--max-tokens", "3",
+                                  "--top", "20", "--output", "json", "--cache", tiny.folder / "cache"});
+    INFO(ran.err);
+    REQUIRE(ran.code == 0);
+    return nlohmann::json::parse(ran.out);
+  };
+  const auto before = next(tiny.model, tiny.file), after = next(edited, edited + "/hooks.proviso");
+  CHECK(after["generated"] == before["generated"]);
+  REQUIRE(after["next"].size() == before["next"].size());
+  for (std::size_t i = 0; i < before["next"].size(); ++i) {
+    CHECK(after["next"][i]["id"] == before["next"][i]["id"]);
+    CHECK(after["next"][i]["logit"].get<double>() == Approx(before["next"][i]["logit"].get<double>()).margin(1e-4));
+  }
+  CHECK(next(edited, tiny.file) != before);  // the fold acts twice there
+}
+
 }  // namespace proviso

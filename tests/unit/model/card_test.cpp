@@ -118,7 +118,7 @@ TEST_CASE("a GGUF file gives the card of the same model") {
   const TinyModel tiny = tiny_model(tiny_llama_json());
   write_bytes(folder / "tiny.gguf", gguf_of(tiny).bytes());
   const ModelCard card = read_model_card(folder / "tiny.gguf");
-  CHECK(card.name == "Tiny");
+  CHECK(card.name == "tiny");
   CHECK(card.format == SourceFormat::gguf);
   CHECK(card.config.layers == 2);
   CHECK(card.config.kv_heads == 2);
