@@ -52,7 +52,9 @@ std::vector<double> PlanningSource::kl(StateId state, const Prompt& prompt) {
 }
 
 Activations PlanningSource::activations(StateId state, const Prompt& prompt, dsl::FeatureId feature) {
-  builder_.want_feature(state, builder_.ask(prompt), feature);
+  const SequenceId id = builder_.ask(prompt);
+  builder_.want_feature(state, id, feature);
+  builder_.want_feature(builder_.loaded(), id, feature);  // it says which positions are sinks
   return {};
 }
 
@@ -89,6 +91,7 @@ SequenceId ReadingSource::find(const Prompt& prompt, std::span<const std::int64_
 void ReadingSource::note(StateId state, const runtime::SentenceTraces& traces) {
   auto& sums = changed_[state];
   sums.resize(plan_.states[state].sentences.size(), 0);
+  finite_ = finite_ && traces.finite;
   for (std::size_t i = 0; i < traces.changed.size(); ++i) sums[i] += traces.changed[i];
 }
 
@@ -135,8 +138,8 @@ std::vector<double> ReadingSource::kl(StateId state, const Prompt& prompt) {
 }
 
 Activations ReadingSource::activations(StateId state, const Prompt& prompt, dsl::FeatureId feature) {
-  const auto& evidence = seen(state, find(prompt));
-  return {evidence.features.at(feature), evidence.ordinary.at(feature)};
+  const SequenceId id = find(prompt);
+  return {seen(state, id).features.at(feature), evidence_.at(0, id).ordinary.at(feature)};
 }
 
 std::vector<std::string> ReadingSource::texts(StateId state, const Prompt& prompt, const dsl::metric::Rate& rate) {

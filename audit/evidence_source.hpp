@@ -26,7 +26,8 @@ struct NextToken {
   std::int64_t rank = 0;  ///< from 1
 };
 
-/// A feature on one prompt, by position; `counts` leaves out position 0 and secondary sinks.
+/// A feature on one prompt, by position; `counts` leaves out position 0 and what are secondary sinks of the model as
+/// loaded, so that every state is measured on the same positions.
 struct Activations {
   std::span<const float> values;
   std::span<const std::uint8_t> counts;
@@ -85,7 +86,12 @@ class ReadingSource : public EvidenceSource {
   std::vector<std::int64_t> firing(runtime::StateId, const Prompt&) override;
   double cosine(dsl::FeatureId f, dsl::FeatureId g) override;
 
-  void forget() { changed_.clear(); }
+  void forget() {
+    changed_.clear();
+    finite_ = true;
+  }
+  /// Whether all that was read since `forget` is a number.
+  bool finite() const { return finite_; }
   /// Vectors changed by the state's sentence `index`, over what was read; a fold that changed a byte counts.
   bool changed(runtime::StateId state, std::size_t index) const;
 
@@ -99,6 +105,7 @@ class ReadingSource : public EvidenceSource {
   const std::vector<runtime::Direction>& features_;
   std::map<runtime::Sequence, runtime::SequenceId> ids_;
   std::map<runtime::StateId, std::vector<std::int64_t>> changed_;
+  bool finite_ = true;
 };
 
 /// The tokens that are fed for a continuation: all but its last, whose successor nobody asks about.

@@ -110,15 +110,21 @@ Control control(const Numbers& n, double effect, bool relative, std::uint64_t se
 }
 
 /// The prompts that speak most against the expectation, then prompt order.
-std::vector<Evidence> worst_prompts(const dsl::Expectation& expectation, const std::vector<PromptValue>& values,
+std::vector<Evidence> worst_prompts(const dsl::Expectation& expectation, const Values& measured,
                                     const std::vector<PromptValue>* before) {
+  const auto& values = measured.values;
+  const bool perplexity = measured.kind == Values::Kind::perplexity || measured.kind == Values::Kind::perplexity_rise;
+  // A text's own perplexity: its sample holds the total loss of its tokens.
+  const auto shown = [&](const PromptValue& value) {
+    return perplexity ? std::exp(value.sample.value / value.sample.weight) : value.sample.value;
+  };
   std::vector<std::size_t> order(values.size());
   std::iota(order.begin(), order.end(), 0);
   const bool paired = before && before->size() == values.size();
   const bool effect = effect_of(expectation) != nullptr;
   const auto badness = [&](std::size_t i) {
-    double value = values[i].sample.value;
-    if (effect && paired) value -= (*before)[i].sample.value;
+    double value = shown(values[i]);
+    if (effect && paired) value -= shown((*before)[i]);
     const bool low_is_good = expectation.op == dsl::Compare::less || expectation.op == dsl::Compare::less_equal;
     return low_is_good ? value : -value;
   };
@@ -129,8 +135,8 @@ std::vector<Evidence> worst_prompts(const dsl::Expectation& expectation, const s
     if (!values[i].prompt) continue;
     Evidence evidence;
     evidence.prompt = values[i].prompt->text;
-    if (paired) evidence.before = (*before)[i].sample.value;
-    evidence.after = values[i].sample.value;
+    if (paired) evidence.before = shown((*before)[i]);
+    evidence.after = shown(values[i]);
     evidence.output = values[i].output;
     worst.push_back(std::move(evidence));
   }
@@ -167,6 +173,10 @@ Measured read(const ReadContext& c) {
     settle(Status::error, n.after.broken);
     return measured;
   }
+  if (!c.source.finite()) {
+    settle(Status::error, "the model's numbers are NaN or infinite here");
+    return measured;
+  }
   const double confidence = c.expectation.confidence.value_or(kReportedConfidence);
   const bool relative = c.expectation.relative;
   const auto* effect = effect_of(c.expectation);
@@ -179,7 +189,7 @@ Measured read(const ReadContext& c) {
   }
   if (effect && !n.controls.empty()) result.control = control(n, result.estimate.value, relative, c.seed);
   const auto* before = effect ? &n.before.values : n.baseline ? &n.baseline->values : nullptr;
-  result.evidence = worst_prompts(c.expectation, n.after.values, before);
+  result.evidence = worst_prompts(c.expectation, n.after, before);
   if (std::string why = vacuous(c, n); !why.empty()) settle(Status::vacuous, std::move(why));
   return measured;
 }

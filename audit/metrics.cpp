@@ -247,10 +247,12 @@ class Measurer {
     out_.kind = Values::Kind::share;
     const auto all = facts();
     for (const auto& prompt : prompts(m.prompts)) {
-      const auto about = std::find_if(all.begin(), all.end(), [&](const BoundFact& fact) {
-        return all.size() == 1 || prompt.text.find(fact.fact->subject) != std::string::npos;
-      });
-      if (about == all.end()) {
+      const BoundFact* about = all.size() == 1 ? &all.front() : nullptr;  // else the longest subject that it names
+      for (const auto& fact : all) {
+        if (all.size() == 1 || prompt.text.find(fact.fact->subject) == std::string::npos) continue;
+        if (!about || fact.fact->subject.size() > about->fact->subject.size()) about = &fact;
+      }
+      if (!about) {
         out_.broken = "\"" + prompt.text + "\" names no subject of the facts edited";
         return;
       }
@@ -325,12 +327,8 @@ Estimate estimate_difference(const Values& before, const Values& after, bool rel
   const auto first = samples(before.values), second = samples(after.values);
   if (first.size() == second.size()) {
     if (after.kind == Values::Kind::perplexity) {
-      Estimate rise = exp_ratio_rise(first, second, confidence, seed);
-      if (relative) return rise;
-      const double scale = estimate(before, confidence, seed).value;
-      rise.value *= scale;
-      if (rise.interval) rise.interval = Interval{rise.interval->low * scale, rise.interval->high * scale};
-      return rise;
+      return relative ? exp_ratio_rise(first, second, confidence, seed)
+                      : exp_ratio_difference(first, second, confidence, seed);
     }
     if (after.kind == Values::Kind::share || after.kind == Values::Kind::mean) {
       if (relative) return relative_difference(first, second, confidence, seed);
@@ -339,6 +337,11 @@ Estimate estimate_difference(const Values& before, const Values& after, bool rel
     }
   }
   const double was = estimate(before, confidence, seed).value, is = estimate(after, confidence, seed).value;
+  if (relative && was == 0) {
+    Estimate undecided = without_interval(std::nan(""), second.size(), "the value before is 0");
+    undecided.decidable = false;
+    return undecided;
+  }
   return without_interval(relative ? (is - was) / was : is - was, second.size(),
                           "the difference of two such numbers has no interval");
 }

@@ -378,6 +378,27 @@ Estimate exp_ratio_rise(std::span<const Sample> before, std::span<const Sample> 
   return mapped(log_ratio(*changes, confidence, seed), [](double x) { return std::expm1(x); });
 }
 
+Estimate exp_ratio_difference(std::span<const Sample> before, std::span<const Sample> after, double confidence,
+                              std::uint64_t seed) {
+  if (!differences(before, after)) return without_interval(kNaN, before.size(), confidence, kUnpaired);
+  if (!all_finite(before) || !all_finite(after)) return without_interval(kNaN, before.size(), confidence, kNotFinite);
+  const auto total = [](std::span<const Sample> samples, auto part) {
+    return std::accumulate(samples.begin(), samples.end(), 0.0, [&](double sum, const Sample& s) { return sum + part(s); });
+  };
+  const auto value = [](const Sample& s) { return s.value; };
+  const double weight = total(before, [](const Sample& s) { return s.weight; });
+  const double log_before = total(before, value) / weight, log_after = total(after, value) / weight;
+  const double was = std::exp(log_before), is = std::exp(log_after);
+  // A ratio whose value is the difference, and whose residuals are those of its linearisation.
+  std::vector<double> numerator, denominator;
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    const double w = before[i].weight;
+    numerator.push_back((is - was) * w + is * (after[i].value - log_after * w) - was * (before[i].value - log_before * w));
+    denominator.push_back(w);
+  }
+  return estimate_ratio(before, std::move(numerator), std::move(denominator), Method::bootstrap_t, confidence, seed);
+}
+
 PairedShare mcnemar(std::span<const Sample> before, std::span<const Sample> after, double confidence) {
   const auto changes = differences(before, after);
   if (!changes) return {without_interval(kNaN, before.size(), confidence, kUnpaired), 1};
@@ -457,7 +478,7 @@ double t_test_against(double value, std::span<const double> sample) {
   for (const double x : sample) squares += (x - mean) * (x - mean);
   if (!std::isfinite(value) || !std::isfinite(squares)) return 1;
   const double error = std::sqrt(squares / (n - 1) * (1 + 1 / n));
-  if (error == 0) return value == mean ? 1 : 0;
+  if (error == 0) return value == mean ? 1 : 1 / (n + 1);  // without a spread only the rank speaks
   const boost::math::students_t t(n - 1);
   return 2 * boost::math::cdf(boost::math::complement(t, std::abs(value - mean) / error));
 }

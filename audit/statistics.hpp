@@ -75,6 +75,11 @@ Estimate exp_ratio(std::span<const Sample> samples, double confidence, std::uint
 Estimate exp_ratio_rise(std::span<const Sample> before, std::span<const Sample> after, double confidence,
                         std::uint64_t seed);
 
+/// exp_ratio(after) − exp_ratio(before) on the same prompts, whose token counts are equal: bootstrap-t (cluster-t where
+/// clusters repeat) on the linearised difference, so that the error of both perplexities counts.
+Estimate exp_ratio_difference(std::span<const Sample> before, std::span<const Sample> after, double confidence,
+                              std::uint64_t seed);
+
 /// Difference of paired shares (after − before). p is McNemar's exact one; the interval is Newcombe's method 10
 /// (Statistics in Medicine 17, 1998, 2635–2650). Where clusters repeat or values lie between 0 and 1: the exact sign
 /// test over the clusters' net changes, and `cluster_t_mean` of the differences.
@@ -91,7 +96,7 @@ PairedShare mcnemar(std::span<const Sample> before, std::span<const Sample> afte
 Estimate delong_auroc(std::span<const Sample> positive, std::span<const Sample> negative, double confidence);
 
 /// Two-sided p of one value against a sample's mean and spread (Student's t, n − 1 degrees, variance × (1 + 1/n)).
-/// 1 where there is no telling (fewer than 2 in the sample, or a number that is not finite).
+/// Where the sample has no spread only the rank speaks: 1/(n + 1) for a value apart from it. 1 where there is no telling (fewer than 2 in the sample, or a number that is not finite).
 double t_test_against(double value, std::span<const double> sample);
 
 /// Holm's step-down correction; the order of the input is kept, and NaN counts as 1.

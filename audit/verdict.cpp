@@ -52,11 +52,11 @@ std::string percent(double share) {
 }
 
 Decision compared(const Claim& claim, const Estimate& estimate) {
+  if (!estimate.decidable) return {Status::inconclusive, estimate.why_no_interval};
   if (std::isnan(estimate.value)) {
     const bool known = !estimate.why_no_interval.empty();
     return {Status::error, "the value is not a number" + (known ? ": " + estimate.why_no_interval : "")};
   }
-  if (!estimate.decidable) return {Status::inconclusive, estimate.why_no_interval};
   if (!claim.confidence) return {holds(claim.op, estimate.value, claim.bound) ? Status::pass : Status::fail, ""};
   if (!estimate.interval) {
     const std::string why = estimate.why_no_interval.empty() ? "not measured" : estimate.why_no_interval;

@@ -51,6 +51,17 @@ dsl::Date parse_date(const std::string& text) {
 }
 
 void check_selection(const dsl::RuleSet& rules, const audit::Selection& selection) {
+  const auto own = [](const auto& declared) { return !declared.imported; };
+  const auto with_examples = [&](const dsl::RuleDecl& rule) {
+    return own(rule) && !(rule.fires_on.empty() && rule.silent_on.empty());
+  };
+  const bool anything = (selection.checks && std::any_of(rules.checks.begin(), rules.checks.end(), own)) ||
+                        (selection.edits && std::any_of(rules.edits.begin(), rules.edits.end(), own)) ||
+                        std::any_of(rules.rules.begin(), rules.rules.end(), with_examples);
+  if (!anything && selection.checks) {
+    throw model::InputError("these files hold no check, edit or example: an audit of nothing would pass\n"
+                            "  help: write a check; what a file only `use`s does not run");
+  }
   if (selection.only.empty()) return;
   std::vector<std::string> names;
   bool any = false;

@@ -16,7 +16,7 @@ void complete(audit::Report& report, const Invocation& invocation, const ModelFi
 /// "2027-03-31". Throws `InputError` where that is no day.
 dsl::Date parse_date(const std::string& text);
 
-/// Throws `InputError`, with the nearest name, where `--only` takes nothing.
+/// Throws `InputError` where there is nothing to audit, or, with the nearest name, where `--only` takes nothing.
 void check_selection(const dsl::RuleSet& rules, const audit::Selection& selection);
 
 }  // namespace proviso::cli

@@ -3,7 +3,9 @@
 #include <memory>
 #include <ostream>
 
+#include "cli/models.hpp"
 #include "cli/rule_files.hpp"
+#include "runtime/bind.hpp"
 #include "runtime/formats/tensor_file.hpp"
 
 namespace proviso::cli {
@@ -12,7 +14,7 @@ namespace {
 
 struct CheckOptions {
   std::vector<std::string> files;
-  std::string explain;
+  std::string model, explain;
 };
 
 int explain(const Invocation& invocation, const std::string& slug) {
@@ -36,9 +38,16 @@ int check(const Invocation& invocation, const CheckOptions& options) {
     throw model::InputError("no rule file is named\n  help: `proviso check FILE…`, or `--explain CODE`");
   }
   dsl::SourceSet sources;
-  const auto checked = dsl::check_files(sources, options.files, {invocation.options.allowed_paths, shipped_rules()});
-  print_diagnostics(invocation, invocation.out, sources, checked.diagnostics);
-  return stops(invocation, checked.diagnostics) ? kInputAtFault : kDone;
+  auto checked = dsl::check_files(sources, options.files, {invocation.options.allowed_paths, shipped_rules()});
+  auto found = std::move(checked.diagnostics);
+  if (checked.value && !options.model.empty()) {
+    const auto model = open_model(options.model);
+    const auto rules = std::make_shared<const dsl::RuleSet>(std::move(*checked.value));
+    const auto bound = runtime::bind(rules, model->card, model->tokenizer, invocation.options.cache);
+    found.insert(found.end(), bound.diagnostics.begin(), bound.diagnostics.end());
+  }
+  print_diagnostics(invocation, invocation.out, sources, found);
+  return stops(invocation, found) ? kInputAtFault : kDone;
 }
 
 }  // namespace
@@ -47,6 +56,9 @@ void register_check(CLI::App& program, Invocation& invocation) {
   CLI::App* command = program.add_subcommand("check", "Read and check rule files; print every diagnostic");
   auto options = std::make_shared<CheckOptions>();
   command->add_option("FILE", options->files, "rule files");
+  command
+      ->add_option("--model", options->model, "check against this model, too: its layers, widths, heads and tokens (no weights are read)")
+      ->type_name("M");
   command->add_option("--explain", options->explain, "tell what a diagnostic's code means, with an example")
       ->type_name("CODE");
   add_common_options(*command, invocation.options);

@@ -218,9 +218,31 @@ void Checker::define_check(const Work<ast::Check>& work) {
 
   check_ = &check;
   for (const ast::Expectation& expected : node.expectations) {
-    if (auto read = expectation(expected)) check.expectations.push_back(std::move(*read));
+    auto read = expectation(expected);
+    if (!read) continue;
+    if (const auto* effect = std::get_if<metric::Effect>(&read->metric.node)) check_change(*effect, read->metric.span);
+    check.expectations.push_back(std::move(*read));
   }
   check_ = nullptr;
+}
+
+/// An effect's change must change something beside what the check is under already.
+void Checker::check_change(const metric::Effect& effect, Span span) {
+  const auto in_force = [&](const auto& named, std::size_t id, const std::string& name) {
+    if (std::find(named.begin(), named.end(), id) == named.end()) return;
+    report(Code::duplicate_under, span, "the check is under `" + name + "` already, so the effect would be of nothing",
+           {"leave it out of `under`, or measure the effect of something else"});
+  };
+  if (const auto* rule = std::get_if<ChangeRule>(&effect.change)) {
+    in_force(check_->under_rules, rule->rule, rule_set_.rules[rule->rule].name);
+  } else if (const auto* edit = std::get_if<ChangeEdit>(&effect.change)) {
+    in_force(check_->under_edits, edit->edit, rule_set_.edits[edit->edit].name);
+  }
+  const auto known = contradictions(rule_set_, check_->under_rules);  // said already
+  for (Diagnostic& found : contradictions(rule_set_, check_->under_rules, &effect.change)) {
+    const bool said = std::any_of(known.begin(), known.end(), [&](const Diagnostic& k) { return k.message == found.message; });
+    if (!said) diagnostics_.push_back(std::move(found));
+  }
 }
 
 void Checker::define_under(const ast::Under& under, CheckDecl& check) {

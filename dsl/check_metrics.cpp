@@ -121,8 +121,8 @@ std::optional<Metric> Checker::rate(const ast::Call& call) {
     if (value) into = *value;
     sound &= value.has_value();
   };
-  if (given->at(2) != nullptr) settle(whole(*given->at(2), "`tokens`", {.low = 1}), result.tokens);
-  if (given->at(3) != nullptr) settle(whole(*given->at(3), "`samples`", {.low = 1}), result.samples);
+  if (given->at(2) != nullptr) settle(whole(*given->at(2), "`tokens`", {.low = 1, .high = 1e6}), result.tokens);
+  if (given->at(3) != nullptr) settle(whole(*given->at(3), "`samples`", {.low = 1, .high = 1000}), result.samples);
   if (given->at(4) != nullptr) settle(number(*given->at(4), "`temperature`", {.low = 0}), result.temperature);
   if (sound && result.samples > 1 && result.temperature == 0) {
     report(Code::greedy_samples, given->at(3)->span, "greedy generation gives every sample the same text",

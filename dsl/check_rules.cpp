@@ -184,17 +184,22 @@ void Checker::check_order(const ast::Intervention& node, const Intervention& int
   }
 }
 
-std::vector<Diagnostic> contradictions(const RuleSet& rule_set, const std::vector<RuleId>& rules) {
+std::vector<Diagnostic> contradictions(const RuleSet& rule_set, const std::vector<RuleId>& rules,
+                                       const Change* change) {
   struct Asked {
     const Intervention* intervention;
     Target target;
   };
   std::map<FeatureId, std::vector<Asked>> by_feature;
-  for (const RuleId rule : rules) {
-    for (const Intervention& each : rule_set.rules[rule].interventions) {
-      if (const auto target = target_of(each)) by_feature[each.feature].push_back({&each, *target});
-    }
-  }
+  const auto ask = [&](const Intervention& each) {
+    if (const auto target = target_of(each)) by_feature[each.feature].push_back({&each, *target});
+  };
+  const auto ask_rule = [&](RuleId rule) {
+    std::for_each(rule_set.rules[rule].interventions.begin(), rule_set.rules[rule].interventions.end(), ask);
+  };
+  std::for_each(rules.begin(), rules.end(), ask_rule);
+  if (const auto* sentence = change ? std::get_if<Intervention>(change) : nullptr) ask(*sentence);
+  if (const auto* rule = change ? std::get_if<ChangeRule>(change) : nullptr) ask_rule(rule->rule);
   std::vector<Diagnostic> found;
   for (const auto& [feature, asked] : by_feature) {
     for (std::size_t later = 1; later < asked.size(); ++later) {

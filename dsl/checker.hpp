@@ -65,6 +65,7 @@ class Checker {
   std::optional<std::size_t> find_id(SymbolKind kind, const ast::Name& name);
   void define_model(const ast::Model& model);
   void define_check(const Work<ast::Check>& work);
+  void check_change(const metric::Effect& effect, Span span);
   void define_under(const ast::Under& under, CheckDecl& check);
   void define_waiver(const ast::Waive& waive);
 

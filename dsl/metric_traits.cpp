@@ -11,8 +11,7 @@ constexpr MetricTraits kAnyNumber{.low = -kInf, .high = kInf, .share = false};
 
 struct Traits {
   MetricTraits operator()(const metric::Probability&) const { return kShare; }
-  // All prompts may rank it first, and then so does the interval.
-  MetricTraits operator()(const metric::Rank&) const { return {.low = 1, .high = kInf, .share = false, .open = false}; }
+  MetricTraits operator()(const metric::Rank&) const { return {.low = 1, .high = kInf, .share = false}; }
   MetricTraits operator()(const metric::LogitDiff&) const { return kAnyNumber; }
   MetricTraits operator()(const metric::Accuracy&) const { return kShare; }
   MetricTraits operator()(const metric::Rate&) const { return kShare; }
@@ -33,6 +32,9 @@ struct Traits {
     const double width = result.high - result.low;
     result.low = -width;
     result.high = width;
+    // The difference of two areas, or of two rises, has no interval here.
+    result.sampled = result.sampled && !std::holds_alternative<metric::Auroc>(effect.on->node) &&
+                     !std::holds_alternative<metric::PerplexityRise>(effect.on->node);
     return result;
   }
   MetricTraits operator()(const metric::Efficacy&) const { return kShare; }

@@ -270,11 +270,14 @@ FileText read_rule_file(const std::string& path) {
   std::error_code error;
   if (!fs::exists(path, error)) return {std::nullopt, "there is no such file"};
   if (fs::is_directory(path, error)) return {std::nullopt, "it is a folder"};
-  const auto size = fs::file_size(path, error);
-  if (!error && size > kMaxRuleFileBytes) return {std::nullopt, "it is too large to be a rule file"};
   std::ifstream stream(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(stream), {}};
   if (!stream) return {std::nullopt, "it cannot be opened for reading"};
+  // A pipe or a device tells no size beforehand.
+  std::string text(kMaxRuleFileBytes + 1, '\0');
+  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (stream.bad()) return {std::nullopt, "it cannot be read"};
+  text.resize(static_cast<std::size_t>(stream.gcount()));
+  if (text.size() > kMaxRuleFileBytes) return {std::nullopt, "it is too large to be a rule file"};
   return {std::move(text), ""};
 }
 

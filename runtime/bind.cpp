@@ -124,7 +124,9 @@ class Binder {
       const auto cluster = static_cast<std::int64_t>(bound.size());
       const auto span = prompt.span.end > prompt.span.begin ? prompt.span : declaration.span;
       if (auto one = tokenise(declaration, prompt, span)) {
-        one->cluster = prompt.cluster.empty() ? cluster : clusters.emplace(prompt.cluster, cluster).first->second;
+        // Copies of one prompt say what one says.
+        const std::string key = prompt.cluster.empty() ? "text " + prompt.text : "cluster " + prompt.cluster;
+        one->cluster = clusters.emplace(key, cluster).first->second;
         bound.push_back(std::move(*one));
       }
     }
@@ -233,12 +235,16 @@ class Binder {
     } else if (const auto* stored = std::get_if<dsl::StoredDirection>(&declaration.constructor)) {
       stored_direction(*stored, width);
     } else {
-      const auto [p, q] = std::holds_alternative<dsl::Contrast>(declaration.constructor)
-                              ? std::pair{std::get<dsl::Contrast>(declaration.constructor).p,
-                                          std::get<dsl::Contrast>(declaration.constructor).q}
-                              : std::pair{std::get<dsl::Probe>(declaration.constructor).p,
-                                          std::get<dsl::Probe>(declaration.constructor).q};
-      for (dsl::PromptsId set : {p, q}) contrast_tokens(declaration, set);
+      const auto built_from = [&](const auto& of) {
+        contrast_tokens(declaration, of.p);
+        contrast_tokens(declaration, of.q);
+        if (of.zero.kind == dsl::ZeroPoint::Kind::mean_of) contrast_tokens(declaration, of.zero.prompts);
+      };
+      if (const auto* contrast = std::get_if<dsl::Contrast>(&declaration.constructor)) {
+        built_from(*contrast);
+      } else {
+        built_from(std::get<dsl::Probe>(declaration.constructor));
+      }
     }
   }
 

@@ -129,7 +129,8 @@ class EditSolver {
 
 SecondMoments::Key SecondMoments::key(const dsl::EditDecl& edit, const model::ModelConfig& config) const {
   return {parameter<std::int64_t>(edit.method, "layer").value_or(editing::default_rome_layer(config)),
-          parameter<std::string>(edit.method, "text").value_or(corpus_path_)};
+          parameter<std::string>(edit.method, "second_moments")
+              .value_or(parameter<std::string>(edit.method, "text").value_or(corpus_path_))};
 }
 
 void SecondMoments::prepare(const dsl::EditDecl& edit, const model::Transformer& transformer,
@@ -137,6 +138,10 @@ void SecondMoments::prepare(const dsl::EditDecl& edit, const model::Transformer&
   if (edit.method.method != dsl::EditMethod::rome) return;
   const Key wanted = key(edit, transformer.config());
   if (moments_.contains(wanted)) return;
+  if (const auto stored = parameter<std::string>(edit.method, "second_moments")) {
+    moments_[wanted] = editing::read_second_moment(*stored, wanted.first, transformer.config().neurons);
+    return;
+  }
   moments_[wanted] = editing::second_moment(transformer, tokenizer, wanted.first, editing::read_corpus(wanted.second),
                                             cache_directory_);
 }
@@ -159,17 +164,36 @@ SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const B
   return solved;
 }
 
-std::vector<editing::WeightDelta> turned_at_random(const std::vector<editing::WeightDelta>& deltas, std::uint64_t seed) {
-  std::vector<editing::WeightDelta> turned;
+std::vector<editing::WeightDelta> turned_at_random(const std::vector<editing::WeightDelta>& deltas,
+                                                   const model::Transformer& transformer, std::uint64_t seed) {
+  const auto is_table = [&](const std::string& name) {
+    return name == transformer.embedding_name() || name == transformer.position_embedding_name();
+  };
+  // A map and its bias write one site, as do the token and the position table.
+  std::map<std::string, std::vector<std::size_t>> by_site;
   for (std::size_t i = 0; i < deltas.size(); ++i) {
-    const auto& delta = deltas[i];
-    NormalSource source(mix_seed(seed, i));
-    auto random = at::empty(delta.left.sizes(), at::kDouble);
+    const auto& name = deltas[i].tensor;
+    by_site[is_table(name) ? "" : name.substr(0, name.rfind('.'))].push_back(i);
+  }
+  auto turned = deltas;
+  for (const auto& [site, members] : by_site) {
+    std::vector<at::Tensor> written;  // [width, rank] each: the directions that a delta writes along
+    std::vector<std::int64_t> ranks;
+    for (std::size_t i : members) {
+      written.push_back(is_table(deltas[i].tensor) ? deltas[i].right.t() : deltas[i].left);
+      ranks.push_back(written.back().size(1));
+    }
+    const auto [own, r] = at::linalg_qr(at::cat(written, 1));
+    NormalSource source(mix_seed(seed, members.front()));
+    auto random = at::empty(own.sizes(), at::kDouble);
     auto* values = random.mutable_data_ptr<double>();
     for (std::int64_t j = 0; j < random.numel(); ++j) values[j] = source.next();
-    const auto [q, unused] = at::linalg_qr(random);
-    const auto [own, r] = at::linalg_qr(delta.left);
-    turned.push_back({delta.tensor, q.matmul(r), delta.right});
+    const auto [frame, unused] = at::linalg_qr(random);
+    const auto parts = frame.matmul(r).split_with_sizes(ranks, 1);
+    for (std::size_t k = 0; k < members.size(); ++k) {
+      auto& delta = turned[members[k]];
+      (is_table(delta.tensor) ? delta.right : delta.left) = is_table(delta.tensor) ? parts[k].t().contiguous() : parts[k];
+    }
   }
   return turned;
 }

@@ -25,7 +25,7 @@ struct SolvedEdit {
   std::string refused;                                 ///< why it cannot be made; "" otherwise
 };
 
-/// Second moments of MLP inputs by (layer, text), measured on the model as loaded.
+/// Second moments of MLP inputs by (layer, text or stored file); measured ones are of the model as loaded.
 class SecondMoments {
  public:
   SecondMoments(std::string corpus_path, std::string cache_directory)
@@ -47,8 +47,9 @@ class SecondMoments {
 SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const BoundRules& bound,
                       const std::vector<Direction>& features, const SecondMoments& moments, std::uint64_t seed);
 
-/// The same sizes in a random direction: every delta's left factor is turned by a random rotation, so that
-/// ‖Δx‖ is what the edit's own is for every input.
-std::vector<editing::WeightDelta> turned_at_random(const std::vector<editing::WeightDelta>& deltas, std::uint64_t seed);
+/// The same sizes in a random direction: at each site what the deltas write is turned by one random rotation, so
+/// that ‖Δx‖ is what the edit's own is for every input.
+std::vector<editing::WeightDelta> turned_at_random(const std::vector<editing::WeightDelta>& deltas,
+                                                   const model::Transformer& transformer, std::uint64_t seed);
 
 }  // namespace proviso::runtime

@@ -32,8 +32,9 @@ struct PositionEvidence {
 /// How the sentences of a state (in its order) bore on one sequence.
 struct SentenceTraces {
   std::vector<std::int64_t> changed;  ///< vectors that the sentence was part of changing
-  std::vector<std::int64_t> fired;    ///< positions where its condition held; unconditional ones: all
+  std::vector<std::int64_t> fired;    ///< positions from 1 where its condition held; unconditional ones: all
   std::map<dsl::Site, std::vector<float>> change_norms;  ///< ‖Δx‖ by position, of an effect's change
+  bool finite = true;  ///< false where a logit or an activation that was read is NaN or infinite
 };
 
 struct SequenceEvidence : SentenceTraces {

@@ -44,16 +44,15 @@ std::vector<std::int64_t> likeliest_tokens(std::span<const float> logits, std::i
   return {ids.begin(), middle};
 }
 
-std::vector<std::vector<std::int64_t>> TextWriter::write(std::span<TextRequest> requests) {
-  std::vector<std::vector<std::int64_t>> texts(requests.size());
+std::vector<TextWriter::Written> TextWriter::write(std::span<TextRequest> requests) {
+  std::vector<Written> texts(requests.size());
   for (std::size_t first = 0; first < requests.size(); first += kRowsInBatch) {
     write_batch(requests.subspan(first, std::min(kRowsInBatch, requests.size() - first)), first, texts);
   }
   return texts;
 }
 
-void TextWriter::write_batch(std::span<TextRequest> requests, std::size_t first,
-                             std::vector<std::vector<std::int64_t>>& texts) {
+void TextWriter::write_batch(std::span<TextRequest> requests, std::size_t first, std::vector<Written>& texts) {
   const std::int64_t context = transformer_.config().context;
   std::vector<std::size_t> alive;  // requests still being written, as rows of the cache
   for (std::size_t i = 0; i < requests.size(); ++i) {
@@ -70,9 +69,9 @@ void TextWriter::write_batch(std::span<TextRequest> requests, std::size_t first,
     std::int64_t packed = 0;
     for (std::size_t i : alive) {
       const auto prompt = static_cast<std::int64_t>(requests[i].prompt.size());
-      auto tokens = prefill ? requests[i].prompt : std::vector{texts[first + i].back()};
+      auto tokens = prefill ? requests[i].prompt : std::vector{texts[first + i].tokens.back()};
       const auto length = static_cast<std::int64_t>(tokens.size());
-      const std::int64_t position = prefill ? 0 : prompt + static_cast<std::int64_t>(texts[first + i].size()) - 1;
+      const std::int64_t position = prefill ? 0 : prompt + static_cast<std::int64_t>(texts[first + i].tokens.size()) - 1;
       expected.rows.push_back({packed, length, position, prompt});
       packed += length;
       logits_at.push_back(packed - 1);
@@ -92,10 +91,11 @@ void TextWriter::write_batch(std::span<TextRequest> requests, std::size_t first,
       const auto values = logits.cpu().contiguous();
       for (std::int64_t r = 0; r < values.size(0); ++r) {
         const auto& request = requests[alive[static_cast<std::size_t>(at + r)]];
-        const auto& text = texts[first + alive[static_cast<std::size_t>(at + r)]];
-        next[static_cast<std::size_t>(at + r)] =
-            draw({values.const_data_ptr<float>() + r * values.size(1), static_cast<std::size_t>(values.size(1))},
-                 request.temperature, mix_seed(request.seed, text.size()));
+        auto& text = texts[first + alive[static_cast<std::size_t>(at + r)]];
+        const std::span<const float> row(values.const_data_ptr<float>() + r * values.size(1),
+                                         static_cast<std::size_t>(values.size(1)));
+        text.finite = text.finite && std::all_of(row.begin(), row.end(), [](float logit) { return std::isfinite(logit); });
+        next[static_cast<std::size_t>(at + r)] = draw(row, request.temperature, mix_seed(request.seed, text.tokens.size()));
       }
     };
     const auto layout = transformer_.forward(pass);
@@ -107,7 +107,7 @@ void TextWriter::write_batch(std::span<TextRequest> requests, std::size_t first,
     for (std::size_t r = 0; r < alive.size(); ++r) {
       const std::size_t i = alive[r];
       if (tokenizer_.is_eos(next[r])) continue;
-      auto& text = texts[first + i];
+      auto& text = texts[first + i].tokens;
       text.push_back(next[r]);
       const auto length = static_cast<std::int64_t>(requests[i].prompt.size() + text.size());
       if (static_cast<std::int64_t>(text.size()) == requests[i].max_tokens || length >= context) continue;

@@ -31,15 +31,18 @@ class TextWriter {
   TextWriter(const model::Transformer& transformer, const model::Tokenizer& tokenizer, HookPass& hooks)
       : transformer_(transformer), tokenizer_(tokenizer), hooks_(hooks) {}
 
-  /// Generated tokens of each request, without the end of sequence.
-  std::vector<std::vector<std::int64_t>> write(std::span<TextRequest> requests);
+  struct Written {
+    std::vector<std::int64_t> tokens;  ///< without the end of sequence
+    bool finite = true;                ///< false where a logit was NaN or infinite: the text says nothing
+  };
+  std::vector<Written> write(std::span<TextRequest> requests);
 
   /// Called around each forward pass with its rows, and which request each of them is; may be empty. Before
   /// a pass the layout holds rows only.
   std::function<void(const model::PackedLayout&, std::span<const std::size_t>)> before_pass, after_pass;
 
  private:
-  void write_batch(std::span<TextRequest> requests, std::size_t first, std::vector<std::vector<std::int64_t>>& texts);
+  void write_batch(std::span<TextRequest> requests, std::size_t first, std::vector<Written>& texts);
 
   const model::Transformer& transformer_;
   const model::Tokenizer& tokenizer_;

@@ -276,16 +276,26 @@ void HookPass::write(const dsl::Site& site, const SiteProgram& program, std::spa
     return std::vector<float>(data, data + n);
   };
 
+  // What an effect's change adds to the rest: a change that asks for what is asked for already adds nothing.
+  at::Tensor added;
+  if (has_change && !control_) {
+    auto others = solve(site, program, products, without_change);
+    added = as_tensor(coefficients) - as_tensor(others);
+  }
   std::vector<float> relative;
   if (measure_) {
     const auto size = at::linalg_vector_norm(x.to(at::kFloat), 2, at::IntArrayRef{1}).cpu();
     relative = to_vector((lengths(as_tensor(coefficients)) / size.clamp_min(1e-30)).contiguous());
-    if (has_change && !control_) {
-      auto others = solve(site, program, products, without_change);
-      change_norms_[site] = to_vector(lengths(as_tensor(coefficients) - as_tensor(others)));
-    }
+    if (added.defined()) change_norms_[site] = to_vector(lengths(added));
   }
   record(program, products, relative, layout);
+  if (added.defined()) {
+    const auto adds = added.ne(0).any(1).contiguous();
+    for (const HookStep& step : program.steps) {
+      Mask& moved = steps_[step.number].moved;
+      for (std::size_t i = 0; step.of_change && i < moved.size(); ++i) moved[i] = moved[i] && adds.const_data_ptr<bool>()[i];
+    }
+  }
 
   std::vector<std::int64_t> changed;
   for (std::int64_t i = 0; i < n; ++i) {

@@ -26,8 +26,21 @@ void append(std::vector<T>& to, std::span<const T> values) {
   to.insert(to.end(), values.begin(), values.end());
 }
 
+/// Without position 0.
+model::PackedLayout::RowSpan after_first(model::PackedLayout::RowSpan span) {
+  if (span.first_position > 0 || span.length == 0) return span;
+  return {span.begin + 1, span.length - 1, 1, span.prompt_length};
+}
+
 std::int64_t count(const Mask& mask, const model::PackedLayout::RowSpan& span) {
   return std::accumulate(mask.begin() + span.begin, mask.begin() + span.begin + span.length, std::int64_t{0});
+}
+
+/// Sampled texts depend on the prompt, not on where in a plan it stands.
+std::uint64_t content_seed(const Sequence& sequence) {
+  std::uint64_t seed = 0;
+  for (std::int64_t token : sequence.tokens) seed = mix_seed(seed, token);
+  return seed;
 }
 
 }  // namespace
@@ -125,7 +138,7 @@ void StateRun::apply_edits() {
   const bool control_of_edit = state().controls && std::holds_alternative<dsl::ChangeEdit>(*state().change);
   for (const auto& edit : *c_.edits) {
     const bool turned = control_of_edit && &edit == &c_.edits->back();
-    const auto deltas = turned ? turned_at_random(edit.deltas, mix_seed(c_.seed, state().control)) : edit.deltas;
+    const auto deltas = turned ? turned_at_random(edit.deltas, c_.transformer, mix_seed(c_.seed, state().control)) : edit.deltas;
     bool changed = false;
     for (const auto& delta : deltas) changed = applied_.apply(delta) || changed;
     evidence_.states_[c_.state].edit_changed.push_back(changed);
@@ -282,7 +295,10 @@ void StateRun::pass(const Run& run, PassRows& rows, Hooks& hooks) {
       auto& evidence = seen(id);
       const auto& wants = run.wants.at(id);
       for (dsl::FeatureId feature : wants.features) {
-        append(evidence.features[feature], hooks.pass->activation(feature).subspan(span.begin, span.length));
+        const auto activations = hooks.pass->activation(feature).subspan(span.begin, span.length);
+        evidence.finite = evidence.finite && std::all_of(activations.begin(), activations.end(),
+                                                         [](float value) { return std::isfinite(value); });
+        append(evidence.features[feature], activations);
       }
       std::set<dsl::Site> norm_sites;
       for (dsl::FeatureId feature : wants.features) {
@@ -307,7 +323,7 @@ void StateRun::trace(const Hooks& hooks, const model::PackedLayout::RowSpan& spa
       const std::size_t step = hooks.first_step[i] + s;
       if (hooks.pass->moved(step).empty()) continue;  // the pass ended before this site
       traces.changed[i] += count(hooks.pass->moved(step), span);
-      if (s == 0) traces.fired[i] += count(hooks.pass->fired(step), span);
+      if (s == 0) traces.fired[i] += count(hooks.pass->fired(step), after_first(span));
     }
   }
   if (!state().changes_recorded) return;
@@ -337,6 +353,7 @@ void StateRun::read_logits(const Run& run, const PassRows& rows,
         if (argmax < 0) argmax = likeliest_token(std::span(logit, static_cast<std::size_t>(vocabulary)));
         auto& seen_here = evidence.logits[position];
         seen_here.log_normalizer = normalizers.const_data_ptr<double>()[i];
+        evidence.finite = evidence.finite && std::isfinite(seen_here.log_normalizer);
         seen_here.argmax = argmax;
         for (std::int64_t token : want->second.ids) {
           auto& about = seen_here.tokens[token];
@@ -362,7 +379,11 @@ void StateRun::read_logits(const Run& run, const PassRows& rows,
   const auto loaded = at::log_softmax(states.matmul(c_.loaded_unembedding.t()).to(at::kFloat).cpu(), 1);
   const auto now = at::log_softmax(values.index_select(0, at::tensor(kl_rows, at::kLong)), 1);
   const auto kl = (loaded.exp() * (loaded - now)).sum(1, /*keepdim=*/false, at::kDouble).contiguous();
-  for (std::size_t i = 0; i < kl_rows.size(); ++i) kl_into[i]->kl.push_back(std::max(0.0, kl.const_data_ptr<double>()[i]));
+  for (std::size_t i = 0; i < kl_rows.size(); ++i) {
+    const double divergence = kl.const_data_ptr<double>()[i];
+    kl_into[i]->finite = kl_into[i]->finite && std::isfinite(divergence);
+    kl_into[i]->kl.push_back(divergence < 0 ? 0 : divergence);  // rounding may put an equal pair below 0
+  }
 }
 
 ControlChange StateRun::control_change(const model::PackedLayout& layout,
@@ -406,7 +427,7 @@ void StateRun::generate(const std::vector<GenerationKey>& keys, Hooks& hooks) {
     const auto& sequence = c_.plan.sequences[key.sequence];
     for (std::int64_t sample = 0; sample < key.samples; ++sample) {
       requests.push_back({sequence.tokens, hooks.program.conditions().begin_row(sequence.prompt), key.tokens, key.temperature,
-                          mix_seed(c_.seed, key.sequence, sample)});
+                          mix_seed(c_.seed, content_seed(sequence), sample)});
       which.emplace_back(&key, static_cast<std::size_t>(sample));
     }
   }
@@ -430,8 +451,9 @@ void StateRun::generate(const std::vector<GenerationKey>& keys, Hooks& hooks) {
   const auto written = writer.write(requests);
   hooks.pass->set_control(nullptr);
   for (std::size_t i = 0; i < texts.size(); ++i) {
-    texts[i].tokens = written[i];
-    texts[i].text = c_.bound.tokenizer->decode(written[i]);
+    texts[i].tokens = written[i].tokens;
+    texts[i].text = c_.bound.tokenizer->decode(written[i].tokens);
+    texts[i].finite = written[i].finite;
     evidence_.texts_[*which[i].first].push_back(std::move(texts[i]));
   }
   evidence_.sequences += static_cast<std::int64_t>(requests.size());

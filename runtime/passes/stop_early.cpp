@@ -9,7 +9,7 @@ namespace proviso::runtime::passes {
 
 namespace {
 
-/// The last site that a sequence's wants read, or nothing where they need logits.
+/// The last site that a sequence's wants read or its state's sentences write, or nothing where logits are needed.
 std::optional<dsl::Site> last_site(const Wants& wants, const ModelState& state, const BoundRules& bound) {
   if (!wants.logits.empty() || wants.final_states || wants.kl) return std::nullopt;
   std::optional<dsl::Site> last;
@@ -18,9 +18,8 @@ std::optional<dsl::Site> last_site(const Wants& wants, const ModelState& state, 
     if (!last || *last < site) last = site;
   };
   for (dsl::FeatureId feature : wants.features) reach(bound.feature_sites[feature]);
-  if (wants.firing) {
-    for (const auto& sentence : state.sentences) std::for_each(sentence.hooks.begin(), sentence.hooks.end(), reach);
-  }
+  // A sentence that the pass does not reach would look as if it had changed nothing.
+  for (const auto& sentence : state.sentences) std::for_each(sentence.hooks.begin(), sentence.hooks.end(), reach);
   return last;
 }
 

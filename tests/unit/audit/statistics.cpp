@@ -237,10 +237,27 @@ TEST_CASE("What cannot be measured says so") {
   CHECK(paired_mean_difference(equal, none, 0.95, 0).why_no_interval == "before and after are not the same prompts");
 }
 
-TEST_CASE("The t-test against controls without spread is all or nothing") {
+TEST_CASE("A difference of perplexities carries the error of both") {
+  std::vector<Sample> before, after;
+  for (int i = 0; i < 40; ++i) {
+    const double weight = 10, loss = weight * (4 + 0.3 * ((i * 7) % 11 - 5));
+    before.push_back({loss, i, weight});
+    after.push_back({loss + 0.1 * weight, i, weight});  // every text rises by e^0.1
+  }
+  const Estimate rise = exp_ratio_rise(before, after, 0.95, 0), difference = exp_ratio_difference(before, after, 0.95, 0);
+  const double was = exp_ratio(before, 0.95, 0).value;
+  CHECK(rise.value == Approx(std::exp(0.1) - 1));
+  CHECK_FALSE(rise.interval);  // the same in every prompt
+  CHECK(difference.value == Approx(was * (std::exp(0.1) - 1)));
+  REQUIRE(difference.interval);
+  CHECK(difference.interval->low < 0.8 * difference.value);
+  CHECK(difference.interval->high > 1.2 * difference.value);
+}
+
+TEST_CASE("Against controls without spread only the rank speaks") {
   const std::vector<double> flat(8, 0.0), one = {1};
   CHECK(t_test_against(0, flat) == 1);
-  CHECK(t_test_against(-0.3, flat) == 0);
+  CHECK(t_test_against(-0.3, flat) == Approx(1.0 / 9));
   CHECK(t_test_against(5, one) == 1);
   CHECK(t_test_against(kNaN, std::vector<double>{0, 1, 2}) == 1);
 }

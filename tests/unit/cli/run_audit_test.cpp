@@ -219,4 +219,15 @@ rule kept {
   CHECK(next(edited, tiny.file) != before);  // the fold acts twice there
 }
 
+TEST_CASE("check against a model finds what only its shapes and tokens tell") {
+  const Case tiny(R"(
+feature g = contrast(["The cat", "A dog"], ["One two", "Six or"]) at resid_post[7]
+check c { expect rank(" two", after: ["The hat"]) <= 3 }
+)");
+  CHECK(run_program({"check", tiny.file}).code == 0);
+  const auto ran = tiny.run({"check", tiny.file});
+  CHECK(ran.code == 2);
+  CHECK(ran.out.find("error[index-out-of-range]") != std::string::npos);
+}
+
 }  // namespace proviso
