@@ -8,7 +8,6 @@
 #include "audit/expectations.hpp"
 #include "audit/metrics.hpp"
 #include "audit/verdict.hpp"
-#include "editing/corpus.hpp"
 #include "runtime/condition.hpp"
 #include "runtime/formats/sha256.hpp"
 #include "runtime/session.hpp"
@@ -17,31 +16,11 @@ namespace proviso::audit {
 
 namespace {
 
-constexpr std::int64_t kHeldOutRow = 128;  // tokens of held-out text measured together
-
-runtime::BoundPrompts held_out_prompts(const runtime::BoundRules& bound, const std::string& path) {
-  runtime::BoundPrompts prompts;
-  if (path.empty()) return prompts;
-  for (auto& row : editing::corpus_rows(editing::read_corpus(path), *bound.tokenizer, kHeldOutRow)) {
-    runtime::BoundPrompt prompt;
-    prompt.text = bound.tokenizer->decode(row.tokens);
-    prompt.tokens = std::move(row.tokens);
-    prompt.cluster = static_cast<std::int64_t>(prompts.size());
-    prompts.push_back(std::move(prompt));
-  }
-  return prompts;
-}
-
 /// One audit: asks for everything in `plan`, reads everything in `read`, in the same order.
 class Auditor {
  public:
   Auditor(const runtime::BoundRules& bound, const AuditOptions& options)
-      : bound_(bound), rules_(*bound.rules), options_(options), builder_(bound) {
-    const bool costs = options.selection.edits && std::any_of(rules_.edits.begin(), rules_.edits.end(), [&](const auto& e) {
-                         return options.selection.takes(e);
-                       });
-    if (costs) held_out_ = held_out_prompts(bound, options.held_out_path);
-  }
+      : bound_(bound), rules_(*bound.rules), options_(options), builder_(bound) {}
 
   runtime::Plan plan() {
     PlanningSource source(builder_);
@@ -49,9 +28,7 @@ class Auditor {
       ask(expectation, under, bound_, builder_, source);
     });
     for (dsl::EditId id = 0; id < rules_.edits.size(); ++id) {
-      if (!takes_edit(id)) continue;
-      builder_.state({id}, {});
-      costs(id, source);
+      if (takes_edit(id)) builder_.state({id}, {});
     }
     each_example([&](dsl::RuleId rule, const std::vector<dsl::PromptsId>& sets, const char*, dsl::Span) {
       for (dsl::PromptsId set : sets) {
@@ -66,7 +43,7 @@ class Auditor {
     sources_ = &sources;
     const runtime::Plan plan = this->plan();
     runtime::Session session(transformer, bound_,
-                             {options_.seed, options_.cache_directory, options_.corpus_path, options_.progress});
+                             {options_.seed, options_.cache_directory, options_.corpus_path, options_.held_out_path, options_.progress});
     outcome.diagnostics = session.build(plan.features);
     if (dsl::has_errors(outcome.diagnostics)) return outcome;
     const runtime::Evidence evidence = session.carry_out(plan);
@@ -138,14 +115,14 @@ class Auditor {
     }
     for (dsl::EditId id = 0; id < rules_.edits.size(); ++id) {
       if (!takes_edit(id)) continue;
-      EditResult result = edit(id, evidence, session, source);
+      EditResult result = edit(id, evidence, session);
       for (std::size_t i = 0; i < rules_.edits[id].expectations.size(); ++i) result.expectations.push_back(judge(*next++));
       if (result.status == Status::pass && !result.expectations.empty()) result.status = worst_of(result.expectations);
       report.edits.push_back(std::move(result));
     }
   }
 
-  EditResult edit(dsl::EditId id, const runtime::Evidence& evidence, runtime::Session& session, ReadingSource& source) {
+  EditResult edit(dsl::EditId id, const runtime::Evidence& evidence, runtime::Session& session) {
     const auto& declared = rules_.edits[id];
     EditResult result;
     result.name = declared.name;
@@ -175,28 +152,7 @@ class Auditor {
       take(certificate.measured, result.measured);
       take(certificate.costs, result.costs);
     }
-    const auto cost = costs(id, source);
-    result.costs.insert(result.costs.end(), cost.begin(), cost.end());
     return result;
-  }
-
-  /// What an edit alone does to text that it never saw.
-  std::vector<std::pair<std::string, double>> costs(dsl::EditId id, EvidenceSource& source) {
-    if (held_out_.empty()) return {};
-    const auto state = builder_.state({id}, {});
-    double before = 0, after = 0, tokens = 0, kl = 0, positions = 0;
-    for (const auto& prompt : held_out_) {
-      for (double loss : source.text(0, prompt)) before += loss;
-      for (double loss : source.text(state, prompt)) after += loss;
-      for (double at : source.kl(state, prompt)) kl += at;
-      tokens += static_cast<double>(prompt.tokens.size() - 1);
-      positions += static_cast<double>(prompt.tokens.size());
-    }
-    return {{"held_out_tokens", tokens},
-            {"held_out_perplexity_before", std::exp(before / tokens)},
-            {"held_out_perplexity_after", std::exp(after / tokens)},
-            {"held_out_perplexity_rise", std::exp((after - before) / tokens) - 1},
-            {"held_out_kl", kl / positions}};
   }
 
   void features(Report& report, const runtime::Plan& plan, const runtime::Session& session) const {
@@ -311,7 +267,6 @@ class Auditor {
   const dsl::RuleSet& rules_;
   const AuditOptions& options_;
   runtime::PlanBuilder builder_;
-  runtime::BoundPrompts held_out_;
   const dsl::SourceSet* sources_ = nullptr;
 };
 

@@ -125,6 +125,7 @@ struct FeatureResult {
 struct RunFacts {
   std::uint64_t seed = 0;
   std::string device = "cpu", date;
+  std::string only;  ///< `--only`: the part of the rule files that was run; "" is all
   std::int64_t threads = 1;
   std::int64_t sequences = 0, tokens = 0, tokens_saved = 0;
   double seconds = 0;

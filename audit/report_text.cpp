@@ -155,6 +155,7 @@ void add_head(TextPage& page, const Report& report) {
       {joined({run.date, "seed " + std::to_string(run.seed), run.device, counted(run.threads, "thread")}) + "; " +
        counted(run.sequences, "sequence") + ", " + counted(run.tokens, "token") + " (" + grouped(run.tokens_saved) +
        " saved)" + (run.seconds > 0 ? ", " + number_text(run.seconds) + " s" : "")});
+  if (!run.only.empty()) page.labelled(0, "only", {run.only});
   if (summary.checks.total > 0) page.labelled(0, "checks", {counts_text(summary.checks)});
   if (summary.edits.total > 0) page.labelled(0, "edits", {counts_text(summary.edits)});
   if (summary.examples.total > 0) page.labelled(0, "examples", {counts_text(summary.examples)});

@@ -89,6 +89,7 @@ void describe(A& a, RunFacts& r) {
       .key("device", r.device)
       .key("threads", r.threads)
       .key("date", r.date)
+      .if_any("only", r.only)
       .key("sequences", r.sequences)
       .key("tokens", r.tokens)
       .key("tokens_saved", r.tokens_saved)

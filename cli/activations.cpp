@@ -5,10 +5,13 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <ostream>
 #include <set>
 
 #include "cli/models.hpp"
+#include "cli/output.hpp"
 #include "dsl/prompt_file.hpp"
+#include "runtime/formats/atomic_file.hpp"
 #include "runtime/formats/safetensors.hpp"
 
 namespace proviso::cli {
@@ -106,6 +109,11 @@ std::vector<std::vector<std::int64_t>> read_prompts(const std::string& path, con
 }
 
 int harvest(const Invocation& invocation, const Options& options) {
+  const bool to_stream = options.output == "-";
+  if (to_stream && is_terminal(invocation.out)) {
+    throw model::InputError("-o -: a terminal cannot show tensors\n  help: lead standard output into a file or a pipe");
+  }
+  if (!to_stream) model::require_writable(options.output);
   const auto files = open_model(options.model);
   const auto sites = sites_of(options, files->card);
   const auto prompts = read_prompts(options.prompts, *files);
@@ -139,8 +147,13 @@ int harvest(const Invocation& invocation, const Options& options) {
     written.push_back({name, model::ElementType::f32, tensor.sizes().vec(),
                        std::as_bytes(std::span(tensor.const_data_ptr<float>(), static_cast<std::size_t>(tensor.numel())))});
   }
-  model::write_safetensors(options.output, written,
-                           {{"format", "pt"}, {"model", files->card.name}, {"tokens", nlohmann::json(prompts).dump()}});
+  const std::map<std::string, std::string> metadata = {
+      {"format", "pt"}, {"model", files->card.name}, {"tokens", nlohmann::json(prompts).dump()}};
+  if (to_stream) {
+    invocation.out << model::safetensors_bytes(written, metadata);
+  } else {
+    model::write_safetensors(options.output, written, metadata);
+  }
   return kDone;
 }
 
@@ -156,9 +169,13 @@ void register_activations(CLI::App& program, Invocation& invocation) {
       ->type_name("SITE")
       ->required();
   command->add_option("--prompts", options->prompts, "prompts: .txt (one a line), .jsonl, .json or .csv")
+      ->check(kNotEmpty)
       ->type_name("FILE")
       ->required();
-  command->add_option("-o", options->output, "the safetensors file to write")->type_name("FILE")->required();
+  command->add_option("-o", options->output, "the safetensors file to write; `-` is standard output")
+      ->check(kNotEmpty)
+      ->type_name("FILE")
+      ->required();
   add_common_options(*command, invocation.options);
   command->callback([options, &invocation] {
     invocation.action = [options, &invocation] { return harvest(invocation, *options); };

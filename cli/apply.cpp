@@ -14,8 +14,11 @@
 #include "cli/output.hpp"
 #include "cli/progress.hpp"
 #include "dsl/check.hpp"
+#include "editing/corpus.hpp"
 #include "editing/ledger.hpp"
+#include "editing/side_effects.hpp"
 #include "runtime/folds.hpp"
+#include "runtime/formats/atomic_file.hpp"
 #include "runtime/formats/sha256.hpp"
 #include "runtime/hook_file.hpp"
 #include "runtime/model/model_writer.hpp"
@@ -50,23 +53,30 @@ class Entries {
     }
   }
 
-  void add(const runtime::FoldedSite& folded, const std::vector<runtime::PlannedSentence>& sentences) {
-    std::string name;
-    const dsl::RuleDecl* first = nullptr;
-    std::set<std::string> named;
-    for (std::size_t i : folded.sentences) {
-      if (!named.insert(sentences[i].rule).second) continue;
-      name += (name.empty() ? "" : ", ") + sentences[i].rule;
-      const auto rule = std::find_if(rules_.rules.begin(), rules_.rules.end(),
-                                     [&](const dsl::RuleDecl& r) { return r.name == sentences[i].rule; });
-      if (!first) first = &*rule;
-    }
-    if (!first) return;
+  /// All folds are one entry: they are one change of the model, site by site.
+  void add(const std::vector<runtime::FoldedSite>& folds, const std::vector<runtime::PlannedSentence>& sentences,
+           const model::Tokenizer& tokenizer, const editing::Corpus& unseen) {
+    std::vector<std::string> rules;
+    std::vector<editing::WeightDelta> deltas;
     editing::Certificate certificate;
     certificate.method = "fold";
-    certificate.parameters = {{"site", dsl::to_string(folded.site)}};
-    for (const auto& delta : folded.deltas) certificate.changes.push_back(editing::describe_change(transformer_, delta));
-    add(name, first->span, folded.deltas, std::move(certificate));
+    for (const auto& fold : folds) {
+      for (std::size_t i : fold.sentences) {
+        if (std::find(rules.begin(), rules.end(), sentences[i].rule) == rules.end()) rules.push_back(sentences[i].rule);
+      }
+      for (const auto& delta : fold.deltas) {
+        certificate.changes.push_back(editing::describe_change(transformer_, delta));
+        deltas.push_back(delta);
+      }
+    }
+    if (rules.empty()) return;
+    certificate.measured = editing::norm_ratio(transformer_, tokenizer, deltas, unseen);
+    certificate.costs = editing::text_costs(transformer_, tokenizer, deltas, unseen);
+    std::string name;
+    for (const auto& rule : rules) name += (name.empty() ? "" : ", ") + rule;
+    const auto first = std::find_if(rules_.rules.begin(), rules_.rules.end(),
+                                    [&](const dsl::RuleDecl& rule) { return rule.name == rules.front(); });
+    add(name, first->span, std::move(deltas), std::move(certificate));
   }
 
   /// The entries; the model is as loaded again.
@@ -106,18 +116,13 @@ std::vector<dsl::Diagnostic> unbakeable(const std::vector<runtime::PlannedSenten
 }
 
 int apply(const Invocation& invocation, const Options& options) {
+  model::require_new_directory(options.directory);
   const auto opened = bind_rules(invocation, options.files, options.model);
   if (!opened->bound) return kInputAtFault;
   const auto& bound = *opened->bound;
   const auto& rules = *bound.rules;
-  std::vector<dsl::EditId> edits;
-  for (dsl::EditId id = 0; id < rules.edits.size(); ++id) {
-    if (!rules.edits[id].imported) edits.push_back(id);
-  }
-  std::vector<dsl::RuleId> in_force;
-  for (dsl::RuleId id = 0; id < rules.rules.size(); ++id) {
-    if (!rules.rules[id].imported) in_force.push_back(id);
-  }
+  const auto edits = own_edits(rules);
+  const auto in_force = own_rules(rules);
   if (edits.empty() && in_force.empty()) {
     throw model::InputError("these files hold no edit and no rule: there is nothing to apply");
   }
@@ -129,7 +134,7 @@ int apply(const Invocation& invocation, const Options& options) {
   const audit::AuditOptions wanted = audit_options(invocation);
   runtime::PlanBuilder builder(bound);
   const auto state = builder.state(edits, in_force);
-  auto plan = runtime::optimise(builder.take(), bound, {});
+  auto plan = runtime::optimise(builder.take(), bound, wanted.passes_off);
   const auto& sentences = plan.states[state].sentences;
   if (!options.keep_hooks && refuse(unbakeable(sentences))) return kInputAtFault;
 
@@ -151,20 +156,16 @@ int apply(const Invocation& invocation, const Options& options) {
       }
     }
   }
-  runtime::Session session(*transformer, bound, {wanted.seed, wanted.cache_directory, wanted.corpus_path, {}});
+  auto measured = session_options(invocation);
+  measured.held_out_path = wanted.held_out_path;
+  runtime::Session session(*transformer, bound, std::move(measured));
   if (refuse(session.build(plan.features))) return kInputAtFault;
   const at::NoGradGuard no_grad;
   session.prepare(plan);
   Entries entries(*opened, *transformer);
-  if (!edits.empty()) {
-    for (const auto& solved : session.solve(edits)) {
-      if (!solved.refused.empty()) {
-        throw model::InputError("edit " + rules.edits[solved.edit].name + " cannot be made: " + solved.refused);
-      }
-      entries.add(solved);
-    }
-  }
-  for (const auto& folded : runtime::fold_sentences(sentences, session.features(), *transformer)) entries.add(folded, sentences);
+  for (const auto& edit : solved(session, rules, edits)) entries.add(edit);
+  entries.add(runtime::fold_sentences(sentences, session.features(), *transformer), sentences, *opened->model->tokenizer,
+              editing::read_corpus(wanted.held_out_path));
   const auto made = entries.take();
   const auto kept = runtime::hook_file(sentences, session.features(), bound,
                                        [&](const dsl::Quantile& quantile) { return session.quantile(quantile); });
@@ -185,6 +186,7 @@ void register_apply(CLI::App& program, Invocation& invocation) {
   add_rule_files(*command, options->files);
   add_model_option(*command, options->model);
   command->add_option("-o", options->directory, "the folder to write; an existing one is never overwritten")
+      ->check(kNotEmpty)
       ->type_name("DIR")
       ->required();
   command

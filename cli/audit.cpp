@@ -12,6 +12,7 @@
 #include "cli/models.hpp"
 #include "cli/output.hpp"
 #include "cli/progress.hpp"
+#include "runtime/formats/atomic_file.hpp"
 
 namespace proviso::cli {
 
@@ -28,6 +29,17 @@ std::string rendered(const audit::Report& report, const audit::RenderOptions& re
   return format == OutputFormat::json ? audit::to_json(report, render) : audit::to_yaml(report, render);
 }
 
+/// What the exit code says, where options make it say something else than the verdict.
+std::string gate(const Options& options, int code) {
+  if (options.baseline.empty() && options.fail_on == dsl::CheckSeverity::info) return "";
+  std::string line = code == kDone ? "gate: passes; it fails only where " : "gate: fails: ";
+  line += options.baseline.empty() ? "something does not pass" : "something got worse than in " + options.baseline;
+  if (options.fail_on != dsl::CheckSeverity::info) {
+    line += ", of severity " + std::string(dsl::severity_name(options.fail_on)) + " or higher";
+  }
+  return line + "\n";
+}
+
 int run_audit(const Invocation& invocation, const Options& options) {
   const auto started = std::chrono::steady_clock::now();
   // Everything that can be refused is refused before the model is loaded.
@@ -36,6 +48,8 @@ int run_audit(const Invocation& invocation, const Options& options) {
   audit::AuditOptions wanted = audit_options(invocation);
   if (!options.as_of.empty()) wanted.as_of = parse_date(options.as_of);
   wanted.selection.only = options.only;
+  const bool to_file = !options.output.empty() && options.output != "-";
+  if (to_file) model::require_writable(options.output);
 
   const auto opened = bind_rules(invocation, options.files, options.model);
   if (!opened->bound) return kInputAtFault;
@@ -50,21 +64,22 @@ int run_audit(const Invocation& invocation, const Options& options) {
   if (!outcome.value) return kInputAtFault;
 
   audit::Report& report = *outcome.value;
-  complete(report, invocation, *opened->model);
+  complete(report, invocation, *opened->model, wanted.selection);
   report.run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
 
   const OutputFormat format = invocation.options.output.value_or(OutputFormat::yaml);
-  const bool to_file = !options.output.empty() && options.output != "-";
+  const int code = audit::exit_code(report, options.fail_on, baseline ? &*baseline : nullptr);
   if (to_file) write_result(invocation, options.output, rendered(report, options.render, format));
   if (to_file || format == OutputFormat::text) {
     const Terminal seen = terminal(invocation.out);
     if (!invocation.options.quiet || !to_file) {
-      invocation.out << audit::to_text(audit::redacted(report, options.render.evidence), seen.columns, seen.colour);
+      invocation.out << audit::to_text(audit::redacted(report, options.render.evidence), seen.columns, seen.colour)
+                     << gate(options, code);
     }
   } else {
     invocation.out << rendered(report, options.render, format);
   }
-  return audit::exit_code(report, options.fail_on, baseline ? &*baseline : nullptr);
+  return code;
 }
 
 }  // namespace
@@ -76,6 +91,7 @@ void register_audit(CLI::App& program, Invocation& invocation) {
   add_rule_files(*command, options->files);
   add_model_option(*command, options->model);
   command->add_option("-o", options->output, "write the report here and print a summary; `-` is standard output")
+      ->check(kNotEmpty)
       ->type_name("REPORT");
   static const std::map<std::string, dsl::CheckSeverity> severities = {{"info", dsl::CheckSeverity::info},
                                                                        {"minor", dsl::CheckSeverity::minor},
@@ -87,17 +103,21 @@ void register_audit(CLI::App& program, Invocation& invocation) {
           "exit with 1 only for findings of this severity or a higher one")
       ->check(CLI::IsMember({"info", "minor", "major", "critical"}))
       ->type_name("SEVERITY");
-  command->add_option("--only", options->only, "only what bears this name, or this tag: `tag:T`")->type_name("NAME");
+  command->add_option("--only", options->only, "only what bears this name, or this tag: `tag:T`")
+      ->check(kNotEmpty)
+      ->type_name("NAME");
   command->add_option("--baseline", options->baseline, "an earlier report: only what got worse fails")
+      ->check(kNotEmpty)
       ->type_name("REPORT");
   command->add_option("--as-of", options->as_of, "the day for waivers, YYYY-MM-DD; today (UTC) unless told")
+      ->check(kNotEmpty)
       ->type_name("DATE");
   static const std::map<std::string, audit::EvidenceForm> forms = {
       {"full", audit::EvidenceForm::full}, {"hash", audit::EvidenceForm::hash}, {"none", audit::EvidenceForm::none}};
   command
       ->add_option_function<std::string>(
           "--evidence", [options](const std::string& name) { options->render.evidence = forms.at(name); },
-          "prompts in the report: whole, as SHA-256, or left out")
+          "prompts in the evidence: whole, as SHA-256, or left out; what the rule file itself says stays")
       ->check(CLI::IsMember({"full", "hash", "none"}));
   command->add_flag("--reproducible", options->render.reproducible,
                     "leave out of the report what two equal runs may differ in");

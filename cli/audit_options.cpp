@@ -5,7 +5,6 @@
 #include <cstdio>
 
 #include "audit/verdict.hpp"
-#include "runtime/plan.hpp"
 
 namespace proviso::cli {
 
@@ -13,28 +12,21 @@ audit::AuditOptions audit_options(const Invocation& invocation) {
   audit::AuditOptions options;
   options.seed = invocation.options.seed;
   options.as_of = audit::utc_today();
-  std::vector<std::string> passes;
-  for (const auto& pass : runtime::plan_passes()) passes.emplace_back(pass.name);
-  for (const auto& name : invocation.options.disabled_passes) {
-    if (std::find(passes.begin(), passes.end(), name) == passes.end()) {
-      const auto nearest = dsl::nearest_name(name, passes);
-      throw model::InputError("there is no plan pass `" + name + "`\n  help: " +
-                              (nearest ? "did you mean `" + *nearest + "`?" : "`proviso explain` lists them"));
-    }
-    options.passes_off.insert(name);
-  }
+  options.passes_off = passes_off(invocation);
   options.cache_directory = invocation.options.cache;
   options.corpus_path = shipped_corpus();
   options.held_out_path = shipped_held_out();
   return options;
 }
 
-void complete(audit::Report& report, const Invocation& invocation, const ModelFiles& files) {
+void complete(audit::Report& report, const Invocation& invocation, const ModelFiles& files,
+              const audit::Selection& selection) {
   report.version = PROVISO_VERSION;
   report.model.dtype = invocation.options.dtype;
   report.model.sha256 = files.card.sha256(invocation.options.cache);
   report.run.device = invocation.options.device;
   report.run.threads = threads_in_use();
+  report.run.only = selection.only;
 }
 
 dsl::Date parse_date(const std::string& text) {
@@ -51,33 +43,30 @@ dsl::Date parse_date(const std::string& text) {
 }
 
 void check_selection(const dsl::RuleSet& rules, const audit::Selection& selection) {
-  const auto own = [](const auto& declared) { return !declared.imported; };
-  const auto with_examples = [&](const dsl::RuleDecl& rule) {
-    return own(rule) && !(rule.fires_on.empty() && rule.silent_on.empty());
-  };
-  const bool anything = (selection.checks && std::any_of(rules.checks.begin(), rules.checks.end(), own)) ||
-                        (selection.edits && std::any_of(rules.edits.begin(), rules.edits.end(), own)) ||
-                        std::any_of(rules.rules.begin(), rules.rules.end(), with_examples);
-  if (!anything && selection.checks) {
-    throw model::InputError("these files hold no check, edit or example: an audit of nothing would pass\n"
-                            "  help: write a check; what a file only `use`s does not run");
-  }
-  if (selection.only.empty()) return;
   std::vector<std::string> names;
   bool any = false;
-  const auto look = [&](const auto& declarations) {
+  const auto look = [&](bool selected, const auto& declarations, const auto& runs) {
     for (const auto& declared : declarations) {
-      if (declared.imported) continue;
+      if (!selected || declared.imported || !runs(declared)) continue;
       names.push_back(declared.name);
       any = any || selection.takes(declared);
     }
   };
-  look(rules.checks);
-  look(rules.edits);
-  look(rules.rules);
+  const auto always = [](const auto&) { return true; };
+  const auto with_examples = [](const dsl::RuleDecl& rule) { return !(rule.fires_on.empty() && rule.silent_on.empty()); };
+  look(selection.checks, rules.checks, always);
+  look(selection.edits, rules.edits, always);
+  look(selection.examples, rules.rules, with_examples);
+  if (names.empty()) {
+    throw model::InputError(selection.checks ? "these files hold no check, edit or example: an audit of nothing would "
+                                               "pass\n  help: write a check; what a file only `use`s does not run"
+                                             : "these files hold no example: a test of nothing would pass\n  help: give a "
+                                               "rule `fires on [..]`; what a file only `use`s does not run");
+  }
   if (any) return;
   const auto nearest = dsl::nearest_name(selection.only, names);
-  throw model::InputError("`--only " + selection.only + "` takes no check, edit or rule" +
+  throw model::InputError("`--only " + selection.only + "` takes no " +
+                          (selection.checks ? "check, edit or rule with examples" : "rule with examples") +
                           (nearest ? "\n  help: did you mean `" + *nearest + "`?" : ""));
 }
 

@@ -1,5 +1,3 @@
-#include "dsl/check.hpp"
-
 #include <memory>
 #include <ostream>
 
@@ -38,7 +36,7 @@ int check(const Invocation& invocation, const CheckOptions& options) {
     throw model::InputError("no rule file is named\n  help: `proviso check FILE…`, or `--explain CODE`");
   }
   dsl::SourceSet sources;
-  auto checked = dsl::check_files(sources, options.files, {invocation.options.allowed_paths, shipped_rules()});
+  auto checked = check_rules(invocation, sources, options.files);
   auto found = std::move(checked.diagnostics);
   if (checked.value && !options.model.empty()) {
     const auto model = open_model(options.model);
@@ -55,11 +53,14 @@ int check(const Invocation& invocation, const CheckOptions& options) {
 void register_check(CLI::App& program, Invocation& invocation) {
   CLI::App* command = program.add_subcommand("check", "Read and check rule files; print every diagnostic");
   auto options = std::make_shared<CheckOptions>();
-  command->add_option("FILE", options->files, "rule files");
+  command->add_option("FILE", options->files, "rule files; `-`, alone, is standard input")->check(kNotEmpty);
   command
-      ->add_option("--model", options->model, "check against this model, too: its layers, widths, heads and tokens (no weights are read)")
+      ->add_option("--model", options->model,
+                   "check against this model, too: its layers, widths, heads and tokens (no weights are read)")
+      ->check(kNotEmpty)
       ->type_name("M");
   command->add_option("--explain", options->explain, "tell what a diagnostic's code means, with an example")
+      ->check(kNotEmpty)
       ->type_name("CODE");
   add_common_options(*command, invocation.options);
   command->callback(

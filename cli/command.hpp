@@ -6,6 +6,7 @@
 #include <iosfwd>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace proviso::cli {
@@ -31,6 +32,12 @@ struct CommonOptions {
 };
 
 void add_common_options(CLI::App& command, CommonOptions& options);
+
+/// Of digits alone, without overflow. (CLI11 reads "010" as octal and wraps what is too large.)
+std::optional<std::uint64_t> whole_number(std::string_view text);
+
+/// Of an option's text: not "".
+extern const CLI::Validator kNotEmpty;
 
 /// One run of the program: its options, its streams, and what the chosen command will do.
 struct Invocation {

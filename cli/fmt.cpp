@@ -1,3 +1,4 @@
+#include <filesystem>
 #include <memory>
 #include <ostream>
 
@@ -16,6 +17,13 @@ struct FmtOptions {
   bool check = false;
 };
 
+/// A symbolic link stays one: the file that it leads to is written.
+std::string written_file(const std::string& path) {
+  std::error_code unknown;
+  const auto file = std::filesystem::canonical(path, unknown);
+  return unknown ? path : file.string();
+}
+
 int format_files(const Invocation& invocation, const FmtOptions& options) {
   dsl::SourceSet sources;
   std::vector<std::string> formatted;
@@ -30,6 +38,7 @@ int format_files(const Invocation& invocation, const FmtOptions& options) {
   if (!readable) return kInputAtFault;
 
   bool would_change = false;
+  std::vector<std::pair<std::string, std::string>> rewritten;  // path, text
   for (dsl::SourceId source = 0; source < formatted.size(); ++source) {
     const std::string& path = options.files[source];
     const bool differs = formatted[source] != sources.at(source).text;
@@ -39,9 +48,11 @@ int format_files(const Invocation& invocation, const FmtOptions& options) {
     } else if (path == "-") {
       invocation.out << formatted[source];
     } else if (differs) {
-      model::write_file_atomically(path, formatted[source]);
+      rewritten.emplace_back(written_file(path), formatted[source]);
     }
   }
+  for (const auto& [path, text] : rewritten) model::require_writable(path);
+  for (const auto& [path, text] : rewritten) model::write_file_atomically(path, text);
   return would_change ? kFailed : kDone;
 }
 
@@ -50,7 +61,9 @@ int format_files(const Invocation& invocation, const FmtOptions& options) {
 void register_fmt(CLI::App& program, Invocation& invocation) {
   CLI::App* command = program.add_subcommand("fmt", "Rewrite rule files in the one canonical style, comments kept");
   auto options = std::make_shared<FmtOptions>();
-  command->add_option("FILE", options->files, "rule files; `-` formats standard input to standard output")->required();
+  command->add_option("FILE", options->files, "rule files; `-` formats standard input to standard output")
+      ->check(kNotEmpty)
+      ->required();
   command->add_flag("--check", options->check, "write nothing; name the files that would change, and exit with 1");
   add_common_options(*command, invocation.options);
   command->callback([options, &invocation] {

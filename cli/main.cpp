@@ -1,7 +1,9 @@
 #include <iostream>
 
 #include "cli/program.hpp"
+#include "runtime/formats/atomic_file.hpp"
 
 int main(int argc, char** argv) {
+  proviso::model::remove_temporaries_on_signals();
   return proviso::cli::run(std::vector<std::string>(argv + 1, argv + argc), std::cin, std::cout, std::cerr);
 }

@@ -1,12 +1,36 @@
 #include "cli/models.hpp"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <ostream>
 
+#include "cli/progress.hpp"
 #include "runtime/bind.hpp"
+#include "runtime/plan.hpp"
 
 namespace proviso::cli {
+
+namespace {
+
+at::Device device_of(const std::string& name) {
+  const at::Device device(name);
+  if (device.is_cpu()) return device;
+  const auto count = at::hasCUDA() ? static_cast<int>(at::getNumGPUs()) : 0;
+  if (count == 0) {
+    throw model::InputError("--device " + name +
+                            ": LibTorch finds no CUDA device\n  help: use --device cpu, or install the driver and a "
+                            "LibTorch that is built with CUDA");
+  }
+  if (device.has_index() && device.index() >= count) {
+    throw model::InputError("--device " + name + ": there is no such device\n  help: the last is cuda:" +
+                            std::to_string(count - 1));
+  }
+  return device;
+}
+
+}  // namespace
 
 std::unique_ptr<ModelFiles> open_model(const std::string& path) {
   return std::make_unique<ModelFiles>(ModelFiles{model::read_model_card(path), model::Tokenizer::load(path)});
@@ -17,7 +41,7 @@ std::unique_ptr<model::Transformer> load_weights(const Invocation& invocation, c
   if (options.threads) at::set_num_threads(*options.threads);
   model::Transformer::Options wanted;
   wanted.dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
-  wanted.device = at::Device(options.device);
+  wanted.device = device_of(options.device);
   return model::Transformer::load(files.card, wanted);
 }
 
@@ -38,6 +62,37 @@ std::unique_ptr<BoundFiles> bind_rules(const Invocation& invocation, const std::
   return opened;
 }
 
+std::set<std::string> passes_off(const Invocation& invocation) {
+  std::vector<std::string> known;
+  for (const auto& pass : runtime::plan_passes()) known.emplace_back(pass.name);
+  for (const auto& name : invocation.options.disabled_passes) {
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    const auto nearest = dsl::nearest_name(name, known);
+    throw model::InputError("there is no plan pass `" + name + "`\n  help: " +
+                            (nearest ? "did you mean `" + *nearest + "`?" : "`proviso explain` lists them"));
+  }
+  return {invocation.options.disabled_passes.begin(), invocation.options.disabled_passes.end()};
+}
+
+runtime::SessionOptions session_options(const Invocation& invocation) {
+  runtime::SessionOptions options;
+  options.seed = invocation.options.seed;
+  options.cache_directory = invocation.options.cache;
+  options.corpus_path = shipped_corpus();
+  options.progress = terminal_progress(invocation);
+  return options;
+}
+
+const std::vector<runtime::SolvedEdit>& solved(runtime::Session& session, const dsl::RuleSet& rules,
+                                               const std::vector<dsl::EditId>& edits) {
+  const auto& all = session.solve(edits);
+  for (const auto& edit : all) {
+    if (edit.refused.empty()) continue;
+    throw model::InputError("edit " + rules.edits[edit.edit].name + " cannot be made: " + edit.refused);
+  }
+  return all;
+}
+
 std::string shipped_corpus() { return shipped_rules() + "/corpus"; }
 std::string shipped_held_out() { return shipped_corpus() + "/held_out"; }
 
@@ -45,12 +100,13 @@ void add_model_option(CLI::App& command, std::string& model) {
   command
       .add_option("--model", model,
                   "a Hugging Face directory, a .safetensors file beside its config.json, or a .gguf file")
+      ->check(kNotEmpty)
       ->type_name("M")
       ->required();
 }
 
 void add_rule_files(CLI::App& command, std::vector<std::string>& files) {
-  command.add_option("FILE", files, "rule files")->required();
+  command.add_option("FILE", files, "rule files; `-`, alone, is standard input")->check(kNotEmpty)->required();
 }
 
 }  // namespace proviso::cli

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,7 @@
 #include "runtime/bound_rules.hpp"
 #include "runtime/model/model_card.hpp"
 #include "runtime/model/transformer.hpp"
+#include "runtime/session.hpp"
 #include "runtime/tokenizer/tokenizer.hpp"
 
 namespace proviso::cli {
@@ -33,6 +35,16 @@ struct BoundFiles {
 };
 std::unique_ptr<BoundFiles> bind_rules(const Invocation& invocation, const std::vector<std::string>& paths,
                                        const std::string& model_path);
+
+/// The plan passes that `--no-pass` names; throws `InputError` with the nearest name where there is no such pass.
+std::set<std::string> passes_off(const Invocation& invocation);
+
+/// What the common options say to a session; what edits cost is not measured.
+runtime::SessionOptions session_options(const Invocation& invocation);
+
+/// The edits solved one after another; throws `InputError` naming one that cannot be made. `session` is prepared.
+const std::vector<runtime::SolvedEdit>& solved(runtime::Session& session, const dsl::RuleSet& rules,
+                                               const std::vector<dsl::EditId>& edits);
 
 /// Text for second moments, and text that no edit sees: both shipped.
 std::string shipped_corpus();

@@ -1,3 +1,4 @@
+#include <charconv>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -27,7 +28,25 @@ const CLI::Validator kDevice(
     },
     "{cpu,cuda,cuda:0}");
 
+const CLI::Validator kSeed(
+    [](std::string& text) -> std::string {
+      const auto seed = whole_number(text);
+      if (!seed) return "`" + text + "` is no seed: write digits, for at most 18446744073709551615";
+      text = std::to_string(*seed);
+      return "";
+    },
+    "");
+
 }  // namespace
+
+const CLI::Validator kNotEmpty([](std::string& text) -> std::string { return text.empty() ? "is empty" : ""; }, "");
+
+std::optional<std::uint64_t> whole_number(std::string_view text) {
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
 
 void add_common_options(CLI::App& command, CommonOptions& options) {
   const std::string group = "Common options";
@@ -44,7 +63,10 @@ void add_common_options(CLI::App& command, CommonOptions& options) {
   command.add_option("--threads", options.threads, "threads to compute with; one a core unless told")
       ->check(CLI::Range(1, 4096))
       ->group(group);
-  command.add_option("--seed", options.seed, "of everything drawn at random")->capture_default_str()->group(group);
+  command.add_option("--seed", options.seed, "of everything drawn at random")
+      ->transform(kSeed)
+      ->capture_default_str()
+      ->group(group);
   static const std::map<std::string, OutputFormat> formats = {
       {"text", OutputFormat::text}, {"yaml", OutputFormat::yaml}, {"json", OutputFormat::json}};
   command

@@ -31,9 +31,17 @@ void emit(YAML::Emitter& yaml, const nlohmann::ordered_json& value) {
     yaml << YAML::EndSeq;
   } else if (value.is_string()) {
     yaml << YAML::DoubleQuoted << value.get<std::string>();
+  } else if (const std::string text = value.dump(); text == "null") {  // so is a number that is none
+    yaml << YAML::Null;
   } else {
-    yaml << value.dump();
+    yaml << text;
   }
+}
+
+/// The descriptor behind `out` where it is a terminal, else -1.
+int terminal_descriptor(const std::ostream& out) {
+  const int stream = &out == &std::cout ? STDOUT_FILENO : &out == &std::cerr ? STDERR_FILENO : -1;
+  return stream >= 0 && isatty(stream) ? stream : -1;
 }
 
 }  // namespace
@@ -46,10 +54,12 @@ void write_result(const Invocation& invocation, const std::string& path, std::st
   }
 }
 
+bool is_terminal(const std::ostream& out) { return terminal_descriptor(out) >= 0; }
+
 Terminal terminal(const std::ostream& out) {
   Terminal terminal;
-  const int stream = &out == &std::cout ? STDOUT_FILENO : &out == &std::cerr ? STDERR_FILENO : -1;
-  if (stream < 0 || !isatty(stream)) return terminal;
+  const int stream = terminal_descriptor(out);
+  if (stream < 0) return terminal;
   winsize size{};
   if (ioctl(stream, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) terminal.columns = size.ws_col;
   terminal.colour = std::getenv("NO_COLOR") == nullptr;

@@ -12,6 +12,9 @@ namespace proviso::cli {
 /// Puts a command's result where `-o` says: "" and "-" are standard output, else a file, written atomically.
 void write_result(const Invocation& invocation, const std::string& path, std::string_view text);
 
+/// Whether `out`, one of the invocation's streams, is shown on a terminal.
+bool is_terminal(const std::ostream& out);
+
 /// What text looks like on the way to `out`, one of the invocation's streams.
 struct Terminal {
   std::size_t columns = 100;

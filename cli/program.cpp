@@ -30,6 +30,10 @@ int run(std::vector<std::string> arguments, std::istream& in, std::ostream& out,
   program.require_subcommand(1);
   program.footer(kExitCodes);
 
+  const auto finished = [&out](int code) {
+    if (!out.flush()) throw model::MachineError("standard output cannot be written: is the disk full?");
+    return code;
+  };
   return guarded(
       [&]() -> int {
         register_commands(program, invocation);
@@ -39,15 +43,13 @@ int run(std::vector<std::string> arguments, std::istream& in, std::ostream& out,
         } catch (const CLI::ParseError& error) {
           if (error.get_exit_code() == 0) {
             program.exit(error, out, err);  // --help, --version
-            return kDone;
+            return finished(kDone);
           }
           err << usage_message(program, error);
           return kInputAtFault;
         }
         set_log_level(invocation.options.quiet, invocation.options.verbose);
-        const int code = invocation.action();
-        if (!out.flush()) throw model::MachineError("standard output cannot be written: is the disk full?");
-        return code;
+        return finished(invocation.action());
       },
       err);
 }

@@ -1,11 +1,10 @@
 #include "cli/progress.hpp"
 
-#include <unistd.h>
-
 #include <chrono>
-#include <iostream>
 #include <memory>
 #include <ostream>
+
+#include "cli/output.hpp"
 
 namespace proviso::cli {
 
@@ -41,7 +40,7 @@ class ProgressLine {
 }  // namespace
 
 runtime::Progress terminal_progress(const Invocation& invocation) {
-  if (invocation.options.quiet || &invocation.err != &std::cerr || !isatty(STDERR_FILENO)) return {};
+  if (invocation.options.quiet || !is_terminal(invocation.err)) return {};
   return [line = std::make_shared<ProgressLine>(invocation.err)](
              std::string_view stage, std::int64_t done, std::int64_t total) { line->show(stage, done, total); };
 }

@@ -1,4 +1,5 @@
 #include <memory>
+#include <ostream>
 
 #include "cli/command.hpp"
 #include "editing/ledger.hpp"
@@ -11,12 +12,21 @@ void register_revert(CLI::App& program, Invocation& invocation) {
     std::string directory, destination;
   };
   auto options = std::make_shared<Options>();
-  command->add_option("DIR", options->directory, "a model that `proviso apply` wrote")->required();
-  command->add_option("-o", options->destination, "where the model as it was is written")->type_name("DIR2")->required();
+  command->add_option("DIR", options->directory, "a model that `proviso apply` wrote")->check(kNotEmpty)->required();
+  command->add_option("-o", options->destination, "where the model as it was is written; an existing one is never overwritten")
+      ->check(kNotEmpty)
+      ->type_name("DIR2")
+      ->required();
   add_common_options(*command, invocation.options);
   command->callback([options, &invocation] {
-    invocation.action = [options] {
-      editing::revert_edited_model(options->directory, options->destination);
+    invocation.action = [options, &invocation] {
+      const auto changed = editing::revert_edited_model(options->directory, options->destination);
+      if (invocation.options.quiet) return kDone;
+      for (const auto& name : changed) {
+        invocation.err << options->directory << "/" << name << " has changed since the edit was applied; "
+                       << options->destination << "/" << name << " is as it was before the edit\n";
+      }
+      invocation.err << "wrote " << options->destination << "\n";
       return kDone;
     };
   });

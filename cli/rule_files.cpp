@@ -1,9 +1,11 @@
 #include "cli/rule_files.hpp"
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <ostream>
 
+#include "cli/files.hpp"
 #include "cli/output.hpp"
 #include "dsl/check.hpp"
 #include "dsl/render.hpp"
@@ -24,15 +26,39 @@ bool stops(const Invocation& invocation, const std::vector<dsl::Diagnostic>& dia
   return invocation.options.strict ? !diagnostics.empty() : dsl::has_errors(diagnostics);
 }
 
+dsl::Outcome<dsl::RuleSet> check_rules(const Invocation& invocation, dsl::SourceSet& sources,
+                                       const std::vector<std::string>& paths) {
+  const dsl::LoadOptions options{invocation.options.allowed_paths, shipped_rules()};
+  if (std::find(paths.begin(), paths.end(), "-") == paths.end()) return dsl::check_files(sources, paths, options);
+  if (paths.size() > 1) throw model::InputError("`-` is standard input and stands alone: name no other file");
+  return dsl::check_sources(sources, {sources.add("-", read_text(invocation, "-"))}, options);
+}
+
 std::unique_ptr<RuleFiles> load_rules(const Invocation& invocation, const std::vector<std::string>& paths) {
   auto loaded = std::make_unique<RuleFiles>();
-  auto checked = dsl::check_files(loaded->sources, paths, {invocation.options.allowed_paths, shipped_rules()});
+  auto checked = check_rules(invocation, loaded->sources, paths);
   if (!checked.diagnostics.empty()) print_diagnostics(invocation, invocation.err, loaded->sources, checked.diagnostics);
   if (!stops(invocation, checked.diagnostics)) {
     loaded->rules = std::make_shared<const dsl::RuleSet>(std::move(*checked.value));
   }
   return loaded;
 }
+
+namespace {
+
+template <class Id, class Declared>
+std::vector<Id> own(const std::vector<Declared>& declared) {
+  std::vector<Id> ids;
+  for (Id id = 0; id < declared.size(); ++id) {
+    if (!declared[id].imported) ids.push_back(id);
+  }
+  return ids;
+}
+
+}  // namespace
+
+std::vector<dsl::RuleId> own_rules(const dsl::RuleSet& rules) { return own<dsl::RuleId>(rules.rules); }
+std::vector<dsl::EditId> own_edits(const dsl::RuleSet& rules) { return own<dsl::EditId>(rules.edits); }
 
 std::string shipped_rules() {
   std::error_code unknown;

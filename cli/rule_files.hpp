@@ -18,12 +18,20 @@ void print_diagnostics(const Invocation& invocation, std::ostream& out, const ds
 /// Whether these stop a command: an error does, and under `--strict` a warning.
 bool stops(const Invocation& invocation, const std::vector<dsl::Diagnostic>& diagnostics);
 
+/// Reads and checks the rule files of a command line; `-`, which stands alone, is standard input.
+dsl::Outcome<dsl::RuleSet> check_rules(const Invocation& invocation, dsl::SourceSet& sources,
+                                       const std::vector<std::string>& paths);
+
 /// The rule files of a command line, read and checked. `sources` outlives every span of `rules`.
 struct RuleFiles {
   dsl::SourceSet sources;
   std::shared_ptr<const dsl::RuleSet> rules;  ///< null: something is wrong, and has been said on standard error
 };
 std::unique_ptr<RuleFiles> load_rules(const Invocation& invocation, const std::vector<std::string>& paths);
+
+/// The rules and edits that the files declare themselves: what they `use` is in force only where they say so.
+std::vector<dsl::RuleId> own_rules(const dsl::RuleSet& rules);
+std::vector<dsl::EditId> own_edits(const dsl::RuleSet& rules);
 
 /// The folder of the shipped rules and texts: share/proviso/rules beside an installed program, else the
 /// source tree's.

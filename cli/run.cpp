@@ -5,11 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <ostream>
 #include <sstream>
-#include <utility>
 
 #include "cli/models.hpp"
 #include "cli/output.hpp"
-#include "cli/progress.hpp"
 #include "dsl/check.hpp"
 #include "runtime/bind.hpp"
 #include "runtime/session.hpp"
@@ -21,24 +19,34 @@ namespace {
 using nlohmann::ordered_json;
 
 struct Options {
-  std::string model, prompt;
+  std::string model, prompt, ids;
   std::vector<std::string> rules;
-  std::vector<std::int64_t> ids;
   std::int64_t max_tokens = 32;
   std::int64_t top = 10;
   bool chat = false;
 };
 
+std::vector<std::int64_t> read_ids(const std::string& text, std::int64_t vocabulary) {
+  std::vector<std::int64_t> ids;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    const std::string written = text.substr(begin, end - begin);
+    const auto id = whole_number(written);
+    if (!id || *id >= static_cast<std::uint64_t>(vocabulary)) {
+      throw model::InputError("--ids: `" + written + "` is no token\n  help: ids run from 0 to " +
+                              std::to_string(vocabulary - 1) + ", with commas between and no spaces");
+    }
+    ids.push_back(static_cast<std::int64_t>(*id));
+    begin = end + 1;
+  }
+  return ids;
+}
+
 runtime::BoundPrompt prompt_of(const Options& options, const ModelFiles& model) {
   runtime::BoundPrompt prompt;
   if (!options.ids.empty()) {
-    for (std::int64_t id : options.ids) {
-      if (id >= 0 && id < model.card.config.vocabulary) continue;
-      throw model::InputError("--ids: " + std::to_string(id) + " is no token\n  help: ids run from 0 to " +
-                              std::to_string(model.card.config.vocabulary - 1));
-    }
-    prompt.tokens = options.ids;
-    prompt.text = model.tokenizer->decode(options.ids);
+    prompt.tokens = read_ids(options.ids, model.card.config.vocabulary);
+    prompt.text = model.tokenizer->decode(prompt.tokens);
   } else if (options.chat) {
     prompt.text = model::apply_chat_template(*model.tokenizer, {{"user", options.prompt}});
     prompt.tokens = model.tokenizer->encode(prompt.text);
@@ -47,10 +55,11 @@ runtime::BoundPrompt prompt_of(const Options& options, const ModelFiles& model) 
     prompt.tokens = model.tokenizer->encode(prompt.text, /*add_special=*/true);
   }
   if (prompt.tokens.empty()) throw model::InputError("the prompt has no tokens\n  help: give --prompt a word at least");
-  if (static_cast<std::int64_t>(prompt.tokens.size()) > model.card.config.context) {
-    throw model::InputError("the prompt takes " + std::to_string(prompt.tokens.size()) +
-                            " tokens, and the model's context holds " + std::to_string(model.card.config.context) +
-                            "\n  help: shorten it");
+  const auto taken = static_cast<std::int64_t>(prompt.tokens.size());
+  if (taken + options.max_tokens > model.card.config.context) {
+    throw model::InputError("the prompt takes " + std::to_string(taken) + " tokens and --max-tokens " +
+                            std::to_string(options.max_tokens) + " more, and the model's context holds " +
+                            std::to_string(model.card.config.context) + "\n  help: shorten the prompt, or ask for fewer");
   }
   return prompt;
 }
@@ -69,17 +78,13 @@ ordered_json next_tokens(const runtime::PositionEvidence& after, const model::To
   return next;
 }
 
-struct Answered {
-  runtime::Plan plan;
-  runtime::Evidence evidence;
-};
-
-ordered_json activity(const Answered& answered, runtime::StateId state, const runtime::BoundRules& bound) {
+ordered_json activity(const runtime::Plan& plan, const runtime::Evidence& evidence, runtime::StateId state,
+                      const runtime::BoundRules& bound) {
   ordered_json listed = ordered_json::array();
-  const auto& sentences = answered.plan.states[state].sentences;
+  const auto& sentences = plan.states[state].sentences;
   for (std::size_t i = 0; i < sentences.size(); ++i) {
     runtime::Activity sum;
-    for (const auto& [site, at_site] : answered.evidence.state(state).activity[i]) sum += at_site;
+    for (const auto& [site, at_site] : evidence.state(state).activity[i]) sum += at_site;
     listed.push_back({{"rule", sentences[i].rule},
                       {"feature", bound.feature_name(sentences[i].sentence.feature)},
                       {"positions", sum.positions},
@@ -107,75 +112,64 @@ std::string as_text(const ordered_json& result) {
   return out.str();
 }
 
+/// The rule files bound to the model, or the model alone where none is named.
+std::unique_ptr<BoundFiles> open(const Invocation& invocation, const Options& options) {
+  if (!options.rules.empty()) return bind_rules(invocation, options.rules, options.model);
+  auto opened = std::make_unique<BoundFiles>();
+  opened->model = open_model(options.model);
+  opened->bound = runtime::bind(std::make_shared<dsl::RuleSet>(), opened->model->card, opened->model->tokenizer, "").value;
+  return opened;
+}
+
 int generate(const Invocation& invocation, const Options& options) {
   if (options.ids.empty() && options.prompt.empty()) {
     throw model::InputError("no prompt is given\n  help: --prompt TEXT, or --ids 1,2,3");
   }
-  std::unique_ptr<BoundFiles> opened;
-  if (options.rules.empty()) {
-    opened = std::make_unique<BoundFiles>();
-    opened->model = open_model(options.model);
-    opened->bound = runtime::bind(std::make_shared<dsl::RuleSet>(), opened->model->card, opened->model->tokenizer, "").value;
-  } else {
-    opened = bind_rules(invocation, options.rules, options.model);
-  }
+  const auto off = passes_off(invocation);
+  const auto opened = open(invocation, options);
   if (!opened->bound) return kInputAtFault;
   const auto& bound = *opened->bound;
-
-  std::vector<dsl::RuleId> in_force;
-  for (dsl::RuleId id = 0; id < bound.rules->rules.size(); ++id) {
-    if (!bound.rules->rules[id].imported) in_force.push_back(id);
-  }
-  if (const auto clashes = dsl::contradictions(*bound.rules, in_force); dsl::has_errors(clashes)) {
-    print_diagnostics(invocation, invocation.err, opened->files->sources, clashes);
-    return kInputAtFault;
-  }
-  auto prompt = prompt_of(options, *opened->model);
-  const auto transformer = load_weights(invocation, *opened->model);
-  runtime::SessionOptions session_options;
-  session_options.seed = invocation.options.seed;
-  session_options.cache_directory = invocation.options.cache;
-  session_options.progress = terminal_progress(invocation);
-  runtime::Session session(*transformer, bound, std::move(session_options));
-  const std::set<std::string> passes_off(invocation.options.disabled_passes.begin(), invocation.options.disabled_passes.end());
-
-  std::vector<dsl::Diagnostic> found;
-  bool built = false;
-  const auto answer = [&](runtime::PlanBuilder& builder) {
-    Answered answered{runtime::optimise(builder.take(), bound, passes_off), {}};
-    if (!std::exchange(built, true)) found = session.build(answered.plan.features);
-    if (found.empty()) answered.evidence = session.carry_out(answered.plan);
-    return answered;
+  const auto& tokenizer = *opened->model->tokenizer;
+  const auto stopped = [&](const std::vector<dsl::Diagnostic>& found) {
+    if (!found.empty()) print_diagnostics(invocation, invocation.err, opened->files->sources, found);
+    return stops(invocation, found);
   };
-  ordered_json acted;
+  const auto edits = own_edits(*bound.rules);
+  const auto rules = own_rules(*bound.rules);
+  if (stopped(dsl::contradictions(*bound.rules, rules))) return kInputAtFault;
+  const auto prompt = prompt_of(options, *opened->model);
+
+  const auto transformer = load_weights(invocation, *opened->model);
+  runtime::Session session(*transformer, bound, session_options(invocation));
+  runtime::PlanBuilder prompt_alone(bound);
+  auto state = prompt_alone.state(edits, rules);
+  const runtime::GenerationKey key{state, prompt_alone.sequence(prompt), options.max_tokens, 1, 0};
+  if (options.max_tokens > 0) prompt_alone.want_generation(key);
+  const auto first = runtime::optimise(prompt_alone.take(), bound, off);
+  if (stopped(session.build(first.features))) return kInputAtFault;
+  session.prepare(first);
+  solved(session, *bound.rules, edits);
+
   runtime::GeneratedText written;
+  ordered_json acted;
   if (options.max_tokens > 0) {
-    runtime::PlanBuilder builder(bound);
-    const auto state = builder.state({}, in_force);
-    const runtime::GenerationKey key{state, builder.sequence(prompt), options.max_tokens, 1, 0};
-    builder.want_generation(key);
-    const auto answered = answer(builder);
-    if (found.empty()) {
-      written = answered.evidence.texts(key).front();
-      acted = activity(answered, state, bound);
-    }
+    const auto evidence = session.carry_out(first);
+    written = evidence.texts(key).front();
+    acted = activity(first, evidence, state, bound);
   }
-  runtime::PlanBuilder builder(bound);
-  const auto state = builder.state({}, in_force);
-  const auto sequence = builder.sequence(prompt, written.tokens);
+  runtime::PlanBuilder with_text(bound);
+  state = with_text.state(edits, rules);
+  const auto sequence = with_text.sequence(prompt, written.tokens);
   const auto last = static_cast<std::int64_t>(prompt.tokens.size() + written.tokens.size()) - 1;
-  builder.want_top(state, sequence, last, options.top);
-  const auto answered = answer(builder);
-  if (!found.empty()) {
-    print_diagnostics(invocation, invocation.err, opened->files->sources, found);
-    return kInputAtFault;
-  }
-  if (options.max_tokens == 0) acted = activity(answered, state, bound);
+  with_text.want_top(state, sequence, last, options.top);
+  const auto second = runtime::optimise(with_text.take(), bound, off);
+  const auto evidence = session.carry_out(second);
+  if (options.max_tokens == 0) acted = activity(second, evidence, state, bound);
 
   const ordered_json result = {{"model", opened->model->card.name},
                                {"prompt", prompt.text},
                                {"tokens", prompt.tokens},
-                               {"next", next_tokens(answered.evidence.at(state, sequence).logits.at(last), *opened->model->tokenizer)},
+                               {"next", next_tokens(evidence.at(state, sequence).logits.at(last), tokenizer)},
                                {"generated", written.text},
                                {"activity", acted}};
   const OutputFormat format = invocation.options.output.value_or(OutputFormat::text);
@@ -189,16 +183,19 @@ void register_run(CLI::App& program, Invocation& invocation) {
   CLI::App* command = program.add_subcommand("run", "Generate with rules in force, and show what comes next");
   auto options = std::make_shared<Options>();
   add_model_option(*command, options->model);
-  command->add_option("--rules", options->rules, "rule files whose rules are in force")->type_name("FILE");
-  command->add_option("--prompt", options->prompt, "the text to go on from");
-  command->add_option("--ids", options->ids, "token ids instead of a text: 1,2,3")->delimiter(',')->type_name("IDS");
+  command->add_option("--rules", options->rules, "rule files whose rules and edits are in force; `-`, alone, is standard input")
+      ->check(kNotEmpty)
+      ->type_name("FILE");
+  CLI::Option* prompt = command->add_option("--prompt", options->prompt, "the text to go on from");
+  CLI::Option* ids = command->add_option("--ids", options->ids, "token ids instead of a text: 1,2,3")->type_name("IDS");
   command->add_option("--max-tokens", options->max_tokens, "tokens to generate; 0 gives only the next-token table")
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 20))
       ->capture_default_str();
   command->add_option("--top", options->top, "rows of the next-token table")
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 20))
       ->capture_default_str();
-  command->add_flag("--chat", options->chat, "the prompt is a user's turn in the model's chat template");
+  CLI::Option* chat = command->add_flag("--chat", options->chat, "the prompt is a user's turn in the model's chat template");
+  ids->excludes(prompt)->excludes(chat);
   add_common_options(*command, invocation.options);
   command->callback([options, &invocation] {
     invocation.action = [options, &invocation] { return generate(invocation, *options); };

@@ -52,7 +52,7 @@ int run_test(const Invocation& invocation, const Options& options) {
     print_diagnostics(invocation, invocation.err, opened->files->sources, outcome.diagnostics);
   }
   if (!outcome.value) return kInputAtFault;
-  complete(*outcome.value, invocation, *opened->model);
+  complete(*outcome.value, invocation, *opened->model, wanted.selection);
   const audit::Report& report = *outcome.value;
 
   const OutputFormat format = invocation.options.output.value_or(OutputFormat::text);
@@ -80,6 +80,7 @@ void register_test(CLI::App& program, Invocation& invocation) {
   add_rule_files(*command, options->files);
   add_model_option(*command, options->model);
   command->add_option("--only", options->only, "only the rule of this name, or those with this tag: `tag:T`")
+      ->check(kNotEmpty)
       ->type_name("NAME");
   add_common_options(*command, invocation.options);
   command->callback([options, &invocation] {

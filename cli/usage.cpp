@@ -31,6 +31,14 @@ std::vector<std::string> command_names(const CLI::App& app) {
   return names;
 }
 
+/// The first option that is given more often than it can be; "" where there is none.
+std::string repeated_option(const CLI::App& command) {
+  for (const CLI::Option* option : command.get_options()) {
+    if (static_cast<int>(option->count()) > option->get_items_expected_max()) return option->get_name();
+  }
+  return "";
+}
+
 }  // namespace
 
 std::string usage_message(const CLI::App& program, const CLI::ParseError& error) {
@@ -51,6 +59,8 @@ std::string usage_message(const CLI::App& program, const CLI::ParseError& error)
     nearest = dsl::nearest_name(written, option ? option_names(*command) : commands);
   } else if (dynamic_cast<const CLI::RequiredError*>(&error) && !command_names(*command).empty()) {
     message = "a command is missing";
+  } else if (const std::string repeated = repeated_option(*command); !repeated.empty()) {
+    message = repeated + " is given twice";
   }
   return name + ": error: " + message + "\n  help: " + (nearest ? "did you mean `" + *nearest + "`? " : "") + all +
          "\n";

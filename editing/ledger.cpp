@@ -278,6 +278,7 @@ void write_edited_model(model::Transformer& transformer, const model::Tokenizer&
       const auto name = fs::path(path).filename();
       model::write_file_atomically((originals / name).string(), text_of(model::MappedFile::open(path)->bytes()));
       files.push_back({{"name", name.string()}, {"sha256", file_sha256(path)}});
+      if (fs::exists(folder / name)) files.back()["edited_sha256"] = file_sha256(folder / name);
     }
     ledger["model_sha256"] = file_sha256(folder / kModelFile);
     ledger["tensors"] = tensors;
@@ -288,11 +289,13 @@ void write_edited_model(model::Transformer& transformer, const model::Tokenizer&
   });
 }
 
-void revert_edited_model(const std::string& directory, const std::string& destination) {
+std::vector<std::string> revert_edited_model(const std::string& directory, const std::string& destination) {
+  model::require_new_directory(destination);
   const fs::path folder(directory), ledger_path = folder / kFolder / kLedger, originals = folder / kFolder / kOriginals;
   const auto ledger = read_ledger(ledger_path);
   require_sha256(folder / kModelFile, ledger.at("model_sha256"));
   const auto edited = tensors_by_name((folder / kModelFile).string());
+  std::vector<std::string> changed;
 
   model::write_directory_atomically(destination, [&](const std::string& temporary) {
     for (const auto& file : ledger.at("originals")) {
@@ -304,10 +307,15 @@ void revert_edited_model(const std::string& directory, const std::string& destin
       } else {
         require_sha256(saved, file.at("sha256"));
         model::write_file_atomically(to.string(), text_of(model::MappedFile::open(saved.string())->bytes()));
+        const auto beside = folder / to.filename();
+        const auto kept = file.find("edited_sha256");
+        if (kept != file.end() && (!fs::is_regular_file(beside) || file_sha256(beside) != *kept))
+          changed.push_back(to.filename().string());
       }
       require_sha256(to, file.at("sha256"));
     }
   });
+  return changed;
 }
 
 }  // namespace proviso::editing

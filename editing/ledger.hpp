@@ -34,8 +34,8 @@ void write_edited_model(model::Transformer& transformer, const model::Tokenizer&
                         const std::vector<std::pair<std::string, std::string>>& extra_files = {});
 
 /// Writes the model that `directory` was made from to `destination`: the source's files, byte for byte, or, where
-/// it was a GGUF file, its float32 weights as a Hugging Face folder. Throws `InputError` naming the file that has
-/// changed since.
-void revert_edited_model(const std::string& directory, const std::string& destination);
+/// it was a GGUF file, its float32 weights as a Hugging Face folder. Throws `InputError` naming the weights or the
+/// record that has changed since; what has changed beside them (config.json) is restored as well, and returned by name.
+std::vector<std::string> revert_edited_model(const std::string& directory, const std::string& destination);
 
 }  // namespace proviso::editing

@@ -53,7 +53,38 @@ double total_nll(const at::Tensor& log_probabilities, const std::vector<model::R
   return total;
 }
 
+/// ‖x‖ at the end of the residual stream, without each row's first position.
+at::Tensor final_norms(const model::Transformer& transformer, const std::vector<model::Row>& rows) {
+  const Site last{SiteKind::resid_post, transformer.config().layers - 1};
+  SiteCapture capture({last});
+  model::Pass pass;
+  pass.rows = &rows;
+  pass.visitor = &capture;
+  pass.stop_after = last;
+  const auto layout = transformer.forward(pass);
+  return capture.at(last).to(at::kDouble).norm(2, -1).masked_select(layout.positions > 0);
+}
+
 }  // namespace
+
+NamedNumbers norm_ratio(model::Transformer& transformer, const model::Tokenizer& tokenizer,
+                        const std::vector<WeightDelta>& deltas, const Corpus& unseen, std::int64_t most_tokens) {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> ratios;
+  std::int64_t tokens = 0;
+  for (const auto& rows : row_groups(unseen, tokenizer, transformer, kRowsAPass)) {
+    if (tokens >= most_tokens) break;
+    const auto before = final_norms(transformer, rows);
+    AppliedDeltas applied(transformer);
+    for (const auto& delta : deltas) applied.apply(delta);
+    ratios.push_back(before / final_norms(transformer, rows));
+    tokens += before.size(0);
+  }
+  const auto ratio = at::cat(ratios);
+  return {{"norm_ratio_mean", ratio.mean().item<double>()},
+          {"norm_ratio_least", ratio.min().item<double>()},
+          {"norm_ratio_most", ratio.max().item<double>()}};
+}
 
 NamedNumbers key_reach(const model::Transformer& transformer, const model::Tokenizer& tokenizer,
                        const RomeSolution& solution, const Corpus& unseen) {

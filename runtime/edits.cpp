@@ -8,6 +8,7 @@
 #include "editing/corpus.hpp"
 #include "editing/fold.hpp"
 #include "editing/rome.hpp"
+#include "editing/side_effects.hpp"
 #include "runtime/random.hpp"
 
 namespace proviso::runtime {
@@ -51,11 +52,12 @@ editing::RomeRequest rome_request(const dsl::MethodCall& call, const dsl::Fact& 
 class EditSolver {
  public:
   EditSolver(const dsl::EditDecl& declaration, model::Transformer& transformer, const BoundRules& bound,
-             const std::vector<Direction>& features, SolvedEdit& solved)
+             const std::vector<Direction>& features, const editing::Corpus* unseen, SolvedEdit& solved)
       : declaration_(declaration),
         transformer_(transformer),
         bound_(bound),
         features_(features),
+        unseen_(unseen),
         solved_(solved),
         applied_(transformer) {}
 
@@ -69,6 +71,10 @@ class EditSolver {
         return;
       }
       auto& made = std::get<editing::RomeSolution>(solution);
+      if (unseen_) {
+        add(editing::key_reach(transformer_, *bound_.tokenizer, made, *unseen_), made.certificate.algebra);
+        add(editing::text_costs(transformer_, *bound_.tokenizer, {made.delta}, *unseen_), made.certificate.costs);
+      }
       solved_.certificates.push_back(std::move(made.certificate));
       keep(std::move(made.delta));
     }
@@ -108,10 +114,19 @@ class EditSolver {
     }
     // With strength 1 what the maps still write along the directions is rounding.
     certificate.algebra = {{"left_along_directions_over_weight", left_over}};
+    if (unseen_) {
+      applied_.revert();
+      add(editing::norm_ratio(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_), certificate.measured);
+      add(editing::text_costs(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_), certificate.costs);
+    }
     solved_.certificates.push_back(std::move(certificate));
   }
 
  private:
+  static void add(editing::NamedNumbers numbers, editing::NamedNumbers& into) {
+    into.insert(into.end(), numbers.begin(), numbers.end());
+  }
+
   void keep(editing::WeightDelta delta) {
     applied_.apply(delta);
     solved_.deltas.push_back(std::move(delta));
@@ -121,6 +136,7 @@ class EditSolver {
   model::Transformer& transformer_;
   const BoundRules& bound_;
   const std::vector<Direction>& features_;
+  const editing::Corpus* unseen_;  // null: side effects are not measured
   SolvedEdit& solved_;
   editing::AppliedDeltas applied_;
 };
@@ -151,11 +167,12 @@ const editing::SecondMoment& SecondMoments::of(const dsl::EditDecl& edit, const 
 }
 
 SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const BoundRules& bound,
-                      const std::vector<Direction>& features, const SecondMoments& moments, std::uint64_t seed) {
+                      const std::vector<Direction>& features, const SecondMoments& moments,
+                      const editing::Corpus* unseen, std::uint64_t seed) {
   const auto& declaration = bound.rules->edits[edit];
   SolvedEdit solved;
   solved.edit = edit;
-  EditSolver solver(declaration, transformer, bound, features, solved);
+  EditSolver solver(declaration, transformer, bound, features, unseen, solved);
   switch (declaration.method.method) {
     case dsl::EditMethod::rome: solver.rome(moments, seed); break;
     case dsl::EditMethod::project: solver.project(); break;

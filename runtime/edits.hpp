@@ -8,6 +8,7 @@
 
 #include "dsl/rule_set.hpp"
 #include "editing/certificate.hpp"
+#include "editing/corpus.hpp"
 #include "editing/refusal.hpp"
 #include "editing/second_moments.hpp"
 #include "editing/weight_delta.hpp"
@@ -43,9 +44,11 @@ class SecondMoments {
 };
 
 /// Solves the changes of one edit one after another, each on the model that the earlier ones leave; puts
-/// the model back. `features` were built on the model as loaded.
+/// the model back. `features` were built on the model as loaded. Certificates say what each change costs on `unseen`,
+/// text that no edit sees, unless it is null.
 SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const BoundRules& bound,
-                      const std::vector<Direction>& features, const SecondMoments& moments, std::uint64_t seed);
+                      const std::vector<Direction>& features, const SecondMoments& moments,
+                      const editing::Corpus* unseen, std::uint64_t seed);
 
 /// The same sizes in a random direction: at each site what the deltas write is turned by one random rotation, so
 /// that ‖Δx‖ is what the edit's own is for every input.

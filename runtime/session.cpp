@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <tuple>
 #include <utility>
 
@@ -77,7 +78,10 @@ const std::vector<SolvedEdit>& Session::solve(const std::vector<dsl::EditId>& ed
     for (const auto& earlier : solved) {
       for (const auto& delta : earlier.deltas) applied.apply(delta);
     }
-    solved.push_back(solve_edit(edits.back(), transformer_, bound_, features_, moments_, options_.seed));
+    std::optional<editing::Corpus> unseen;
+    if (!options_.held_out_path.empty()) unseen = editing::read_corpus(options_.held_out_path);
+    solved.push_back(solve_edit(edits.back(), transformer_, bound_, features_, moments_, unseen ? &*unseen : nullptr,
+                                options_.seed));
   }
   return solved_[edits] = std::move(solved);
 }

@@ -22,6 +22,7 @@ struct SessionOptions {
   std::uint64_t seed = 0;
   std::string cache_directory;  ///< "" keeps nothing
   std::string corpus_path;      ///< text for second moments where an edit names none
+  std::string held_out_path;    ///< text that no edit sees, to measure what edits cost; "" does not
   Progress progress;
 };
 

@@ -19,7 +19,8 @@ constexpr std::array<std::string_view, 24> kFirstWords = {
     "The", "I",    "In",   "A",   "What", "She",  "He",   "It",    "My",      "When", "How", "Once",
     "You", "This", "Paris", "No", "1",    "def",  "Dear", "There", "Because", "\"",   "We",  "On"};
 
-/// Sums the first positions' vectors of the residual stream, site by site.
+/// The mean of the first positions' vectors, site by site of the residual stream, at unit length: sinks grow a
+/// hundredfold over the layers, and the early ones must not be lost beside the late.
 class FirstPositions : public model::SiteVisitor {
  public:
   bool wants(const dsl::Site& site) const override {
@@ -27,7 +28,8 @@ class FirstPositions : public model::SiteVisitor {
            site.kind == dsl::SiteKind::resid_post;
   }
   void visit(const dsl::Site&, at::Tensor& x, const model::PackedLayout&) override {
-    means.push_back(x.to(at::kDouble).mean(0).cpu());
+    const auto mean = x.to(at::kDouble).mean(0).cpu();
+    means.push_back(mean / mean.norm().clamp_min(1e-12));
   }
   std::vector<at::Tensor> means;  // [width] each
 };

@@ -37,4 +37,11 @@ void write_file_atomically(const std::string& path, std::string_view bytes);
 void write_directory_atomically(const std::string& directory,
                                 const std::function<void(const std::string& temporary)>& fill);
 
+/// Throw what writing there would, before the work whose result is written. Nothing is left behind.
+void require_writable(const std::string& path);
+void require_new_directory(const std::string& directory);
+
+/// From here on SIGHUP, SIGINT and SIGTERM remove what is half-written before they end the program.
+void remove_temporaries_on_signals();
+
 }  // namespace proviso::model

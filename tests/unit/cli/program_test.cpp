@@ -54,6 +54,10 @@ TEST_CASE("a usage error exits with 2 and names the nearest command or option") 
       {{"fmt", "--device", "tpu", "a"}, "name cpu, cuda or cuda:N"},
       {{"fmt", "--dtype", "float64", "a"}, "bfloat16"},
       {{"fmt", "--threads", "0", "a"}, "--threads"},
+      {{"fmt", "--seed", "0x10", "a"}, "`0x10` is no seed"},
+      {{"fmt", "--seed", "1", "--seed", "2", "a"}, "--seed is given twice"},
+      {{"fmt", ""}, "is empty"},
+      {{"run", "--model", "m", "--ids", "1", "--prompt", "a"}, "--prompt excludes --ids"},
       {{"inspect", "a", "b"}, "unexpected argument `b`"},
   };
   for (const Case& each : cases) {

@@ -100,6 +100,14 @@ check causes { expect effect(steer f by 3, on: logit_diff("a", "b", after: ["The
   const Case failing("check fails { severity minor  expect perplexity([\"The hat fell\"]) <= 1 }\n");
   CHECK(failing.run({"audit", failing.file}).code == 1);
   CHECK(failing.run({"audit", failing.file, "--fail-on", "major"}).code == 0);
+  const std::string report = failing.folder / "report.yaml";
+  CHECK(failing.run({"audit", failing.file, "--only", "fails", "-o", report}).code == 1);
+  CHECK(test::read_bytes(report).find("only: fails") != std::string::npos);
+  const auto not_worse = failing.run({"audit", failing.file, "--baseline", report, "--output", "text"});
+  CHECK(not_worse.code == 0);
+  CHECK(not_worse.out.find("gate: passes; it fails only where something got worse") != std::string::npos);
+  CHECK(failing.run({"test", failing.file}).code == 2);
+  CHECK(failing.run({"audit", failing.file, "-o", failing.folder / "absent/report.yaml"}).code == 2);
   CHECK(failing.run({"audit", failing.file, "--only", "fials"}).code == 2);
   CHECK(failing.run({"audit", failing.file, "--no-pass", "flod"}).code == 2);
 
@@ -112,7 +120,10 @@ check causes { expect effect(steer f by 3, on: logit_diff("a", "b", after: ["The
 
 TEST_CASE("apply writes weights that act as the rules do, and revert gives back the bytes") {
   const auto json = GENERATE(test::tiny_llama_json(), test::tiny_gpt2_json());
-  const Case tiny("rule r { suppress f by 80% at mlp_out[1], attn_out[*], embed  steer f by 1 at mlp_out[0] }\n", json);
+  const Case tiny(R"(
+edit e { remove f at attn_out[1], mlp_out[1] using project(strength: 50%) }
+rule r { suppress f by 80% at mlp_out[1], attn_out[*], embed  steer f by 1 at mlp_out[0] }
+)", json);
   const std::string edited = tiny.folder / "edited", reverted = tiny.folder / "reverted";
   const auto applied = tiny.run({"apply", tiny.file, "-o", edited});
   INFO(applied.err);

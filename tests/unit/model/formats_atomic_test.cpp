@@ -56,6 +56,9 @@ TEST_CASE("a file is replaced whole or not at all") {
   }
   CHECK(read_bytes(path) == "second");
   CHECK(entries(folder.path()) == 1);
+  fs::permissions(path, fs::perms::owner_read | fs::perms::owner_write);
+  write_file_atomically(path, "third");
+  CHECK(fs::status(path).permissions() == (fs::perms::owner_read | fs::perms::owner_write));
 }
 
 TEST_CASE("a full disk leaves the old file, and nothing else") {
@@ -104,6 +107,40 @@ TEST_CASE("a kill in the middle of writing leaves the old file") {
     const std::string name = entry.path().filename().string();
     CHECK((name == "weights" || name.starts_with(".weights.")));
   }
+}
+
+TEST_CASE("a signal that ends the program leaves nothing half-written") {
+  TemporaryFolder folder;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    remove_temporaries_on_signals();
+    AtomicFile report(folder / "report.yaml");
+    write_directory_atomically(folder / "edited", [](const std::string& temporary) {
+      fs::create_directories(temporary + "/proviso/originals");
+      write_bytes(temporary + "/proviso/originals/config.json", "{}");
+      AtomicFile weights(temporary + "/model.safetensors");
+      weights.write(std::string(100, 'x'));
+      ::raise(SIGTERM);
+    });
+    ::_exit(0);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  CHECK(WIFSIGNALED(status));
+  CHECK(WTERMSIG(status) == SIGTERM);
+  CHECK(entries(folder.path()) == 0);
+}
+
+TEST_CASE("what cannot be written is known before the work, and asking leaves nothing") {
+  TemporaryFolder folder;
+  require_writable(folder / "report.yaml");
+  require_writable("/dev/null");
+  require_new_directory(folder / "edited/");
+  CHECK_THROWS_AS(require_writable(folder / "absent/report.yaml"), InputError);
+  CHECK_THROWS_AS(require_writable(""), InputError);
+  CHECK_THROWS_AS(require_new_directory(folder / "absent/edited"), InputError);
+  CHECK_THROWS_WITH(require_new_directory(folder.path().string()), Catch::Contains("not overwritten"));
+  CHECK(entries(folder.path()) == 0);
 }
 
 TEST_CASE("a folder appears whole or not at all, and replaces nothing") {
