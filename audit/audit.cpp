@@ -42,8 +42,9 @@ class Auditor {
     dsl::Outcome<Report> outcome;
     sources_ = &sources;
     const runtime::Plan plan = this->plan();
-    runtime::Session session(transformer, bound_,
-                             {options_.seed, options_.cache_directory, options_.corpus_path, options_.held_out_path, options_.progress});
+    runtime::Session session(
+        transformer, bound_,
+        {options_.seed, options_.cache_directory, options_.corpus_path, options_.held_out_path, options_.progress});
     outcome.diagnostics = session.build(plan.features);
     if (dsl::has_errors(outcome.diagnostics)) return outcome;
     const runtime::Evidence evidence = session.carry_out(plan);
@@ -90,8 +91,8 @@ class Auditor {
     return sources_->at(span.source).path + ":" + std::to_string(sources_->position(span.source, span.begin).line);
   }
 
-  void expectations(Report& report, const runtime::Plan& plan, const runtime::Evidence& evidence, runtime::Session& session,
-                    ReadingSource& source) {
+  void expectations(Report& report, const runtime::Plan& plan, const runtime::Evidence& evidence,
+                    runtime::Session& session, ReadingSource& source) {
     // All effects of the audit are corrected together, so every number is read before the first is judged.
     std::vector<Measured> measured;
     each_expectation([&](const dsl::Expectation& expectation, const Under& under) {
@@ -116,7 +117,8 @@ class Auditor {
     for (dsl::EditId id = 0; id < rules_.edits.size(); ++id) {
       if (!takes_edit(id)) continue;
       EditResult result = edit(id, evidence, session);
-      for (std::size_t i = 0; i < rules_.edits[id].expectations.size(); ++i) result.expectations.push_back(judge(*next++));
+      for (std::size_t i = 0; i < rules_.edits[id].expectations.size(); ++i)
+        result.expectations.push_back(judge(*next++));
       if (result.status == Status::pass && !result.expectations.empty()) result.status = worst_of(result.expectations);
       report.edits.push_back(std::move(result));
     }
@@ -208,7 +210,8 @@ class Auditor {
       result.active = activity.active;
       result.mean = activity.positions > 0 ? activity.sum / static_cast<double>(activity.positions) : 0;
       result.max = activity.max;
-      result.relative_change = activity.active > 0 ? activity.relative_change / static_cast<double>(activity.active) : 0;
+      result.relative_change =
+          activity.active > 0 ? activity.relative_change / static_cast<double>(activity.active) : 0;
       result.relative_change_at_0 =
           activity.firsts > 0 ? activity.relative_change_at_0 / static_cast<double>(activity.firsts) : 0;
       report.rule_activity.push_back(std::move(result));
@@ -247,8 +250,8 @@ class Auditor {
     });
   }
 
-  void facts(Report& report, const runtime::Plan& plan, const runtime::Evidence& evidence, const runtime::Session& session,
-             const dsl::SourceSet& sources) const {
+  void facts(Report& report, const runtime::Plan& plan, const runtime::Evidence& evidence,
+             const runtime::Session& session, const dsl::SourceSet& sources) const {
     report.model.name = bound_.card->name;
     report.model.family = std::string(model::family_name(bound_.card->config.family));
     report.model.parameters = bound_.card->parameters;
@@ -284,8 +287,8 @@ runtime::Plan plan_audit(const runtime::BoundRules& bound, const AuditOptions& o
   return Auditor(bound, options).plan();
 }
 
-dsl::Outcome<Report> audit(model::Transformer& transformer, const runtime::BoundRules& bound, const dsl::SourceSet& sources,
-                           const AuditOptions& options) {
+dsl::Outcome<Report> audit(model::Transformer& transformer, const runtime::BoundRules& bound,
+                           const dsl::SourceSet& sources, const AuditOptions& options) {
   return Auditor(bound, options).run(transformer, sources);
 }
 

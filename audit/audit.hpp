@@ -27,8 +27,8 @@ struct Selection {
 struct AuditOptions {
   Selection selection;
   std::uint64_t seed = 0;
-  dsl::Date as_of;                     ///< for waivers
-  std::set<std::string> passes_off;    ///< plan passes by name
+  dsl::Date as_of;                   ///< for waivers
+  std::set<std::string> passes_off;  ///< plan passes by name
   std::string cache_directory;
   std::string corpus_path;    ///< text for second moments where an edit names none
   std::string held_out_path;  ///< text that no edit sees: what edits cost is measured on it
@@ -40,7 +40,7 @@ runtime::Plan plan_audit(const runtime::BoundRules& bound, const AuditOptions& o
 
 /// Carries an audit out. Diagnostics are what only the model could tell (`reads-sink`, …); then there is
 /// no report. `run.seconds`, `run.device` and `run.threads` and the model's hash are the caller's to fill in.
-dsl::Outcome<Report> audit(model::Transformer& transformer, const runtime::BoundRules& bound, const dsl::SourceSet& sources,
-                           const AuditOptions& options);
+dsl::Outcome<Report> audit(model::Transformer& transformer, const runtime::BoundRules& bound,
+                           const dsl::SourceSet& sources, const AuditOptions& options);
 
 }  // namespace proviso::audit

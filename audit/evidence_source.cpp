@@ -25,7 +25,8 @@ std::span<const std::int64_t> fed(std::span<const std::int64_t> continuation) {
 
 // ---- planning ------------------------------------------------------------------------------------
 
-ContinuationScore PlanningSource::continuation(StateId state, const Prompt& prompt, std::span<const std::int64_t> tokens) {
+ContinuationScore PlanningSource::continuation(StateId state, const Prompt& prompt,
+                                               std::span<const std::int64_t> tokens) {
   const SequenceId id = builder_.ask(prompt, fed(tokens));
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     builder_.want_logits(state, id, last_position(prompt) + static_cast<std::int64_t>(i), tokens[i]);
@@ -107,7 +108,8 @@ bool ReadingSource::changed(StateId state, std::size_t index) const {
   return found != changed_.end() && found->second[index] > 0;
 }
 
-ContinuationScore ReadingSource::continuation(StateId state, const Prompt& prompt, std::span<const std::int64_t> tokens) {
+ContinuationScore ReadingSource::continuation(StateId state, const Prompt& prompt,
+                                              std::span<const std::int64_t> tokens) {
   const auto& evidence = seen(state, find(prompt, fed(tokens)));
   ContinuationScore score{0, true};
   for (std::size_t i = 0; i < tokens.size(); ++i) {

@@ -46,7 +46,8 @@ class EvidenceSource {
   /// KL(as loaded ‖ state) after each position, nats.
   virtual std::vector<double> kl(runtime::StateId state, const Prompt& prompt) = 0;
   virtual Activations activations(runtime::StateId state, const Prompt& prompt, dsl::FeatureId feature) = 0;
-  virtual std::vector<std::string> texts(runtime::StateId state, const Prompt& prompt, const dsl::metric::Rate& rate) = 0;
+  virtual std::vector<std::string> texts(runtime::StateId state, const Prompt& prompt,
+                                         const dsl::metric::Rate& rate) = 0;
   /// Positions at which each sentence of the state held, by sentence.
   virtual std::vector<std::int64_t> firing(runtime::StateId state, const Prompt& prompt) = 0;
   virtual double cosine(dsl::FeatureId f, dsl::FeatureId g) = 0;

@@ -15,10 +15,10 @@ constexpr double kReportedConfidence = 0.95;
 
 /// The numbers of one expectation, asked of either source.
 struct Numbers {
-  Values before;                 ///< of an effect: without the change
-  Values after;                  ///< the metric itself, or with the change
-  std::vector<Values> controls;  ///< of an effect
-  std::optional<Values> baseline;  ///< under nothing
+  Values before;                          ///< of an effect: without the change
+  Values after;                           ///< the metric itself, or with the change
+  std::vector<Values> controls;           ///< of an effect
+  std::optional<Values> baseline;         ///< under nothing
   std::optional<Values> baseline_before;  ///< of an effect, under nothing and without the change
 };
 
@@ -103,7 +103,8 @@ Control control(const Numbers& n, double effect, bool relative, std::uint64_t se
   double squares = 0;
   for (double e : effects) squares += (e - control.value) * (e - control.value);
   control.spread = effects.size() > 1 ? std::sqrt(squares / static_cast<double>(effects.size() - 1)) : 0;
-  control.rank = 1 + std::count_if(effects.begin(), effects.end(), [&](double e) { return std::abs(e) >= std::abs(effect); });
+  control.rank =
+      1 + std::count_if(effects.begin(), effects.end(), [&](double e) { return std::abs(e) >= std::abs(effect); });
   control.p = t_test_against(effect, effects);
   control.p_holm = control.p;
   return control;

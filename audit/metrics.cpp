@@ -45,7 +45,8 @@ class Measurer {
 
   void measure(const metric::Probability& m) {
     const auto tokens = bound_.tokenizer->encode(m.text);
-    for (const auto& prompt : prompts(m.after)) add(prompt, std::exp(source_.continuation(state_, prompt, tokens).log_probability));
+    for (const auto& prompt : prompts(m.after))
+      add(prompt, std::exp(source_.continuation(state_, prompt, tokens).log_probability));
   }
 
   void measure(const metric::Rank& m) {
@@ -66,7 +67,8 @@ class Measurer {
     out_.kind = Values::Kind::share;
     for (const auto& prompt : prompts(m.prompts)) {
       bool right = false;
-      for (const auto& answer : prompt.answers) right = source_.continuation(state_, prompt, answer).all_likeliest || right;
+      for (const auto& answer : prompt.answers)
+        right = source_.continuation(state_, prompt, answer).all_likeliest || right;
       add(prompt, right);
     }
   }
@@ -83,7 +85,8 @@ class Measurer {
         matching += matches;
         if (shown.empty() || matches) shown = text;
       }
-      add(prompt, static_cast<double>(matching) / static_cast<double>(std::max<std::size_t>(1, texts.size())), 1, shown);
+      add(prompt, static_cast<double>(matching) / static_cast<double>(std::max<std::size_t>(1, texts.size())), 1,
+          shown);
     }
   }
 
@@ -150,8 +153,9 @@ class Measurer {
 
   void measure(const metric::Max& m) {
     out_.kind = Values::Kind::maximum;
-    feature(m.feature, m.on, out_.values,
-            [](const auto& values) { return std::pair{*std::max_element(values.begin(), values.end()), 1.0}; });
+    feature(m.feature, m.on, out_.values, [](const auto& values) {
+      return std::pair{*std::max_element(values.begin(), values.end()), 1.0};
+    });
   }
 
   void measure(const metric::FiringRate& m) {
@@ -159,12 +163,18 @@ class Measurer {
     feature(m.feature, m.on, out_.values, [&](const auto& values) {
       const auto fires = std::count_if(values.begin(), values.end(), [&](double value) {
         switch (m.op) {
-          case dsl::Compare::less: return value < m.threshold;
-          case dsl::Compare::less_equal: return value <= m.threshold;
-          case dsl::Compare::greater: return value > m.threshold;
-          case dsl::Compare::greater_equal: return value >= m.threshold;
-          case dsl::Compare::equal: return value == m.threshold;
-          case dsl::Compare::not_equal: return value != m.threshold;
+          case dsl::Compare::less:
+            return value < m.threshold;
+          case dsl::Compare::less_equal:
+            return value <= m.threshold;
+          case dsl::Compare::greater:
+            return value > m.threshold;
+          case dsl::Compare::greater_equal:
+            return value >= m.threshold;
+          case dsl::Compare::equal:
+            return value == m.threshold;
+          case dsl::Compare::not_equal:
+            return value != m.threshold;
         }
         return false;
       });
@@ -299,18 +309,24 @@ Estimate without_interval(double value, std::size_t n, std::string why) {
 
 }  // namespace
 
-Values measure(const dsl::Metric& metric, const Subject& subject, const runtime::BoundRules& bound, EvidenceSource& source) {
+Values measure(const dsl::Metric& metric, const Subject& subject, const runtime::BoundRules& bound,
+               EvidenceSource& source) {
   return Measurer(subject, bound, source).run(metric);
 }
 
 Estimate estimate(const Values& values, double confidence, std::uint64_t seed) {
   const auto own = samples(values.values);
   switch (values.kind) {
-    case Values::Kind::share: return wilson(own, confidence);
-    case Values::Kind::mean: return bootstrap_t_mean(own, confidence, seed);
-    case Values::Kind::perplexity: return exp_ratio(own, confidence, seed);
-    case Values::Kind::perplexity_rise: return exp_ratio_rise(samples(values.others), own, confidence, seed);
-    case Values::Kind::auroc: return delong_auroc(own, samples(values.others), confidence);
+    case Values::Kind::share:
+      return wilson(own, confidence);
+    case Values::Kind::mean:
+      return bootstrap_t_mean(own, confidence, seed);
+    case Values::Kind::perplexity:
+      return exp_ratio(own, confidence, seed);
+    case Values::Kind::perplexity_rise:
+      return exp_ratio_rise(samples(values.others), own, confidence, seed);
+    case Values::Kind::auroc:
+      return delong_auroc(own, samples(values.others), confidence);
     case Values::Kind::maximum: {
       double most = std::nan("");
       for (const auto& sample : own) most = std::isnan(most) ? sample.value : std::max(most, sample.value);

@@ -38,7 +38,8 @@ struct Subject {
 };
 
 /// Asks `source` for everything `metric` (any but `effect`) needs, and reads it.
-Values measure(const dsl::Metric& metric, const Subject& subject, const runtime::BoundRules& bound, EvidenceSource& source);
+Values measure(const dsl::Metric& metric, const Subject& subject, const runtime::BoundRules& bound,
+               EvidenceSource& source);
 
 /// The metric's number with its interval at `confidence`, by the estimator of its kind.
 Estimate estimate(const Values& values, double confidence, std::uint64_t seed);

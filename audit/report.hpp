@@ -26,11 +26,11 @@ Status worst(Status a, Status b);
 struct Control {
   std::string kind = "random directions";
   std::int64_t n = 0;
-  double value = 0;   ///< mean over the controls
-  double spread = 0;  ///< standard deviation
+  double value = 0;       ///< mean over the controls
+  double spread = 0;      ///< standard deviation
   std::int64_t rank = 0;  ///< of the effect's size among them, from 1
-  double p = 1;       ///< t-test against their spread
-  double p_holm = 1;  ///< corrected over the file
+  double p = 1;           ///< t-test against their spread
+  double p_holm = 1;      ///< corrected over the file
 };
 
 struct Evidence {
@@ -38,6 +38,12 @@ struct Evidence {
   std::optional<double> before;
   double after = 0;
   std::string output;  ///< generated text, where there is one
+};
+
+struct AcrossResult {
+  std::int64_t combinations = 0;
+  double held = 0;  ///< share
+  std::vector<std::pair<std::string, double>> values;
 };
 
 struct ExpectationResult {
@@ -48,11 +54,6 @@ struct ExpectationResult {
   std::optional<double> asked_confidence;
   std::optional<double> baseline;
   std::optional<Control> control;
-  struct AcrossResult {
-    std::int64_t combinations = 0;
-    double held = 0;  ///< share
-    std::vector<std::pair<std::string, double>> values;
-  };
   std::optional<AcrossResult> across;
   std::vector<Evidence> evidence;  ///< the five worst, then prompt order
 };
@@ -76,7 +77,7 @@ struct CheckResult {
 
 struct RuleActivity {
   std::string rule, feature, site;
-  std::string form;  ///< "hook" or "weight edit"
+  std::string form;                        ///< "hook" or "weight edit"
   std::int64_t positions = 0, active = 0;  ///< position 0 left out
   double mean = 0, max = 0;                ///< of the activation, before the intervention
   double relative_change = 0;              ///< mean ‖Δx‖/‖x‖ where it acted
@@ -111,14 +112,14 @@ struct EditResult {
   std::vector<std::pair<std::string, double>> algebra;    ///< what must hold at the site, in float64
   std::vector<std::pair<std::string, double>> predicted;  ///< first order
   std::vector<std::pair<std::string, double>> measured;
-  std::vector<std::pair<std::string, double>> costs;      ///< on text the edit never saw
+  std::vector<std::pair<std::string, double>> costs;  ///< on text the edit never saw
   std::vector<ExpectationResult> expectations;
 };
 
 struct FeatureResult {
   std::string name, site, constructor;
   double b = 0, c = 1;
-  std::int64_t built_on = 0;              ///< prompts
+  std::int64_t built_on = 0;                             ///< prompts
   std::vector<std::pair<std::string, double>> measures;  ///< sink share removed, …
 };
 

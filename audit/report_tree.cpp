@@ -113,7 +113,7 @@ void describe(A& a, Evidence& e) {
 }
 
 template <class A>
-void describe(A& a, ExpectationResult::AcrossResult& r) {
+void describe(A& a, AcrossResult& r) {
   a.key("combinations", r.combinations).key("held", r.held).key("values", r.values);
 }
 

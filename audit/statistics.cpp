@@ -383,7 +383,8 @@ Estimate exp_ratio_difference(std::span<const Sample> before, std::span<const Sa
   if (!differences(before, after)) return without_interval(kNaN, before.size(), confidence, kUnpaired);
   if (!all_finite(before) || !all_finite(after)) return without_interval(kNaN, before.size(), confidence, kNotFinite);
   const auto total = [](std::span<const Sample> samples, auto part) {
-    return std::accumulate(samples.begin(), samples.end(), 0.0, [&](double sum, const Sample& s) { return sum + part(s); });
+    return std::accumulate(samples.begin(), samples.end(), 0.0,
+                           [&](double sum, const Sample& s) { return sum + part(s); });
   };
   const auto value = [](const Sample& s) { return s.value; };
   const double weight = total(before, [](const Sample& s) { return s.weight; });
@@ -393,7 +394,8 @@ Estimate exp_ratio_difference(std::span<const Sample> before, std::span<const Sa
   std::vector<double> numerator, denominator;
   for (std::size_t i = 0; i < before.size(); ++i) {
     const double w = before[i].weight;
-    numerator.push_back((is - was) * w + is * (after[i].value - log_after * w) - was * (before[i].value - log_before * w));
+    numerator.push_back((is - was) * w + is * (after[i].value - log_after * w) -
+                        was * (before[i].value - log_before * w));
     denominator.push_back(w);
   }
   return estimate_ratio(before, std::move(numerator), std::move(denominator), Method::bootstrap_t, confidence, seed);

@@ -96,7 +96,8 @@ PairedShare mcnemar(std::span<const Sample> before, std::span<const Sample> afte
 Estimate delong_auroc(std::span<const Sample> positive, std::span<const Sample> negative, double confidence);
 
 /// Two-sided p of one value against a sample's mean and spread (Student's t, n − 1 degrees, variance × (1 + 1/n)).
-/// Where the sample has no spread only the rank speaks: 1/(n + 1) for a value apart from it. 1 where there is no telling (fewer than 2 in the sample, or a number that is not finite).
+/// Where the sample has no spread only the rank speaks: 1/(n + 1) for a value apart from it. 1 where there is no
+/// telling (fewer than 2 in the sample, or a number that is not finite).
 double t_test_against(double value, std::span<const double> sample);
 
 /// Holm's step-down correction; the order of the input is kept, and NaN counts as 1.

@@ -40,8 +40,10 @@ std::set<dsl::Site> sites_of(const Options& options, const model::ModelCard& car
       }
       return set.expand(count);
     };
-    const auto layers = dsl::site_has_layer(spec->kind) ? all(spec->layers, card.config.layers, "layer") : std::vector<std::int64_t>{-1};
-    const auto heads = spec->heads ? all(*spec->heads, card.site_heads(spec->kind), "head") : std::vector<std::int64_t>{-1};
+    const auto layers = dsl::site_has_layer(spec->kind) ? all(spec->layers, card.config.layers, "layer")
+                                                        : std::vector<std::int64_t>{-1};
+    const auto heads =
+        spec->heads ? all(*spec->heads, card.site_heads(spec->kind), "head") : std::vector<std::int64_t>{-1};
     for (auto layer : layers) {
       for (auto head : heads) sites.insert(dsl::canonical({spec->kind, layer, head}));
     }
@@ -120,7 +122,8 @@ int harvest(const Invocation& invocation, const Options& options) {
   const auto transformer = load_weights(invocation, *files);
   const at::NoGradGuard no_grad;
   Harvest visitor(sites, files->card);
-  const bool logits = std::any_of(sites.begin(), sites.end(), [](const dsl::Site& s) { return s.kind == dsl::SiteKind::logits; });
+  const bool logits =
+      std::any_of(sites.begin(), sites.end(), [](const dsl::Site& s) { return s.kind == dsl::SiteKind::logits; });
   for (std::size_t begin = 0; begin < prompts.size();) {
     std::vector<model::Row> rows;
     std::int64_t tokens = 0;
@@ -144,8 +147,9 @@ int harvest(const Invocation& invocation, const Options& options) {
   const auto tensors = visitor.tensors();
   std::vector<model::TensorToWrite> written;
   for (const auto& [name, tensor] : tensors) {
-    written.push_back({name, model::ElementType::f32, tensor.sizes().vec(),
-                       std::as_bytes(std::span(tensor.const_data_ptr<float>(), static_cast<std::size_t>(tensor.numel())))});
+    written.push_back(
+        {name, model::ElementType::f32, tensor.sizes().vec(),
+         std::as_bytes(std::span(tensor.const_data_ptr<float>(), static_cast<std::size_t>(tensor.numel())))});
   }
   const std::map<std::string, std::string> metadata = {
       {"format", "pt"}, {"model", files->card.name}, {"tokens", nlohmann::json(prompts).dump()}};
@@ -160,9 +164,9 @@ int harvest(const Invocation& invocation, const Options& options) {
 }  // namespace
 
 void register_activations(CLI::App& program, Invocation& invocation) {
-  CLI::App* command = program.add_subcommand(
-      "activations",
-      "Harvest activations: one tensor a site, [tokens, width], prompt after prompt; the token ids are in the metadata");
+  CLI::App* command = program.add_subcommand("activations",
+                                             "Harvest activations: one tensor a site, [tokens, width], prompt after "
+                                             "prompt; the token ids are in the metadata");
   auto options = std::make_shared<Options>();
   add_model_option(*command, options->model);
   command->add_option("--at", options->at, "sites: resid_post[14], mlp_out[*], z[3] head 2, blocks.14.hook_resid_post")
@@ -177,9 +181,8 @@ void register_activations(CLI::App& program, Invocation& invocation) {
       ->type_name("FILE")
       ->required();
   add_common_options(*command, invocation.options);
-  command->callback([options, &invocation] {
-    invocation.action = [options, &invocation] { return harvest(invocation, *options); };
-  });
+  command->callback(
+      [options, &invocation] { invocation.action = [options, &invocation] { return harvest(invocation, *options); }; });
 }
 
 }  // namespace proviso::cli

@@ -39,7 +39,10 @@ struct Options {
 class Entries {
  public:
   Entries(const BoundFiles& opened, model::Transformer& transformer)
-      : rules_(*opened.files->rules), sources_(opened.files->sources), transformer_(transformer), applied_(transformer) {}
+      : rules_(*opened.files->rules),
+        sources_(opened.files->sources),
+        transformer_(transformer),
+        applied_(transformer) {}
 
   /// An edit whose certificates are one a change is an entry a change.
   void add(const runtime::SolvedEdit& solved) {
@@ -151,7 +154,8 @@ int apply(const Invocation& invocation, const Options& options) {
       const Terminal seen = terminal(invocation.err);
       invocation.err << audit::to_text(*outcome.value, seen.columns, false);
       if (!options.force) {
-        invocation.err << "proviso: an edit missed what it expects; nothing was written (--force writes all the same)\n";
+        invocation.err
+            << "proviso: an edit missed what it expects; nothing was written (--force writes all the same)\n";
         return kFailed;
       }
     }
@@ -164,8 +168,8 @@ int apply(const Invocation& invocation, const Options& options) {
   session.prepare(plan);
   Entries entries(*opened, *transformer);
   for (const auto& edit : solved(session, rules, edits)) entries.add(edit);
-  entries.add(runtime::fold_sentences(sentences, session.features(), *transformer), sentences, *opened->model->tokenizer,
-              editing::read_corpus(wanted.held_out_path));
+  entries.add(runtime::fold_sentences(sentences, session.features(), *transformer), sentences,
+              *opened->model->tokenizer, editing::read_corpus(wanted.held_out_path));
   const auto made = entries.take();
   const auto kept = runtime::hook_file(sentences, session.features(), bound,
                                        [&](const dsl::Quantile& quantile) { return session.quantile(quantile); });
@@ -196,9 +200,8 @@ void register_apply(CLI::App& program, Invocation& invocation) {
       ->check(CLI::IsMember({"keep"}));
   command->add_flag("--force", options->force, "write also where an edit misses what it expects");
   add_common_options(*command, invocation.options);
-  command->callback([options, &invocation] {
-    invocation.action = [options, &invocation] { return apply(invocation, *options); };
-  });
+  command->callback(
+      [options, &invocation] { invocation.action = [options, &invocation] { return apply(invocation, *options); }; });
 }
 
 }  // namespace proviso::cli

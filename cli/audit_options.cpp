@@ -53,15 +53,18 @@ void check_selection(const dsl::RuleSet& rules, const audit::Selection& selectio
     }
   };
   const auto always = [](const auto&) { return true; };
-  const auto with_examples = [](const dsl::RuleDecl& rule) { return !(rule.fires_on.empty() && rule.silent_on.empty()); };
+  const auto with_examples = [](const dsl::RuleDecl& rule) {
+    return !(rule.fires_on.empty() && rule.silent_on.empty());
+  };
   look(selection.checks, rules.checks, always);
   look(selection.edits, rules.edits, always);
   look(selection.examples, rules.rules, with_examples);
   if (names.empty()) {
-    throw model::InputError(selection.checks ? "these files hold no check, edit or example: an audit of nothing would "
-                                               "pass\n  help: write a check; what a file only `use`s does not run"
-                                             : "these files hold no example: a test of nothing would pass\n  help: give a "
-                                               "rule `fires on [..]`; what a file only `use`s does not run");
+    throw model::InputError(selection.checks
+                                ? "these files hold no check, edit or example: an audit of nothing would "
+                                  "pass\n  help: write a check; what a file only `use`s does not run"
+                                : "these files hold no example: a test of nothing would pass\n  help: give a "
+                                  "rule `fires on [..]`; what a file only `use`s does not run");
   }
   if (any) return;
   const auto nearest = dsl::nearest_name(selection.only, names);

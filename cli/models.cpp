@@ -24,8 +24,8 @@ at::Device device_of(const std::string& name) {
                             "LibTorch that is built with CUDA");
   }
   if (device.has_index() && device.index() >= count) {
-    throw model::InputError("--device " + name + ": there is no such device\n  help: the last is cuda:" +
-                            std::to_string(count - 1));
+    throw model::InputError("--device " + name +
+                            ": there is no such device\n  help: the last is cuda:" + std::to_string(count - 1));
   }
   return device;
 }

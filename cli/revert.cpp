@@ -13,7 +13,9 @@ void register_revert(CLI::App& program, Invocation& invocation) {
   };
   auto options = std::make_shared<Options>();
   command->add_option("DIR", options->directory, "a model that `proviso apply` wrote")->check(kNotEmpty)->required();
-  command->add_option("-o", options->destination, "where the model as it was is written; an existing one is never overwritten")
+  command
+      ->add_option("-o", options->destination,
+                   "where the model as it was is written; an existing one is never overwritten")
       ->check(kNotEmpty)
       ->type_name("DIR2")
       ->required();

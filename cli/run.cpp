@@ -59,7 +59,8 @@ runtime::BoundPrompt prompt_of(const Options& options, const ModelFiles& model) 
   if (taken + options.max_tokens > model.card.config.context) {
     throw model::InputError("the prompt takes " + std::to_string(taken) + " tokens and --max-tokens " +
                             std::to_string(options.max_tokens) + " more, and the model's context holds " +
-                            std::to_string(model.card.config.context) + "\n  help: shorten the prompt, or ask for fewer");
+                            std::to_string(model.card.config.context) +
+                            "\n  help: shorten the prompt, or ask for fewer");
   }
   return prompt;
 }
@@ -101,8 +102,8 @@ std::string as_text(const ordered_json& result) {
   out << "   probability     logit       id  next token\n";
   for (const auto& token : result["next"]) {
     out << std::fixed << std::setw(14) << std::setprecision(6) << token["probability"].get<double>() << std::setw(10)
-        << std::setprecision(3) << token["logit"].get<double>() << std::setw(9) << token["id"].get<std::int64_t>() << "  "
-        << token["text"].dump(-1, ' ', false, ordered_json::error_handler_t::replace) << "\n";
+        << std::setprecision(3) << token["logit"].get<double>() << std::setw(9) << token["id"].get<std::int64_t>()
+        << "  " << token["text"].dump(-1, ' ', false, ordered_json::error_handler_t::replace) << "\n";
   }
   for (const auto& rule : result["activity"]) {
     out << "rule " << rule["rule"].get<std::string>() << ": acted on " << rule["feature"].get<std::string>() << " at "
@@ -117,7 +118,8 @@ std::unique_ptr<BoundFiles> open(const Invocation& invocation, const Options& op
   if (!options.rules.empty()) return bind_rules(invocation, options.rules, options.model);
   auto opened = std::make_unique<BoundFiles>();
   opened->model = open_model(options.model);
-  opened->bound = runtime::bind(std::make_shared<dsl::RuleSet>(), opened->model->card, opened->model->tokenizer, "").value;
+  opened->bound =
+      runtime::bind(std::make_shared<dsl::RuleSet>(), opened->model->card, opened->model->tokenizer, "").value;
   return opened;
 }
 
@@ -183,7 +185,9 @@ void register_run(CLI::App& program, Invocation& invocation) {
   CLI::App* command = program.add_subcommand("run", "Generate with rules in force, and show what comes next");
   auto options = std::make_shared<Options>();
   add_model_option(*command, options->model);
-  command->add_option("--rules", options->rules, "rule files whose rules and edits are in force; `-`, alone, is standard input")
+  command
+      ->add_option("--rules", options->rules,
+                   "rule files whose rules and edits are in force; `-`, alone, is standard input")
       ->check(kNotEmpty)
       ->type_name("FILE");
   CLI::Option* prompt = command->add_option("--prompt", options->prompt, "the text to go on from");
@@ -194,7 +198,8 @@ void register_run(CLI::App& program, Invocation& invocation) {
   command->add_option("--top", options->top, "rows of the next-token table")
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 20))
       ->capture_default_str();
-  CLI::Option* chat = command->add_flag("--chat", options->chat, "the prompt is a user's turn in the model's chat template");
+  CLI::Option* chat =
+      command->add_flag("--chat", options->chat, "the prompt is a user's turn in the model's chat template");
   ids->excludes(prompt)->excludes(chat);
   add_common_options(*command, invocation.options);
   command->callback([options, &invocation] {

@@ -240,7 +240,8 @@ void Checker::check_change(const metric::Effect& effect, Span span) {
   }
   const auto known = contradictions(rule_set_, check_->under_rules);  // said already
   for (Diagnostic& found : contradictions(rule_set_, check_->under_rules, &effect.change)) {
-    const bool said = std::any_of(known.begin(), known.end(), [&](const Diagnostic& k) { return k.message == found.message; });
+    const bool said =
+        std::any_of(known.begin(), known.end(), [&](const Diagnostic& k) { return k.message == found.message; });
     if (!said) diagnostics_.push_back(std::move(found));
   }
 }

@@ -25,9 +25,10 @@ Outcome<RuleSet> check_files(SourceSet& sources, const std::vector<std::string>&
 /// it looks on the disk.
 Outcome<RuleSet> check_sources(SourceSet& sources, const std::vector<SourceId>& files, const LoadOptions& options = {});
 
-/// The interventions of `rules`, and of an effect's `change` where there is one, in force together, that ask one feature at one site for unequal targets at
-/// the same positions (both unconditional, or under the same condition). `check` has asked this of every rule
-/// and of what each check is `under`; who puts other rules in force together asks again.
+/// The interventions of `rules`, and of an effect's `change` where there is one, in force together, that ask one
+/// feature at one site for unequal targets at the same positions (both unconditional, or under the same condition).
+/// `check` has asked this of every rule and of what each check is `under`; who puts other rules in force together asks
+/// again.
 std::vector<Diagnostic> contradictions(const RuleSet& rule_set, const std::vector<RuleId>& rules,
                                        const Change* change = nullptr);
 

@@ -122,8 +122,9 @@ bool Checker::define_direction(const ast::Call& call, FeatureDecl& feature) {
     if (value) into = *value;
     return value.has_value();
   };
-  const bool calibrated = calibration(given->at(2), "`offset`", {}, direction.offset) &&
-                          calibration(given->at(3), "`scale`", {.low = std::numeric_limits<double>::min()}, direction.scale);
+  const bool calibrated =
+      calibration(given->at(2), "`offset`", {}, direction.offset) &&
+      calibration(given->at(3), "`scale`", {.low = std::numeric_limits<double>::min()}, direction.scale);
   if (!tensor || !opened || !calibrated) return false;
   direction.path = *opened;
   direction.tensor = *tensor;

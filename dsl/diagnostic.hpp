@@ -19,7 +19,7 @@ enum class Code {
 
 enum class Severity { error, warning };
 
-std::string_view slug(Code code);         ///< "read-after-intervention"
+std::string_view slug(Code code);  ///< "read-after-intervention"
 Severity default_severity(Code code);
 std::string_view explanation(Code code);  ///< a paragraph and an example, for `--explain`
 std::optional<Code> code_from_slug(std::string_view text);

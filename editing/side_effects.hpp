@@ -23,8 +23,8 @@ NamedNumbers key_reach(const model::Transformer& transformer, const model::Token
 NamedNumbers text_costs(model::Transformer& transformer, const model::Tokenizer& tokenizer,
                         const std::vector<WeightDelta>& deltas, const Corpus& unseen, std::int64_t most_tokens = 1024);
 
-/// By how much an RMS norm's denominator shrinks or grows: ‖x‖/‖x'‖ of what enters the final norm, before and after, over
-/// the positions of `unseen` but each row's first. Removing a component rescales all others by it.
+/// By how much an RMS norm's denominator shrinks or grows: ‖x‖/‖x'‖ of what enters the final norm, before and after,
+/// over the positions of `unseen` but each row's first. Removing a component rescales all others by it.
 NamedNumbers norm_ratio(model::Transformer& transformer, const model::Tokenizer& tokenizer,
                         const std::vector<WeightDelta>& deltas, const Corpus& unseen, std::int64_t most_tokens = 1024);
 

@@ -80,8 +80,8 @@ class Binder {
     if (!rules_.model) return;
     const auto& need = *rules_.model;
     const auto refuse = [&](const std::string& what, const std::string& asked, const std::string& has) {
-      error(Code::wrong_model, need.span, "this file is for a model with " + what + " " + asked + "; " + card_.name +
-                                              " has " + what + " " + has,
+      error(Code::wrong_model, need.span,
+            "this file is for a model with " + what + " " + asked + "; " + card_.name + " has " + what + " " + has,
             {"audit the model that the file was written for, or change `model { … }`"});
     };
     const std::string family(model::family_name(card_.config.family));
@@ -354,8 +354,8 @@ class Binder {
       error(Code::read_after_intervention, span,
             "feature " + name + " is read at " + dsl::to_string(read) + ", after this intervention at " +
                 dsl::to_string(where),
-            {"move the intervention to " + dsl::to_string(read) + " or later, or read " +
-             bound_.feature_name(feature) + " at " + dsl::to_string(where) + " or earlier"});
+            {"move the intervention to " + dsl::to_string(read) + " or later, or read " + bound_.feature_name(feature) +
+             " at " + dsl::to_string(where) + " or earlier"});
       return;
     }
   }
@@ -368,8 +368,8 @@ class Binder {
       const auto* number = std::get_if<double>(&layer->second);
       if (number && *number >= static_cast<double>(card_.config.layers)) {
         error(Code::index_out_of_range, declaration.method.span,
-              "layer " + std::to_string(static_cast<std::int64_t>(*number)) + " does not exist: " + card_.name + " has " +
-                  std::to_string(card_.config.layers) + " layers",
+              "layer " + std::to_string(static_cast<std::int64_t>(*number)) + " does not exist: " + card_.name +
+                  " has " + std::to_string(card_.config.layers) + " layers",
               {"the last layer is " + std::to_string(card_.config.layers - 1)});
       }
     }
@@ -387,8 +387,9 @@ class Binder {
     const std::string prefix = fact.prompt_template.substr(0, fact.prompt_template.find("{}")) + fact.subject;
     if (bound_.tokenizer->encode(prefix, true).size() < 2) {
       error(Code::subject_at_sink, fact.span,
-            "the last token of \"" + fact.subject + "\" is at position 0, the attention sink: an edit there breaks the "
-            "model",
+            "the last token of \"" + fact.subject +
+                "\" is at position 0, the attention sink: an edit there breaks the "
+                "model",
             {"write a template with words before the subject: \"I think that {} …\""});
     }
     const auto target = bound_.tokenizer->encode(fact.to);
@@ -430,7 +431,8 @@ class Binder {
           } else if constexpr (std::is_same_v<Node, dsl::metric::Probability>) {
             const auto ids = bound_.tokenizer->encode(node.text);
             if (ids.empty()) error(Code::empty_prompt, metric.span, "the continuation has no tokens");
-            for (const auto& prompt : bound_.prompts[node.after]) context(prompt.tokens.size() + ids.size(), metric.span);
+            for (const auto& prompt : bound_.prompts[node.after])
+              context(prompt.tokens.size() + ids.size(), metric.span);
           } else if constexpr (std::is_same_v<Node, dsl::metric::Accuracy> ||
                                std::is_same_v<Node, dsl::metric::Specificity>) {
             for (const auto& prompt : bound_.prompts[node.prompts]) {

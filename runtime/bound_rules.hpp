@@ -29,8 +29,8 @@ struct BoundRules {
   std::shared_ptr<const dsl::RuleSet> rules;
   const model::ModelCard* card = nullptr;
   std::shared_ptr<const model::Tokenizer> tokenizer;
-  std::vector<BoundPrompts> prompts;          // by PromptsId
-  std::vector<dsl::Site> feature_sites;       // by FeatureId; canonical
+  std::vector<BoundPrompts> prompts;     // by PromptsId
+  std::vector<dsl::Site> feature_sites;  // by FeatureId; canonical
   std::map<const dsl::Fact*, BoundPrompt> fact_prompts;
   std::vector<std::string> prompt_file_hashes;  // by PromptsId: SHA-256 of the file's bytes, "" for inline ones
 

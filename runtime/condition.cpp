@@ -18,12 +18,18 @@ struct Overloaded : F... {
 template <class T>
 bool compare(T left, dsl::Compare op, T right) {
   switch (op) {
-    case dsl::Compare::less: return left < right;
-    case dsl::Compare::less_equal: return left <= right;
-    case dsl::Compare::greater: return left > right;
-    case dsl::Compare::greater_equal: return left >= right;
-    case dsl::Compare::equal: return left == right;
-    case dsl::Compare::not_equal: return left != right;
+    case dsl::Compare::less:
+      return left < right;
+    case dsl::Compare::less_equal:
+      return left <= right;
+    case dsl::Compare::greater:
+      return left > right;
+    case dsl::Compare::greater_equal:
+      return left >= right;
+    case dsl::Compare::equal:
+      return left == right;
+    case dsl::Compare::not_equal:
+      return left != right;
   }
   return false;
 }
@@ -33,8 +39,12 @@ void visit_conditions(const dsl::Condition& condition, const std::function<void(
   std::visit(Overloaded{[&](const dsl::Any& any) { visit_conditions(*any.of, see); },
                         [&](const dsl::Last& last) { visit_conditions(*last.of, see); },
                         [&](const dsl::Not& negation) { visit_conditions(*negation.of, see); },
-                        [&](const dsl::And& all) { for (const auto& part : all.of) visit_conditions(*part, see); },
-                        [&](const dsl::Or& any) { for (const auto& part : any.of) visit_conditions(*part, see); },
+                        [&](const dsl::And& all) {
+                          for (const auto& part : all.of) visit_conditions(*part, see);
+                        },
+                        [&](const dsl::Or& any) {
+                          for (const auto& part : any.of) visit_conditions(*part, see);
+                        },
                         [](const auto&) {}},
              condition.node);
 }
@@ -94,9 +104,15 @@ std::size_t ConditionSet::compile(const dsl::Condition& condition, const TokenId
                                   const QuantileValue& quantile) {
   const auto recurse = [&](const dsl::ConditionPtr& part) { return compile(*part, token_id, quantile); };
   const auto side = [&](const dsl::Operand& operand) {
-    return std::visit(Overloaded{[](double number) { return Node::Side{false, 0, number}; },
-                                 [](dsl::FeatureId feature) { return Node::Side{true, feature, 0}; },
-                                 [&](const dsl::Quantile& q) { return Node::Side{false, 0, quantile(q)}; }},
+    return std::visit(Overloaded{[](double number) {
+                                   return Node::Side{false, 0, number};
+                                 },
+                                 [](dsl::FeatureId feature) {
+                                   return Node::Side{true, feature, 0};
+                                 },
+                                 [&](const dsl::Quantile& q) {
+                                   return Node::Side{false, 0, quantile(q)};
+                                 }},
                       operand);
   };
   Node node{};
@@ -194,7 +210,8 @@ Mask ConditionSet::Evaluation::evaluate(std::size_t index) {
       };
       const auto left = values(n.left), right = values(n.right);
       for (std::size_t i = 0; i < size; ++i) {
-        mask[i] = compare<double>(left.empty() ? n.left.number : left[i], n.op, right.empty() ? n.right.number : right[i]);
+        mask[i] =
+            compare<double>(left.empty() ? n.left.number : left[i], n.op, right.empty() ? n.right.number : right[i]);
       }
       break;
     }
@@ -211,7 +228,8 @@ Mask ConditionSet::Evaluation::evaluate(std::size_t index) {
     }
     case Kind::position:
       for (const auto& row : layout_.rows) {
-        for (std::int64_t i = 0; i < row.length; ++i) mask[row.begin + i] = compare(row.first_position + i, n.op, n.value);
+        for (std::int64_t i = 0; i < row.length; ++i)
+          mask[row.begin + i] = compare(row.first_position + i, n.op, n.value);
       }
       break;
     case Kind::generated:

@@ -64,8 +64,9 @@ class EditSolver {
   void rome(const SecondMoments& moments, std::uint64_t seed) {
     for (const auto& change : declaration_.changes) {
       const auto& fact = std::get<dsl::Fact>(change);
-      auto solution = editing::solve_rome(transformer_, *bound_.tokenizer, rome_request(declaration_.method, fact, seed),
-                                          moments.of(declaration_, transformer_.config()));
+      auto solution =
+          editing::solve_rome(transformer_, *bound_.tokenizer, rome_request(declaration_.method, fact, seed),
+                              moments.of(declaration_, transformer_.config()));
       if (const auto* refusal = std::get_if<editing::Refusal>(&solution)) {
         solved_.refused = refusal->reason;
         return;
@@ -109,7 +110,8 @@ class EditSolver {
       }
       const auto writer = transformer_.writer(site);
       const auto weight = transformer_.get(writer->weight).to(at::kDouble);
-      const auto written = site.kind == dsl::SiteKind::embed ? directions.matmul(weight.t()) : directions.matmul(weight);
+      const auto written =
+          site.kind == dsl::SiteKind::embed ? directions.matmul(weight.t()) : directions.matmul(weight);
       left_over = std::max(left_over, (written.norm() / weight.norm()).item<double>());
     }
     // With strength 1 what the maps still write along the directions is rounding.
@@ -174,8 +176,12 @@ SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const B
   solved.edit = edit;
   EditSolver solver(declaration, transformer, bound, features, unseen, solved);
   switch (declaration.method.method) {
-    case dsl::EditMethod::rome: solver.rome(moments, seed); break;
-    case dsl::EditMethod::project: solver.project(); break;
+    case dsl::EditMethod::rome:
+      solver.rome(moments, seed);
+      break;
+    case dsl::EditMethod::project:
+      solver.project();
+      break;
   }
   if (!solved.refused.empty()) solved.deltas.clear();
   return solved;
@@ -209,7 +215,8 @@ std::vector<editing::WeightDelta> turned_at_random(const std::vector<editing::We
     const auto parts = frame.matmul(r).split_with_sizes(ranks, 1);
     for (std::size_t k = 0; k < members.size(); ++k) {
       auto& delta = turned[members[k]];
-      (is_table(delta.tensor) ? delta.right : delta.left) = is_table(delta.tensor) ? parts[k].t().contiguous() : parts[k];
+      (is_table(delta.tensor) ? delta.right : delta.left) =
+          is_table(delta.tensor) ? parts[k].t().contiguous() : parts[k];
     }
   }
   return turned;

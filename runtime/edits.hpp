@@ -21,9 +21,9 @@ namespace proviso::runtime {
 /// What an `edit` declaration comes to on a model. Nothing is applied yet.
 struct SolvedEdit {
   dsl::EditId edit = 0;
-  std::vector<editing::WeightDelta> deltas;            ///< to be applied in this order
-  std::vector<editing::Certificate> certificates;      ///< one a change
-  std::string refused;                                 ///< why it cannot be made; "" otherwise
+  std::vector<editing::WeightDelta> deltas;        ///< to be applied in this order
+  std::vector<editing::Certificate> certificates;  ///< one a change
+  std::string refused;                             ///< why it cannot be made; "" otherwise
 };
 
 /// Second moments of MLP inputs by (layer, text or stored file); measured ones are of the model as loaded.

@@ -38,12 +38,12 @@ struct SentenceTraces {
 };
 
 struct SequenceEvidence : SentenceTraces {
-  std::map<std::int64_t, PositionEvidence> logits;  ///< by position
+  std::map<std::int64_t, PositionEvidence> logits;        ///< by position
   std::map<dsl::FeatureId, std::vector<float>> features;  ///< activations by position
-  std::map<dsl::FeatureId, Mask> ordinary;  ///< positions that count: neither 0 nor a secondary sink
-  std::map<dsl::Site, std::vector<float>> norms;  ///< of the residual stream, until `ordinary` is known
-  at::Tensor final_states;                  // [length, width]
-  std::vector<double> kl;                   ///< KL(as loaded ‖ this state) after each position, nats
+  std::map<dsl::FeatureId, Mask> ordinary;                ///< positions that count: neither 0 nor a secondary sink
+  std::map<dsl::Site, std::vector<float>> norms;          ///< of the residual stream, until `ordinary` is known
+  at::Tensor final_states;                                // [length, width]
+  std::vector<double> kl;                                 ///< KL(as loaded ‖ this state) after each position, nats
 };
 
 struct GeneratedText : SentenceTraces {

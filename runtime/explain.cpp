@@ -82,12 +82,13 @@ ordered_json explain(const Plan& plan, const BoundRules& bound) {
         shared += saved;
         computed -= saved;
       }
-      runs.push_back({{"sequences", run.wants.size()},
-                      {"passes", run.batches.size()},
-                      {"tokens", computed},
-                      {"tokens_shared", shared},
-                      {"logits", logits},
-                      {"stops_after", run.stop_after ? ordered_json(dsl::to_string(*run.stop_after)) : ordered_json(nullptr)}});
+      runs.push_back(
+          {{"sequences", run.wants.size()},
+           {"passes", run.batches.size()},
+           {"tokens", computed},
+           {"tokens_shared", shared},
+           {"logits", logits},
+           {"stops_after", run.stop_after ? ordered_json(dsl::to_string(*run.stop_after)) : ordered_json(nullptr)}});
     }
     std::int64_t texts = 0;
     for (const auto& key : plan.generations) texts += key.state == id ? key.samples : 0;
@@ -133,14 +134,16 @@ std::string explanation_text(const ordered_json& explanation) {
   for (const auto& state : explanation["states"]) {
     out << "  " << text(state["state"]) << "\n";
     for (const auto& run : state["runs"]) {
-      out << "      " << run["sequences"] << " sequences in " << run["passes"] << " passes, " << run["tokens"] << " tokens";
+      out << "      " << run["sequences"] << " sequences in " << run["passes"] << " passes, " << run["tokens"]
+          << " tokens";
       if (run["tokens_shared"] > 0) out << " (" << run["tokens_shared"] << " more are shared prefixes)";
       out << ", " << run["logits"] << " logits";
       if (!run["stops_after"].is_null()) out << ", stops after " << text(run["stops_after"]);
       out << "\n";
     }
     if (state["generated_texts"] > 0) out << "      " << state["generated_texts"] << " texts generated\n";
-    if (state["controls"] > 0) out << "      the same for each of " << state["controls"] << " random directions (controls)\n";
+    if (state["controls"] > 0)
+      out << "      the same for each of " << state["controls"] << " random directions (controls)\n";
   }
   out << "Plan passes\n";
   for (const auto& pass : explanation["passes"]) {

@@ -19,11 +19,16 @@ struct AffineTarget {
 
 AffineTarget affine(const dsl::Intervention& sentence) {
   switch (sentence.operation) {
-    case dsl::Operation::suppress: return {1 - sentence.amount, 0};
-    case dsl::Operation::amplify: return {sentence.amount, 0};
-    case dsl::Operation::clamp: return {0, sentence.amount};
-    case dsl::Operation::steer: return {1, sentence.amount};
-    case dsl::Operation::cap: break;  // never folds
+    case dsl::Operation::suppress:
+      return {1 - sentence.amount, 0};
+    case dsl::Operation::amplify:
+      return {sentence.amount, 0};
+    case dsl::Operation::clamp:
+      return {0, sentence.amount};
+    case dsl::Operation::steer:
+      return {1, sentence.amount};
+    case dsl::Operation::cap:
+      break;  // never folds
   }
   return {};
 }
@@ -70,8 +75,9 @@ std::vector<FoldedSite> fold_sentences(const std::vector<PlannedSentence>& sente
       zeros.push_back(direction.offset_at(site));
       scales.push_back(direction.c);
     }
-    const editing::FoldRequest request{at::stack(rows), at::tensor(gains, at::kDouble), at::tensor(targets, at::kDouble),
-                                       at::tensor(zeros, at::kDouble), at::tensor(scales, at::kDouble)};
+    const editing::FoldRequest request{at::stack(rows), at::tensor(gains, at::kDouble),
+                                       at::tensor(targets, at::kDouble), at::tensor(zeros, at::kDouble),
+                                       at::tensor(scales, at::kDouble)};
     // The plan folds only at linear writers, and both families can take a bias at each.
     result.deltas = std::get<std::vector<editing::WeightDelta>>(editing::fold(request, transformer, site));
     folded.push_back(std::move(result));

@@ -71,7 +71,8 @@ void TextWriter::write_batch(std::span<TextRequest> requests, std::size_t first,
       const auto prompt = static_cast<std::int64_t>(requests[i].prompt.size());
       auto tokens = prefill ? requests[i].prompt : std::vector{texts[first + i].tokens.back()};
       const auto length = static_cast<std::int64_t>(tokens.size());
-      const std::int64_t position = prefill ? 0 : prompt + static_cast<std::int64_t>(texts[first + i].tokens.size()) - 1;
+      const std::int64_t position =
+          prefill ? 0 : prompt + static_cast<std::int64_t>(texts[first + i].tokens.size()) - 1;
       expected.rows.push_back({packed, length, position, prompt});
       packed += length;
       logits_at.push_back(packed - 1);
@@ -94,8 +95,10 @@ void TextWriter::write_batch(std::span<TextRequest> requests, std::size_t first,
         auto& text = texts[first + alive[static_cast<std::size_t>(at + r)]];
         const std::span<const float> row(values.const_data_ptr<float>() + r * values.size(1),
                                          static_cast<std::size_t>(values.size(1)));
-        text.finite = text.finite && std::all_of(row.begin(), row.end(), [](float logit) { return std::isfinite(logit); });
-        next[static_cast<std::size_t>(at + r)] = draw(row, request.temperature, mix_seed(request.seed, text.tokens.size()));
+        text.finite =
+            text.finite && std::all_of(row.begin(), row.end(), [](float logit) { return std::isfinite(logit); });
+        next[static_cast<std::size_t>(at + r)] =
+            draw(row, request.temperature, mix_seed(request.seed, text.tokens.size()));
       }
     };
     const auto layout = transformer_.forward(pass);

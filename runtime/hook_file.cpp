@@ -111,7 +111,8 @@ std::vector<std::pair<std::string, std::string>> hook_file(const std::vector<Pla
   }
   if (rules.empty()) return {};
 
-  std::string file = "# Rules that weights cannot hold, in force only where this file is given: proviso run --rules.\n\n";
+  std::string file =
+      "# Rules that weights cannot hold, in force only where this file is given: proviso run --rules.\n\n";
   std::vector<at::Tensor> vectors;
   std::vector<model::TensorToWrite> tensors;
   for (dsl::FeatureId id : text.features()) {

@@ -22,11 +22,16 @@ constexpr std::size_t kMaxCachedInverses = 1 << 16;
 /// The activation that one sentence asks for where it is active; a `cap` asks only when it is exceeded.
 double target_of(const HookStep& step, double activation) {
   switch (step.operation) {
-    case dsl::Operation::suppress: return (1 - step.amount) * activation;
-    case dsl::Operation::amplify: return step.amount * activation;
-    case dsl::Operation::clamp: return step.amount;
-    case dsl::Operation::steer: return activation + step.amount;
-    case dsl::Operation::cap: return std::min(activation, step.amount);
+    case dsl::Operation::suppress:
+      return (1 - step.amount) * activation;
+    case dsl::Operation::amplify:
+      return step.amount * activation;
+    case dsl::Operation::clamp:
+      return step.amount;
+    case dsl::Operation::steer:
+      return activation + step.amount;
+    case dsl::Operation::cap:
+      return std::min(activation, step.amount);
   }
   return activation;
 }
@@ -154,8 +159,7 @@ struct HookPass::Solver {
   std::string key;
 };
 
-HookPass::HookPass(const HookProgram& program)
-    : program_(program), steps_(program.step_count_) {
+HookPass::HookPass(const HookProgram& program) : program_(program), steps_(program.step_count_) {
   for (const auto& [site, site_program] : program_.sites_) {
     if (!site_program.steps.empty()) solvers_[site] = std::make_shared<Solver>(site_program.gram);
   }
@@ -266,7 +270,9 @@ void HookPass::write(const dsl::Site& site, const SiteProgram& program, std::spa
   const auto without_change = [](const HookStep& step) { return !step.of_change; };
   auto coefficients = control_ ? solve(site, program, products, without_change)
                                : solve(site, program, products, [](const HookStep&) { return true; });
-  const auto as_tensor = [&](std::vector<float>& values) { return at::from_blob(values.data(), {n, slots}, at::kFloat); };
+  const auto as_tensor = [&](std::vector<float>& values) {
+    return at::from_blob(values.data(), {n, slots}, at::kFloat);
+  };
   const auto lengths = [&](const at::Tensor& of) {  // ‖Dᵀ g‖ of each row g
     const auto g = of.to(at::kDouble);
     return (g.matmul(program.gram) * g).sum(1).clamp_min(0).sqrt().to(at::kFloat).contiguous();
@@ -293,7 +299,8 @@ void HookPass::write(const dsl::Site& site, const SiteProgram& program, std::spa
     const auto adds = added.ne(0).any(1).contiguous();
     for (const HookStep& step : program.steps) {
       Mask& moved = steps_[step.number].moved;
-      for (std::size_t i = 0; step.of_change && i < moved.size(); ++i) moved[i] = moved[i] && adds.const_data_ptr<bool>()[i];
+      for (std::size_t i = 0; step.of_change && i < moved.size(); ++i)
+        moved[i] = moved[i] && adds.const_data_ptr<bool>()[i];
     }
   }
 

@@ -38,7 +38,7 @@ struct SiteProgram {
     dsl::FeatureId feature = 0;
     std::int64_t head = -1;  ///< the direction fills one head's part of the width
     double b = 0, c = 1;
-    bool read = false;       ///< at its own site: by conditions or by the recorder
+    bool read = false;  ///< at its own site: by conditions or by the recorder
   };
   std::vector<Slot> slots;
   std::vector<HookStep> steps;
@@ -49,7 +49,8 @@ struct SiteProgram {
 /// Everything that is read or written in the passes of one model state. Built once, then immutable.
 class HookProgram {
  public:
-  HookProgram(const std::vector<Direction>& features, const model::ModelCard& card) : features_(features), card_(card) {}
+  HookProgram(const std::vector<Direction>& features, const model::ModelCard& card)
+      : features_(features), card_(card) {}
 
   /// Adds a sentence at canonical `sites`; returns the number of its step at the first, the others follow.
   std::size_t add(const dsl::Intervention& sentence, const std::vector<dsl::Site>& sites, bool of_change,
@@ -82,8 +83,8 @@ class HookProgram {
 /// How a step behaved, over all passes; position 0 is left out.
 struct Activity {
   std::int64_t positions = 0;
-  std::int64_t active = 0;   ///< its condition held
-  double sum = 0, max = 0;   ///< of the activation before the intervention, over `positions`
+  std::int64_t active = 0;          ///< its condition held
+  double sum = 0, max = 0;          ///< of the activation before the intervention, over `positions`
   double relative_change = 0;       ///< Σ ‖Δx‖/‖x‖ over the active positions
   double relative_change_at_0 = 0;  ///< Σ over sequences' first positions
   std::int64_t firsts = 0;

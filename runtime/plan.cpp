@@ -31,8 +31,7 @@ PlanCounts Plan::counts() const {
 
 PlanBuilder::PlanBuilder(const BoundRules& bound) : bound_(bound) { state({}, {}); }
 
-void PlanBuilder::open(StateId state, const dsl::Intervention& sentence, const std::string& rule,
-                       bool of_change) {
+void PlanBuilder::open(StateId state, const dsl::Intervention& sentence, const std::string& rule, bool of_change) {
   plan_.states[state].sentences.push_back({sentence, rule, bound_.sites_of(sentence), {}, "", of_change});
   plan_.features.insert(sentence.feature);
   if (!sentence.condition) return;
@@ -55,7 +54,8 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
   std::string label;
   const auto name = [&](const std::string& what) { label += (label.empty() ? "under " : ", ") + what; };
   const auto open_rule = [&](dsl::RuleId rule, bool of_change) {
-    for (const auto& sentence : declared.rules[rule].interventions) open(id, sentence, declared.rules[rule].name, of_change);
+    for (const auto& sentence : declared.rules[rule].interventions)
+      open(id, sentence, declared.rules[rule].name, of_change);
   };
   plan_.states[id].edits = edits;
   for (dsl::EditId edit : edits) name("edit " + declared.edits[edit].name);
@@ -142,9 +142,7 @@ void PlanBuilder::want_kl(StateId state, SequenceId sequence) {
 
 void PlanBuilder::want_firing(StateId state, SequenceId sequence) { want(state, sequence).firing = true; }
 
-void PlanBuilder::want_generation(const GenerationKey& key) {
-  plan_.generations.insert(key);
-}
+void PlanBuilder::want_generation(const GenerationKey& key) { plan_.generations.insert(key); }
 
 const std::vector<PlanPass>& plan_passes() {
   static const std::vector<PlanPass> kPasses = {

@@ -46,9 +46,9 @@ struct ModelState {
   std::vector<dsl::EditId> edits;
   std::vector<PlannedSentence> sentences;
   const dsl::Change* change = nullptr;  ///< the `effect`'s, in force beside the rest
-  std::optional<StateId> controls;      ///< the treated state whose change this one replaces by a random one of equal size
-  std::int64_t control = 0;             ///< number of the random direction
-  bool changes_recorded = false;        ///< ‖Δx‖ is kept by position: controls follow
+  std::optional<StateId> controls;  ///< the treated state whose change this one replaces by a random one of equal size
+  std::int64_t control = 0;         ///< number of the random direction
+  bool changes_recorded = false;    ///< ‖Δx‖ is kept by position: controls follow
 };
 
 /// Logits wanted after one position.
@@ -100,11 +100,11 @@ struct PlanCounts {
 struct Plan {
   std::vector<ModelState> states;  ///< 0: the model as loaded
   std::vector<Sequence> sequences;
-  std::vector<Run> runs;                  ///< in the order in which they are carried out
+  std::vector<Run> runs;  ///< in the order in which they are carried out
   std::set<GenerationKey> generations;
-  std::set<dsl::FeatureId> features;      ///< to be built
-  std::vector<std::string> passes;        ///< names of those applied
-  std::int64_t tokens_asked = 0;          ///< what asking for every metric by itself would compute
+  std::set<dsl::FeatureId> features;  ///< to be built
+  std::vector<std::string> passes;    ///< names of those applied
+  std::int64_t tokens_asked = 0;      ///< what asking for every metric by itself would compute
 
   PlanCounts counts() const;
 };

@@ -101,7 +101,8 @@ Evidence Session::carry_out(const Plan& plan) {
   Evidence evidence;
   const auto total = static_cast<std::int64_t>(plan.states.size());
   for (StateId id = 0; id < plan.states.size(); ++id) {
-    if (options_.progress) options_.progress("measuring " + plan.states[id].label, static_cast<std::int64_t>(id), total);
+    if (options_.progress)
+      options_.progress("measuring " + plan.states[id].label, static_cast<std::int64_t>(id), total);
     StateRun run(StateRun::Context{transformer_, bound_, plan, id, features_, loaded_unembedding_, options_.seed,
                                    [this](const dsl::Quantile& q) { return quantile(q); },
                                    plan.states[id].edits.empty() ? nullptr : &solve(plan.states[id].edits)},

@@ -50,10 +50,10 @@ struct StateRun::Hooks {
   Hooks(const std::vector<Direction>& features, const model::ModelCard& card) : program(features, card) {}
 
   HookProgram program;
-  std::vector<std::size_t> first_step;           // by sentence
-  std::vector<std::vector<dsl::Site>> sites;     // by sentence: those that are hooks here
-  std::vector<dsl::FeatureId> features;          // recorded
-  std::unique_ptr<HookPass> pass;                // made when the program is finished
+  std::vector<std::size_t> first_step;        // by sentence
+  std::vector<std::vector<dsl::Site>> sites;  // by sentence: those that are hooks here
+  std::vector<dsl::FeatureId> features;       // recorded
+  std::unique_ptr<HookPass> pass;             // made when the program is finished
 };
 
 /// The rows of one forward pass, and the sequences that each stands for (several where it is their prefix).
@@ -112,7 +112,8 @@ std::unique_ptr<StateRun::Hooks> StateRun::compile(const Run* run, bool folds_as
   for (const auto& sentence : state().sentences) {
     auto sites = sentence.hooks;
     if (folds_as_hooks) sites.insert(sites.end(), sentence.folds.begin(), sentence.folds.end());
-    hooks->first_step.push_back(hooks->program.add(sentence.sentence, sites, sentence.of_change, token_id, c_.quantile));
+    hooks->first_step.push_back(
+        hooks->program.add(sentence.sentence, sites, sentence.of_change, token_id, c_.quantile));
     hooks->sites.push_back(std::move(sites));
   }
   if (run) {
@@ -138,7 +139,8 @@ void StateRun::apply_edits() {
   const bool control_of_edit = state().controls && std::holds_alternative<dsl::ChangeEdit>(*state().change);
   for (const auto& edit : *c_.edits) {
     const bool turned = control_of_edit && &edit == &c_.edits->back();
-    const auto deltas = turned ? turned_at_random(edit.deltas, c_.transformer, mix_seed(c_.seed, state().control)) : edit.deltas;
+    const auto deltas =
+        turned ? turned_at_random(edit.deltas, c_.transformer, mix_seed(c_.seed, state().control)) : edit.deltas;
     bool changed = false;
     for (const auto& delta : deltas) changed = applied_.apply(delta) || changed;
     evidence_.states_[c_.state].edit_changed.push_back(changed);
@@ -198,7 +200,8 @@ void StateRun::batch(const Run& run, const Batch& batch, Hooks& hooks) {
   if (prefix > 0) {
     PassRows shared;
     // No position of a shared prefix is a last prompt token or a generated one.
-    shared.rows.push_back({{first.tokens.begin(), first.tokens.begin() + prefix}, std::numeric_limits<std::int64_t>::max()});
+    shared.rows.push_back(
+        {{first.tokens.begin(), first.tokens.begin() + prefix}, std::numeric_limits<std::int64_t>::max()});
     shared.owners.push_back(batch.sequences);
     shared.memories.push_back(begin_row(batch.sequences.front()));
     shared.cache = &prefix_cache;
@@ -282,7 +285,8 @@ void StateRun::pass(const Run& run, PassRows& rows, Hooks& hooks) {
   pass.stop_after = run.stop_after;
   pass.logits_at = logits_at;
   pass.on_logits = [&](std::int64_t first, const at::Tensor& logits) {
-    read_logits(run, rows, std::span(at).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(logits.size(0))),
+    read_logits(run, rows,
+                std::span(at).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(logits.size(0))),
                 logits);
   };
   const auto layout = c_.transformer.forward(pass);
@@ -304,7 +308,8 @@ void StateRun::pass(const Run& run, PassRows& rows, Hooks& hooks) {
       for (dsl::FeatureId feature : wants.features) {
         norm_sites.insert(sink_site(c_.features[feature].site, c_.bound.card->config));
       }
-      for (const auto& site : norm_sites) append(evidence.norms[site], hooks.pass->norm(site).subspan(span.begin, span.length));
+      for (const auto& site : norm_sites)
+        append(evidence.norms[site], hooks.pass->norm(site).subspan(span.begin, span.length));
       if (wants.final_states) {
         const auto part = hooks.pass->captured(kFinalNorm).narrow(0, span.begin, span.length);
         evidence.final_states = evidence.final_states.defined() ? at::cat({evidence.final_states, part}) : part.clone();
@@ -375,7 +380,8 @@ void StateRun::read_logits(const Run& run, const PassRows& rows,
     }
   }
   if (kl_rows.empty()) return;
-  const auto states = at::stack(loaded_states).to(c_.loaded_unembedding.scalar_type()).to(c_.loaded_unembedding.device());
+  const auto states =
+      at::stack(loaded_states).to(c_.loaded_unembedding.scalar_type()).to(c_.loaded_unembedding.device());
   const auto loaded = at::log_softmax(states.matmul(c_.loaded_unembedding.t()).to(at::kFloat).cpu(), 1);
   const auto now = at::log_softmax(values.index_select(0, at::tensor(kl_rows, at::kLong)), 1);
   const auto kl = (loaded.exp() * (loaded - now)).sum(1, /*keepdim=*/false, at::kDouble).contiguous();
@@ -398,7 +404,8 @@ ControlChange StateRun::control_change(const model::PackedLayout& layout,
       auto& lengths = control.norms[site];
       lengths.resize(static_cast<std::size_t>(n), 0.0F);
       // A control may generate on where the treated model had ended: there it takes the mean length.
-      const float mean = norms.empty() ? 0 : std::accumulate(norms.begin(), norms.end(), 0.0F) / static_cast<float>(norms.size());
+      const float mean =
+          norms.empty() ? 0 : std::accumulate(norms.begin(), norms.end(), 0.0F) / static_cast<float>(norms.size());
       for (std::int64_t i = 0; i < span.length; ++i) {
         const auto position = static_cast<std::size_t>(span.first_position + i);
         lengths[static_cast<std::size_t>(span.begin + i)] = position < norms.size() ? norms[position] : mean;
@@ -426,8 +433,8 @@ void StateRun::generate(const std::vector<GenerationKey>& keys, Hooks& hooks) {
   for (const auto& key : keys) {
     const auto& sequence = c_.plan.sequences[key.sequence];
     for (std::int64_t sample = 0; sample < key.samples; ++sample) {
-      requests.push_back({sequence.tokens, hooks.program.conditions().begin_row(sequence.prompt), key.tokens, key.temperature,
-                          mix_seed(c_.seed, content_seed(sequence), sample)});
+      requests.push_back({sequence.tokens, hooks.program.conditions().begin_row(sequence.prompt), key.tokens,
+                          key.temperature, mix_seed(c_.seed, content_seed(sequence), sample)});
       which.emplace_back(&key, static_cast<std::size_t>(sample));
     }
   }

@@ -70,9 +70,9 @@ class Builder {
   }
 
   void error(Code code, dsl::FeatureId id, std::string message, std::vector<std::string> help = {}) {
-    diagnostics_.push_back(dsl::make_diagnostic(
-        code, bound_.rules->features[id].span, "feature `" + bound_.feature_name(id) + "` " + std::move(message),
-        std::move(help)));
+    diagnostics_.push_back(dsl::make_diagnostic(code, bound_.rules->features[id].span,
+                                                "feature `" + bound_.feature_name(id) + "` " + std::move(message),
+                                                std::move(help)));
   }
 
   void collect(const std::set<dsl::FeatureId>& wanted) {
@@ -156,8 +156,9 @@ class Builder {
       }
       return x.index_select(0, at::tensor(positions, at::kLong).to(x.device())).to(at::kDouble).mean(0).cpu();
     }
-    const std::int64_t position =
-        key.kind == dsl::TokenChoice::Kind::last ? span.length - 1 : key.index < 0 ? span.length + key.index : key.index;
+    const std::int64_t position = key.kind == dsl::TokenChoice::Kind::last ? span.length - 1
+                                  : key.index < 0                          ? span.length + key.index
+                                                                           : key.index;
     if (!ordinary[position]) {
       const std::vector<std::int64_t> token = {prompt.tokens[position]};
       error(Code::reads_sink, id,
@@ -217,7 +218,8 @@ class Builder {
     const auto difference = p.mean(0) - q.mean(0);
     auto d = difference;
     if (std::holds_alternative<dsl::Probe>(bound_.rules->features[id].constructor)) {
-      d = logistic_direction(at::cat({p, q}), at::cat({at::ones({p.size(0)}, at::kDouble), at::zeros({q.size(0)}, at::kDouble)}));
+      d = logistic_direction(at::cat({p, q}),
+                             at::cat({at::ones({p.size(0)}, at::kDouble), at::zeros({q.size(0)}, at::kDouble)}));
     }
     const double length = d.norm().item<double>();
     if (dsl::site_width(direction.site.kind) == dsl::SiteWidth::stream && !of.keep_sink) {
@@ -237,10 +239,18 @@ class Builder {
     const double at_p = mean_along(p), at_q = mean_along(q);
     direction.c = at_p - at_q;
     switch (of.zero.kind) {
-      case dsl::ZeroPoint::Kind::q_mean: direction.b = at_q; break;
-      case dsl::ZeroPoint::Kind::midpoint: direction.b = (at_p + at_q) / 2; break;
-      case dsl::ZeroPoint::Kind::mean_of: direction.b = mean_along(vectors_.at(key(id, of.zero.prompts))); break;
-      case dsl::ZeroPoint::Kind::origin: direction.b = 0; break;
+      case dsl::ZeroPoint::Kind::q_mean:
+        direction.b = at_q;
+        break;
+      case dsl::ZeroPoint::Kind::midpoint:
+        direction.b = (at_p + at_q) / 2;
+        break;
+      case dsl::ZeroPoint::Kind::mean_of:
+        direction.b = mean_along(vectors_.at(key(id, of.zero.prompts)));
+        break;
+      case dsl::ZeroPoint::Kind::origin:
+        direction.b = 0;
+        break;
     }
     if (!(direction.c > 0)) {
       error(Code::no_contrast, id, "does not put its first side above its second at " + dsl::to_string(direction.site));

@@ -16,8 +16,8 @@ constexpr double kSinkShare = 0.99;
 
 // How texts begin: what stands here only has to be varied.
 constexpr std::array<std::string_view, 24> kFirstWords = {
-    "The", "I",    "In",   "A",   "What", "She",  "He",   "It",    "My",      "When", "How", "Once",
-    "You", "This", "Paris", "No", "1",    "def",  "Dear", "There", "Because", "\"",   "We",  "On"};
+    "The", "I",    "In",    "A",  "What", "She", "He",   "It",    "My",      "When", "How", "Once",
+    "You", "This", "Paris", "No", "1",    "def", "Dear", "There", "Because", "\"",   "We",  "On"};
 
 /// The mean of the first positions' vectors, site by site of the residual stream, at unit length: sinks grow a
 /// hundredfold over the layers, and the early ones must not be lost beside the late.
@@ -42,10 +42,13 @@ dsl::Site sink_site(const dsl::Site& site, const model::ModelConfig& config) {
     case SiteKind::embed:
     case SiteKind::resid_pre:
     case SiteKind::resid_mid:
-    case SiteKind::resid_post: return dsl::canonical(site);
+    case SiteKind::resid_post:
+      return dsl::canonical(site);
     case SiteKind::final_norm:
-    case SiteKind::logits: return {SiteKind::resid_post, config.layers - 1, -1};
-    default: return dsl::canonical({SiteKind::resid_pre, site.layer, -1});
+    case SiteKind::logits:
+      return {SiteKind::resid_post, config.layers - 1, -1};
+    default:
+      return dsl::canonical({SiteKind::resid_pre, site.layer, -1});
   }
 }
 

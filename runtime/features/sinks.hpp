@@ -24,8 +24,8 @@ dsl::Site sink_site(const dsl::Site& site, const model::ModelConfig& config);
 Mask ordinary_positions(std::span<const float> norms);
 
 /// Orthonormal rows [r ≤ 4, width], float64: the leading directions that hold 99 % of the mean position-0
-/// vectors over the layers, each of unit length, from a fixed list of first words. At position 0 a token sees only itself, so
-/// one token a sequence is enough.
+/// vectors over the layers, each of unit length, from a fixed list of first words. At position 0 a token sees only
+/// itself, so one token a sequence is enough.
 at::Tensor sink_states(const model::Transformer& transformer, const model::Tokenizer& tokenizer);
 
 }  // namespace proviso::runtime

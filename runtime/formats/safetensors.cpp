@@ -170,7 +170,8 @@ std::string opening(const std::vector<TensorToWrite>& tensors, const std::map<st
 
 }  // namespace
 
-std::string safetensors_bytes(const std::vector<TensorToWrite>& tensors, const std::map<std::string, std::string>& metadata) {
+std::string safetensors_bytes(const std::vector<TensorToWrite>& tensors,
+                              const std::map<std::string, std::string>& metadata) {
   std::string bytes = opening(tensors, metadata);
   for (const TensorToWrite& tensor : tensors) {
     bytes.append(reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size());

@@ -42,7 +42,8 @@ Plan fold(Plan plan, const BoundRules& bound) {
         if (!why.empty()) kept.emplace(site, "another sentence there stays a hook: " + why);
       }
       if (!sentence.sentence.condition) continue;
-      for (dsl::FeatureId feature : features_read(*sentence.sentence.condition)) read.insert(bound.feature_sites[feature]);
+      for (dsl::FeatureId feature : features_read(*sentence.sentence.condition))
+        read.insert(bound.feature_sites[feature]);
     }
     for (const auto& site : read) kept.emplace(site, "a feature is read at " + dsl::to_string(site));
 
@@ -61,8 +62,8 @@ Plan fold(Plan plan, const BoundRules& bound) {
           continue;
         }
         hooks.push_back(site);
-        sentence.why = has_linear_writer(site) ? reason->second
-                                               : dsl::to_string(site) + " is not written by one linear map";
+        sentence.why =
+            has_linear_writer(site) ? reason->second : dsl::to_string(site) + " is not written by one linear map";
       }
       sentence.hooks = std::move(hooks);
     }

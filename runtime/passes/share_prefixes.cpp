@@ -27,9 +27,8 @@ bool depends_on_prompt(const ModelState& state) {
 class Grouping {
  public:
   Grouping(const Plan& plan, std::vector<SequenceId> ids) : plan_(plan), ids_(std::move(ids)) {
-    std::sort(ids_.begin(), ids_.end(), [&](SequenceId a, SequenceId b) {
-      return plan_.sequences[a].tokens < plan_.sequences[b].tokens;
-    });
+    std::sort(ids_.begin(), ids_.end(),
+              [&](SequenceId a, SequenceId b) { return plan_.sequences[a].tokens < plan_.sequences[b].tokens; });
     common_.resize(ids_.size(), 0);
     for (std::size_t i = 1; i < ids_.size(); ++i) common_[i] = shareable(ids_[i - 1], ids_[i]);
   }

@@ -46,7 +46,8 @@ const PromptFile* prompt_file(const RuleSet& rule_set, const std::string& name) 
 /// Rule files lie in the folder that the tests run in: what is above it is "/above", wherever that is.
 std::string portable(std::string text) {
   const std::string above = std::filesystem::current_path().parent_path().string();
-  for (auto at = text.find(above); at != std::string::npos; at = text.find(above, at)) text.replace(at, above.size(), "/above");
+  for (auto at = text.find(above); at != std::string::npos; at = text.find(above, at))
+    text.replace(at, above.size(), "/above");
   return text;
 }
 

@@ -89,7 +89,8 @@ TEST_CASE("suppressing a direction at every writer keeps SmolLM2's language, fol
   const std::string path = PROVISO_SOURCE_DIR "/rules/test.proviso";  // prompts lie below
   auto checked = dsl::check_sources(sources, {sources.add(path, kRules)});
   REQUIRE(checked.value);
-  const auto bound = runtime::bind(std::make_shared<const dsl::RuleSet>(std::move(*checked.value)), model.card, model.tokenizer, "");
+  const auto bound =
+      runtime::bind(std::make_shared<const dsl::RuleSet>(std::move(*checked.value)), model.card, model.tokenizer, "");
   REQUIRE(bound.value);
 
   const Texts loaded = measure(model, *bound.value, {}, {});
@@ -100,7 +101,8 @@ TEST_CASE("suppressing a direction at every writer keeps SmolLM2's language, fol
     CHECK(folded.perplexity / loaded.perplexity < 1.1);
     REQUIRE(folded.logits.size() == hooked.logits.size());
     double most = 0;
-    for (std::size_t i = 0; i < folded.logits.size(); ++i) most = std::max(most, std::abs(folded.logits[i] - hooked.logits[i]));
+    for (std::size_t i = 0; i < folded.logits.size(); ++i)
+      most = std::max(most, std::abs(folded.logits[i] - hooked.logits[i]));
     CHECK(most < 1e-3);
     CHECK(folded.logits != loaded.logits);
   }

@@ -42,7 +42,7 @@ inline audit::Report report_with_everything() {
   across.status = Status::inconclusive;
   across.reason = "held under 3 of 4 combinations";
   across.estimate = {0.875, 8, std::nullopt, 0.95, "repeated"};
-  across.across = audit::ExpectationResult::AcrossResult{
+  across.across = audit::AcrossResult{
       4, 0.75, {{"seed 0, zero", 1}, {"seed 0, mean", 1}, {"seed 1, zero", 0.875}, {"seed 1, mean", 0.625}}};
 
   audit::ExpectationResult undefined;

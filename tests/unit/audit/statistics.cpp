@@ -244,7 +244,8 @@ TEST_CASE("A difference of perplexities carries the error of both") {
     before.push_back({loss, i, weight});
     after.push_back({loss + 0.1 * weight, i, weight});  // every text rises by e^0.1
   }
-  const Estimate rise = exp_ratio_rise(before, after, 0.95, 0), difference = exp_ratio_difference(before, after, 0.95, 0);
+  const Estimate rise = exp_ratio_rise(before, after, 0.95, 0),
+                 difference = exp_ratio_difference(before, after, 0.95, 0);
   const double was = exp_ratio(before, 0.95, 0).value;
   CHECK(rise.value == Approx(std::exp(0.1) - 1));
   CHECK_FALSE(rise.interval);  // the same in every prompt

@@ -123,7 +123,8 @@ TEST_CASE("apply writes weights that act as the rules do, and revert gives back 
   const Case tiny(R"(
 edit e { remove f at attn_out[1], mlp_out[1] using project(strength: 50%) }
 rule r { suppress f by 80% at mlp_out[1], attn_out[*], embed  steer f by 1 at mlp_out[0] }
-)", json);
+)",
+                  json);
   const std::string edited = tiny.folder / "edited", reverted = tiny.folder / "reverted";
   const auto applied = tiny.run({"apply", tiny.file, "-o", edited});
   INFO(applied.err);
