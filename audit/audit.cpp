@@ -22,6 +22,20 @@ class Auditor {
   Auditor(const runtime::BoundRules& bound, const AuditOptions& options)
       : bound_(bound), rules_(*bound.rules), options_(options), builder_(bound) {}
 
+  /// With the state that `apply` writes, so that every sentence of the files is told.
+  runtime::Plan plan_to_show() {
+    std::vector<dsl::EditId> edits;
+    std::vector<dsl::RuleId> rules;
+    for (dsl::EditId id = 0; id < rules_.edits.size(); ++id) {
+      if (!rules_.edits[id].imported) edits.push_back(id);
+    }
+    for (dsl::RuleId id = 0; id < rules_.rules.size(); ++id) {
+      if (!rules_.rules[id].imported) rules.push_back(id);
+    }
+    builder_.state(edits, rules);
+    return plan();
+  }
+
   runtime::Plan plan() {
     PlanningSource source(builder_);
     each_expectation([&](const dsl::Expectation& expectation, const Under& under) {
@@ -55,6 +69,7 @@ class Auditor {
     features(report, plan, session);
     activity(report, plan, evidence);
     examples(report, plan, source);
+    annotated(report);
     facts(report, plan, evidence, session, sources);
     outcome.value = std::move(report);
     return outcome;
@@ -139,7 +154,6 @@ class Auditor {
     }
     const auto state = builder_.state({id}, {});
     if (!evidence.state(state).edit_changed.front()) result.status = Status::vacuous;
-    const auto take = [](const auto& from, auto& into) { into.insert(into.end(), from.begin(), from.end()); };
     for (const auto& certificate : solved.certificates) {
       if (result.method.empty()) {
         result.method = certificate.method;
@@ -149,11 +163,9 @@ class Auditor {
         result.changes.push_back({change.tensor, change.sha256_before, change.sha256_after, change.shape, change.rank,
                                   change.norm, change.relative_norm});
       }
-      take(certificate.algebra, result.algebra);
-      take(certificate.predicted, result.predicted);
-      take(certificate.measured, result.measured);
-      take(certificate.costs, result.costs);
+      result.parts.push_back({certificate.algebra, certificate.predicted, certificate.measured});
     }
+    result.costs = solved.costs;
     return result;
   }
 
@@ -174,6 +186,20 @@ class Auditor {
     }
   }
 
+  void annotated(Report& report) const {
+    const auto add = [&](const char* kind, const auto& declarations) {
+      for (const auto& declared : declarations) {
+        const dsl::Annotations& says = declared.annotations;
+        const bool anything = !(says.title.empty() && says.description.empty() && says.tags.empty() &&
+                                says.meta.empty() && says.status == dsl::Annotations::Status::stable);
+        if (anything) report.annotated.push_back({kind + declared.name, where(declared.span), says});
+      }
+    };
+    add("prompts ", rules_.prompts);
+    add("feature ", rules_.features);
+    add("rule ", rules_.rules);
+  }
+
   /// Sentences over all states that they were in force in, controls apart.
   void activity(Report& report, const runtime::Plan& plan, const runtime::Evidence& evidence) const {
     struct Key {
@@ -182,7 +208,7 @@ class Auditor {
       bool folded;
       auto operator<=>(const Key&) const = default;
     };
-    std::map<Key, std::pair<runtime::Activity, dsl::FeatureId>> sums;
+    std::map<Key, std::pair<runtime::Activity, const dsl::Intervention*>> sums;
     std::vector<Key> order;
     for (runtime::StateId id = 0; id < plan.states.size(); ++id) {
       const auto& state = plan.states[id];
@@ -195,15 +221,16 @@ class Auditor {
           if (!sums.contains(key)) order.push_back(key);
           auto& sum = sums[key];
           sum.first += activity;
-          sum.second = sentence.sentence.feature;
+          sum.second = &sentence.sentence;
         }
       }
     }
     for (const auto& key : order) {
-      const auto& [activity, feature] = sums.at(key);
+      const auto& [activity, sentence] = sums.at(key);
       RuleActivity result;
       result.rule = key.rule.empty() ? key.text : key.rule;
-      result.feature = bound_.feature_name(feature);
+      result.sentence = key.text;
+      result.feature = bound_.feature_name(sentence->feature);
       result.site = dsl::to_string(key.site);
       result.form = key.folded ? "weight edit" : "hook";
       result.positions = activity.positions;
@@ -214,6 +241,11 @@ class Auditor {
           activity.active > 0 ? activity.relative_change / static_cast<double>(activity.active) : 0;
       result.relative_change_at_0 =
           activity.firsts > 0 ? activity.relative_change_at_0 / static_cast<double>(activity.firsts) : 0;
+      for (std::size_t i = 0; i < activity.branches.size(); ++i) {
+        const dsl::Span span = std::get<dsl::Or>(sentence->condition->node).of[i]->span;
+        const std::string& text = sources_->at(span.source).text;
+        result.branches.emplace_back(text.substr(span.begin, span.end - span.begin), activity.branches[i]);
+      }
       report.rule_activity.push_back(std::move(result));
     }
   }
@@ -284,7 +316,7 @@ bool Selection::takes(const dsl::Declared& declared) const {
 }
 
 runtime::Plan plan_audit(const runtime::BoundRules& bound, const AuditOptions& options) {
-  return Auditor(bound, options).plan();
+  return Auditor(bound, options).plan_to_show();
 }
 
 dsl::Outcome<Report> audit(model::Transformer& transformer, const runtime::BoundRules& bound,

@@ -48,12 +48,12 @@ std::vector<double> PlanningSource::text(StateId state, const Prompt& prompt) {
 }
 
 std::vector<double> PlanningSource::kl(StateId state, const Prompt& prompt) {
-  if (state != builder_.loaded()) builder_.want_kl(state, builder_.ask(prompt));
+  if (state != builder_.loaded()) builder_.want_kl(state, builder_.ask(prompt, {}, 2));  // there and as loaded
   return {};
 }
 
 Activations PlanningSource::activations(StateId state, const Prompt& prompt, dsl::FeatureId feature) {
-  const SequenceId id = builder_.ask(prompt);
+  const SequenceId id = builder_.ask(prompt, {}, state == builder_.loaded() ? 1 : 2);
   builder_.want_feature(state, id, feature);
   builder_.want_feature(builder_.loaded(), id, feature);  // it says which positions are sinks
   return {};

@@ -71,6 +71,9 @@ std::string vacuous(const ReadContext& c, const Numbers& n) {
     if (!edit_changed[i]) return "edit " + c.bound.rules->edits[edits[i]].name + " changed no byte";
   }
   const auto& sentences = c.plan.states[state].sentences;
+  if (!sentences.empty() && std::holds_alternative<dsl::metric::Cosine>(c.expectation.metric.node)) {
+    return "a cosine is of directions, which no rule changes";
+  }
   std::map<std::string, bool> changed;  // by rule; the change of an effect apart
   const std::string kChange = "the change of the effect";
   for (std::size_t i = 0; i < sentences.size(); ++i) {
@@ -126,6 +129,7 @@ std::vector<Evidence> worst_prompts(const dsl::Expectation& expectation, const V
   const auto badness = [&](std::size_t i) {
     double value = shown(values[i]);
     if (effect && paired) value -= shown((*before)[i]);
+    if (measured.kind == Values::Kind::perplexity_rise && !effect && paired) value /= shown((*before)[i]);
     const bool low_is_good = expectation.op == dsl::Compare::less || expectation.op == dsl::Compare::less_equal;
     return low_is_good ? value : -value;
   };

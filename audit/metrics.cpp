@@ -348,7 +348,7 @@ Estimate estimate_difference(const Values& before, const Values& after, bool rel
     }
     if (after.kind == Values::Kind::share || after.kind == Values::Kind::mean) {
       if (relative) return relative_difference(first, second, confidence, seed);
-      return after.kind == Values::Kind::share ? mcnemar(first, second, confidence).difference
+      return after.kind == Values::Kind::share ? mcnemar(first, second, confidence)
                                                : paired_mean_difference(first, second, confidence, seed);
     }
   }

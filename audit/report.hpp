@@ -76,12 +76,13 @@ struct CheckResult {
 };
 
 struct RuleActivity {
-  std::string rule, feature, site;
-  std::string form;                        ///< "hook" or "weight edit"
-  std::int64_t positions = 0, active = 0;  ///< position 0 left out
-  double mean = 0, max = 0;                ///< of the activation, before the intervention
-  double relative_change = 0;              ///< mean ‖Δx‖/‖x‖ where it acted
-  double relative_change_at_0 = 0;         ///< at the first position (unconditional sentences)
+  std::string rule, sentence, feature, site;
+  std::string form;                                            ///< "hook" or "weight edit"
+  std::int64_t positions = 0, active = 0;                      ///< position 0 left out
+  double mean = 0, max = 0;                                    ///< of the activation, before the intervention
+  double relative_change = 0;                                  ///< mean ‖Δx‖/‖x‖ where it acted
+  double relative_change_at_0 = 0;                             ///< at the first position (unconditional sentences)
+  std::vector<std::pair<std::string, std::int64_t>> branches;  ///< where each alternative of its `or` held
 };
 
 struct ExampleResult {
@@ -101,6 +102,12 @@ struct TensorChange {
   double norm = 0, relative_norm = 0;  ///< Frobenius, and over the tensor's own
 };
 
+struct CertificatePart {
+  std::vector<std::pair<std::string, double>> algebra;    ///< what must hold at the site, in float64
+  std::vector<std::pair<std::string, double>> predicted;  ///< first order
+  std::vector<std::pair<std::string, double>> measured;
+};
+
 struct EditResult {
   std::string name;
   dsl::Annotations annotations;
@@ -109,9 +116,7 @@ struct EditResult {
   std::string method;
   std::vector<std::pair<std::string, std::string>> parameters;  ///< every one that was used
   std::vector<TensorChange> changes;
-  std::vector<std::pair<std::string, double>> algebra;    ///< what must hold at the site, in float64
-  std::vector<std::pair<std::string, double>> predicted;  ///< first order
-  std::vector<std::pair<std::string, double>> measured;
+  std::vector<CertificatePart> parts;                 ///< one a fact; of `remove`, one for all
   std::vector<std::pair<std::string, double>> costs;  ///< on text the edit never saw
   std::vector<ExpectationResult> expectations;
 };
@@ -121,6 +126,13 @@ struct FeatureResult {
   double b = 0, c = 1;
   std::int64_t built_on = 0;                             ///< prompts
   std::vector<std::pair<std::string, double>> measures;  ///< sink share removed, …
+};
+
+/// What a prompt set, a feature or a rule says of itself; checks, edits and examples carry their own.
+struct Annotated {
+  std::string declaration;  ///< "feature anger"
+  std::string where;
+  dsl::Annotations annotations;
 };
 
 struct RunFacts {
@@ -147,6 +159,7 @@ struct Report {
   std::vector<RuleActivity> rule_activity;
   std::vector<EditResult> edits;
   std::vector<ExampleResult> examples;
+  std::vector<Annotated> annotated;  ///< only declarations that say something
 
   /// pass | fail | inconclusive | error: the worst status (vacuous counts as inconclusive, waived as
   /// pass; what is `experimental` does not count).

@@ -60,6 +60,13 @@ struct Written {
   bool percent = false;
 };
 
+/// Whether the values of single prompts are shares where the metric is: an area's are activations, a rise's
+/// perplexities.
+bool prompts_in_percent(const Written& written, const std::string& text) {
+  const auto has = [&text](std::string_view part) { return text.find(part) != std::string::npos; };
+  return written.percent && !has("auroc(") && !has("perplexity_rise(") && !has("% relative");
+}
+
 Written read_text(const std::string& text) {
   // A metric may compare, too (`firing_rate(f > 1, on: p) <= 2%`): the last comparison with a number is the bound.
   constexpr std::array<std::string_view, 6> kOperators = {" <= ", " >= ", " < ", " > ", " == ", " != "};
@@ -214,6 +221,7 @@ void add_expectation(TextPage& page, std::size_t indent, const ExpectationResult
   page.labelled(indent, "expected", {expectation.text});
   std::string value = measured(estimate, written);
   if (estimate.interval) value += " at " + number_text(estimate.confidence, true) + " confidence";
+  if (estimate.p) value += ", McNemar's p " + number_text(*estimate.p);
   value += ", " + counted(estimate.n, "prompt");
   if (expectation.baseline) value += "; " + number_text(*expectation.baseline, written.percent) + " without it";
   page.labelled(indent, "measured", {value});
@@ -230,7 +238,7 @@ void add_expectation(TextPage& page, std::size_t indent, const ExpectationResult
     page.labelled(indent, "across",
                   {"held in " + number_text(across->held, true) + " of " +
                    counted(across->combinations, "combination") + ": " + listed(across->values)});
-  add_evidence(page, indent, expectation.evidence, written.percent);
+  add_evidence(page, indent, expectation.evidence, prompts_in_percent(written, expectation.text));
 }
 
 std::string remarks(const dsl::Annotations& annotations) {
@@ -275,13 +283,15 @@ void add_certificate(TextPage& page, const EditResult& edit) {
                    number_text(change.norm) + ", " + number_text(change.relative_norm, true) + " of the tensor's"});
   }
   if (edit.changes.empty()) page.labelled(4, "changed", {"nothing", Style::open});
-  const std::array<std::pair<const char*, const std::vector<std::pair<std::string, double>>*>, 4> parts = {
-      {{"algebra", &edit.algebra},
-       {"predicted", &edit.predicted},
-       {"measured", &edit.measured},
-       {"costs", &edit.costs}}};
-  for (const auto& [label, values] : parts)
-    if (!values->empty()) page.labelled(4, label, {listed(*values)});
+  const auto numbers = [&page](const char* label, const std::vector<std::pair<std::string, double>>& values) {
+    if (!values.empty()) page.labelled(4, label, {listed(values)});
+  };
+  for (const CertificatePart& part : edit.parts) {
+    numbers("algebra", part.algebra);
+    numbers("predicted", part.predicted);
+    numbers("measured", part.measured);
+  }
+  numbers("costs", edit.costs);
 }
 
 void add_examples(TextPage& page, const std::vector<ExampleResult>& examples) {

@@ -127,6 +127,7 @@ void describe(A& a, ExpectationResult& e) {
       .key("confidence", e.estimate.confidence)
       .key("n", e.estimate.n)
       .if_any("why_no_interval", e.estimate.why_no_interval)
+      .if_any("p", e.estimate.p)
       .if_any("asked_confidence", e.asked_confidence)
       .if_any("baseline", e.baseline)
       .if_any("control", e.control)
@@ -161,6 +162,7 @@ void describe(A& a, CheckResult& c) {
 template <class A>
 void describe(A& a, RuleActivity& r) {
   a.key("rule", r.rule)
+      .key("sentence", r.sentence)
       .key("feature", r.feature)
       .key("site", r.site)
       .key("form", r.form)
@@ -169,7 +171,8 @@ void describe(A& a, RuleActivity& r) {
       .key("mean", r.mean)
       .key("max", r.max)
       .key("relative_change", r.relative_change)
-      .key("relative_change_at_0", r.relative_change_at_0);
+      .key("relative_change_at_0", r.relative_change_at_0)
+      .if_any("branches", r.branches);
 }
 
 template <class A>
@@ -184,15 +187,16 @@ void describe(A& a, TensorChange& t) {
 }
 
 template <class A>
+void describe(A& a, CertificatePart& p) {
+  a.key("algebra", p.algebra).key("predicted", p.predicted).key("measured", p.measured);
+}
+
+template <class A>
 void describe(A& a, EditResult& e) {
   a.key("name", e.name).key("status", e.status).key("tags", e.annotations.tags).key("where", e.where);
   describe_annotations(a, e.annotations).key("method", e.method).key("parameters", e.parameters);
   a.group("certificate", [&e](auto& certificate) {
-    certificate.key("changes", e.changes)
-        .key("algebra", e.algebra)
-        .key("predicted", e.predicted)
-        .key("measured", e.measured)
-        .key("costs", e.costs);
+    certificate.key("changes", e.changes).key("parts", e.parts).key("costs", e.costs);
   });
   a.key("expectations", e.expectations);
 }
@@ -205,6 +209,12 @@ void describe(A& a, ExampleResult& e) {
       .key("where", e.where)
       .if_any("tags", e.annotations.tags);
   describe_annotations(a, e.annotations).key("prompts", e.prompts).key("fired", e.fired).if_any("evidence", e.evidence);
+}
+
+template <class A>
+void describe(A& a, Annotated& n) {
+  a.key("declaration", n.declaration).key("where", n.where).if_any("tags", n.annotations.tags);
+  describe_annotations(a, n.annotations);
 }
 
 template <class A>
@@ -272,7 +282,7 @@ void describe(A& a, Report& r, Derived& derived) {
   std::vector<std::string> circuits;  // none is measured yet; the key is the contract's
   a.key("circuits", circuits);
   a.require(circuits.empty(), "circuits", "holds what this program does not know");
-  a.key("examples", r.examples).key("features", r.features);
+  a.key("examples", r.examples).key("features", r.features).if_any("annotated", r.annotated);
 }
 
 // ---- writing -----------------------------------------------------------------------------------------

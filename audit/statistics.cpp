@@ -27,7 +27,12 @@ double t_quantile(std::int64_t degrees, double confidence) {
 }
 
 Estimate without_interval(double value, std::size_t n, double confidence, std::string why) {
-  return {value, static_cast<std::int64_t>(n), std::nullopt, confidence, std::move(why)};
+  Estimate estimate;
+  estimate.value = value;
+  estimate.n = static_cast<std::int64_t>(n);
+  estimate.confidence = confidence;
+  estimate.why_no_interval = std::move(why);
+  return estimate;
 }
 
 /// Clusters are numbered anew, from 0 in order of appearance.
@@ -401,11 +406,11 @@ Estimate exp_ratio_difference(std::span<const Sample> before, std::span<const Sa
   return estimate_ratio(before, std::move(numerator), std::move(denominator), Method::bootstrap_t, confidence, seed);
 }
 
-PairedShare mcnemar(std::span<const Sample> before, std::span<const Sample> after, double confidence) {
+Estimate mcnemar(std::span<const Sample> before, std::span<const Sample> after, double confidence) {
   const auto changes = differences(before, after);
-  if (!changes) return {without_interval(kNaN, before.size(), confidence, kUnpaired), 1};
-  PairedShare result{cluster_t_mean(*changes, confidence), 1};
-  if (!std::isfinite(result.difference.value)) return result;
+  if (!changes) return without_interval(kNaN, before.size(), confidence, kUnpaired);
+  Estimate difference = cluster_t_mean(*changes, confidence);
+  if (!std::isfinite(difference.value)) return difference;
 
   std::vector<double> values(changes->size());
   std::transform(changes->begin(), changes->end(), values.begin(), [](const Sample& s) { return s.value; });
@@ -415,15 +420,15 @@ PairedShare mcnemar(std::span<const Sample> before, std::span<const Sample> afte
     rose += change > 0;
     fell += change < 0;
   }
-  result.p = sign_test(rose, fell);
+  difference.p = sign_test(rose, fell);
 
   const auto is_share_of_one = [](const Sample& s) { return (s.value == 0 || s.value == 1) && s.weight == 1; };
   if (!clusters.repeat() && std::all_of(before.begin(), before.end(), is_share_of_one) &&
       std::all_of(after.begin(), after.end(), is_share_of_one)) {
-    result.difference.interval = newcombe_paired(before, after, confidence);
-    result.difference.why_no_interval.clear();
+    difference.interval = newcombe_paired(before, after, confidence);
+    difference.why_no_interval.clear();
   }
-  return result;
+  return difference;
 }
 
 Estimate delong_auroc(std::span<const Sample> positive, std::span<const Sample> negative, double confidence) {

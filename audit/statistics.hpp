@@ -32,6 +32,7 @@ struct Estimate {
   /// False where the number itself decides nothing, whatever confidence is asked for: a ratio whose denominator's
   /// interval covers 0.
   bool decidable = true;
+  std::optional<double> p{};  ///< McNemar's exact test, of a change of paired shares
 };
 
 /// One prompt's contribution; prompts of one template or document share a cluster.
@@ -83,11 +84,7 @@ Estimate exp_ratio_difference(std::span<const Sample> before, std::span<const Sa
 /// Difference of paired shares (after − before). p is McNemar's exact one; the interval is Newcombe's method 10
 /// (Statistics in Medicine 17, 1998, 2635–2650). Where clusters repeat or values lie between 0 and 1: the exact sign
 /// test over the clusters' net changes, and `cluster_t_mean` of the differences.
-struct PairedShare {
-  Estimate difference;
-  double p = 1;
-};
-PairedShare mcnemar(std::span<const Sample> before, std::span<const Sample> after, double confidence);
+Estimate mcnemar(std::span<const Sample> before, std::span<const Sample> after, double confidence);
 
 /// Area under the ROC curve, ties at mid-rank; weights do not count. DeLong's variance (Biometrics 44, 1988), over
 /// clusters Obuchowski's (Biometrics 53, 1997), on the logit scale. Clusters of the two sides are unrelated, whatever

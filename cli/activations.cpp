@@ -139,8 +139,7 @@ int harvest(const Invocation& invocation, const Options& options) {
     if (logits) {
       pass.logits_at = std::nullopt;
     } else {
-      pass.stop_after = *sites.rbegin();
-      pass.stop_after->head = -1;
+      pass.stop_after = dsl::whole(*sites.rbegin());
     }
     transformer->forward(pass);
   }

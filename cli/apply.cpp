@@ -2,6 +2,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <ostream>
 #include <set>
@@ -44,16 +45,9 @@ class Entries {
         transformer_(transformer),
         applied_(transformer) {}
 
-  /// An edit whose certificates are one a change is an entry a change.
   void add(const runtime::SolvedEdit& solved) {
     const auto& declared = rules_.edits[solved.edit];
-    if (solved.certificates.size() == solved.deltas.size()) {
-      for (std::size_t i = 0; i < solved.deltas.size(); ++i) {
-        add(declared.name, declared.span, {solved.deltas[i]}, solved.certificates[i]);
-      }
-    } else {
-      add(declared.name, declared.span, solved.deltas, solved.certificates.front());
-    }
+    add(declared.name, declared.span, solved.deltas, solved.certificates, solved.costs);
   }
 
   /// All folds are one entry: they are one change of the model, site by site.
@@ -74,12 +68,12 @@ class Entries {
     }
     if (rules.empty()) return;
     certificate.measured = editing::norm_ratio(transformer_, tokenizer, deltas, unseen);
-    certificate.costs = editing::text_costs(transformer_, tokenizer, deltas, unseen);
+    auto costs = editing::text_costs(transformer_, tokenizer, deltas, unseen);
     std::string name;
     for (const auto& rule : rules) name += (name.empty() ? "" : ", ") + rule;
     const auto first = std::find_if(rules_.rules.begin(), rules_.rules.end(),
                                     [&](const dsl::RuleDecl& rule) { return rule.name == rules.front(); });
-    add(name, first->span, std::move(deltas), std::move(certificate));
+    add(name, first->span, std::move(deltas), {std::move(certificate)}, std::move(costs));
   }
 
   /// The entries; the model is as loaded again.
@@ -90,11 +84,11 @@ class Entries {
 
  private:
   void add(const std::string& name, dsl::Span span, std::vector<editing::WeightDelta> deltas,
-           editing::Certificate certificate) {
+           std::vector<editing::Certificate> certificates, editing::NamedNumbers costs) {
     const auto& source = sources_.at(span.source);
     for (const auto& delta : deltas) applied_.apply(delta);
     entries_.push_back({name, source.path, model::sha256_hex(std::as_bytes(std::span(source.text))), std::move(deltas),
-                        std::move(certificate)});
+                        std::move(certificates), std::move(costs)});
   }
 
   const dsl::RuleSet& rules_;
@@ -118,8 +112,26 @@ std::vector<dsl::Diagnostic> unbakeable(const std::vector<runtime::PlannedSenten
   return found;
 }
 
+/// Rules that an earlier `apply --hooks keep` wrote beside the model are part of what it does.
+void require_hooks_named(const Options& options) {
+  std::error_code absent;
+  const std::filesystem::path model(options.model);
+  const auto hooks = (std::filesystem::is_directory(model, absent) ? model : model.parent_path()) / "hooks.proviso";
+  if (!std::filesystem::exists(hooks, absent)) return;
+  const auto same = [&](const std::string& file) { return std::filesystem::equivalent(file, hooks, absent); };
+  if (std::any_of(options.files.begin(), options.files.end(), same)) return;
+  throw model::InputError(hooks.string() + ": holds rules that belong to this model and would be lost\n" +
+                          "  help: name it among the rule files, with --hooks keep, or remove it");
+}
+
 int apply(const Invocation& invocation, const Options& options) {
   model::require_new_directory(options.directory);
+  if (invocation.options.dtype != "float32") {
+    throw model::InputError("--dtype " + invocation.options.dtype +
+                            ": apply computes in float32 and writes the types that the model's files have\n"
+                            "  help: leave --dtype out");
+  }
+  require_hooks_named(options);
   const auto opened = bind_rules(invocation, options.files, options.model);
   if (!opened->bound) return kInputAtFault;
   const auto& bound = *opened->bound;
@@ -149,7 +161,9 @@ int apply(const Invocation& invocation, const Options& options) {
     const auto outcome = audit::audit(*transformer, bound, opened->files->sources, judged);
     if (refuse(outcome.diagnostics)) return kInputAtFault;
     bool missed = false;
-    for (const auto& edit : outcome.value->edits) missed = missed || edit.status != audit::Status::pass;
+    for (const auto& judgement : audit::judgements(*outcome.value)) {
+      missed = missed || !(judgement.stands() || judgement.experimental);
+    }
     if (missed) {
       const Terminal seen = terminal(invocation.err);
       invocation.err << audit::to_text(*outcome.value, seen.columns, false);

@@ -84,8 +84,12 @@ ordered_json activity(const runtime::Plan& plan, const runtime::Evidence& eviden
   ordered_json listed = ordered_json::array();
   const auto& sentences = plan.states[state].sentences;
   for (std::size_t i = 0; i < sentences.size(); ++i) {
-    runtime::Activity sum;
-    for (const auto& [site, at_site] : evidence.state(state).activity[i]) sum += at_site;
+    // At the feature's own site, or else the first that the sentence acts at: positions are the prompt's.
+    const auto& by_site = evidence.state(state).activity[i];
+    const auto own = by_site.find(bound.feature_sites[sentences[i].sentence.feature]);
+    const runtime::Activity sum = own != by_site.end() ? own->second
+                                  : by_site.empty()    ? runtime::Activity{}
+                                                       : by_site.begin()->second;
     listed.push_back({{"rule", sentences[i].rule},
                       {"feature", bound.feature_name(sentences[i].sentence.feature)},
                       {"positions", sum.positions},

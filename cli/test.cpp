@@ -31,6 +31,11 @@ std::vector<std::string> uncovered(const dsl::RuleSet& rules, const audit::Repor
     if (rule.silent_on.empty()) missing.push_back("rule " + rule.name + " has no `silent on` example");
   }
   for (const auto& activity : report.rule_activity) {
+    for (const auto& [branch, active] : activity.branches) {
+      if (activity.active > 0 && active == 0) {
+        missing.push_back("rule " + activity.rule + ": `" + branch + "` holds in no example");
+      }
+    }
     if (activity.active > 0) continue;
     missing.push_back("rule " + activity.rule + " never acts on " + activity.feature + " at " + activity.site +
                       " in any example");

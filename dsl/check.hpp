@@ -32,4 +32,15 @@ Outcome<RuleSet> check_sources(SourceSet& sources, const std::vector<SourceId>& 
 std::vector<Diagnostic> contradictions(const RuleSet& rule_set, const std::vector<RuleId>& rules,
                                        const Change* change = nullptr);
 
+/// The sets that a feature is built from.
+std::vector<PromptsId> built_from(const FeatureDecl& feature);
+
+/// Whether two sets are known to share a text before files are read: they are one set, one file read the same way, or
+/// lists that do.
+bool share_texts(const RuleSet& rule_set, PromptsId a, PromptsId b);
+
+/// What a feature was built from it separates by construction. `code` is `measured_on_training` or `auroc_on_training`.
+/// `check` says it of what `share_texts` tells; who has read the files says it of the rest.
+Diagnostic built_from_these(Code code, Span span, const FeatureDecl& feature, const PromptsDecl& measured);
+
 }  // namespace proviso::dsl

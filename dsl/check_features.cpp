@@ -203,16 +203,14 @@ bool Checker::check_feature_site(const FeatureDecl& feature, const ast::Name& co
   return true;
 }
 
-std::vector<PromptsId> Checker::built_from(FeatureId id) const {
-  const FeatureDecl* feature = sound_feature(id);
-  if (feature == nullptr) return {};
+std::vector<PromptsId> built_from(const FeatureDecl& feature) {
   const auto sides = [](const auto& contrast) -> std::vector<PromptsId> {
     std::vector<PromptsId> sets{contrast.p, contrast.q};
     if (contrast.zero.kind == ZeroPoint::Kind::mean_of) sets.push_back(contrast.zero.prompts);
     return sets;
   };
-  if (const auto* contrast = std::get_if<Contrast>(&feature->constructor)) return sides(*contrast);
-  if (const auto* probe = std::get_if<Probe>(&feature->constructor)) return sides(*probe);
+  if (const auto* contrast = std::get_if<Contrast>(&feature.constructor)) return sides(*contrast);
+  if (const auto* probe = std::get_if<Probe>(&feature.constructor)) return sides(*probe);
   return {};
 }
 

@@ -208,19 +208,23 @@ std::optional<Metric> Checker::cosine(const ast::Call& call) {
   return made(call, metric::Cosine{*f, *g});
 }
 
-/// What a feature was built from it separates by construction; held-out prompts tell whether it means anything.
 void Checker::check_training(FeatureId id, std::initializer_list<PromptsId> sets, Span span, Code code) {
-  for (const PromptsId built : built_from(id)) {
+  const FeatureDecl* feature = sound_feature(id);
+  if (feature == nullptr) return;
+  for (const PromptsId built : built_from(*feature)) {
     for (const PromptsId measured : sets) {
-      if (!share_texts(built, measured)) continue;
-      const std::string& set = rule_set_.prompts[measured].name;
-      report(code, span,
-             "feature `" + rule_set_.features[id].name + "` was built from " +
-                 (set.empty() ? "prompts measured here" : "`" + set + "`"),
-             {"measure it on prompts that it has not seen"});
+      if (!share_texts(rule_set_, built, measured)) continue;
+      diagnostics_.push_back(built_from_these(code, span, *feature, rule_set_.prompts[measured]));
       return;
     }
   }
+}
+
+Diagnostic built_from_these(Code code, Span span, const FeatureDecl& feature, const PromptsDecl& measured) {
+  return make_diagnostic(code, span,
+                         "feature `" + feature.name + "` was built from " +
+                             (measured.name.empty() ? "prompts measured here" : "texts of `" + measured.name + "`"),
+                         {"measure it on prompts that it has not seen"});
 }
 
 // ---- of changes ------------------------------------------------------------------------------

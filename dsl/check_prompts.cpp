@@ -191,11 +191,10 @@ bool Checker::require_answers(PromptsId id, Span span, std::string_view metric) 
   return false;
 }
 
-/// Whether two sets are known to share a text: they are one set, one file read the same way, or lists that do.
-bool Checker::share_texts(PromptsId a, PromptsId b) const {
+bool share_texts(const RuleSet& rule_set, PromptsId a, PromptsId b) {
   if (a == b) return true;
-  const auto& one = rule_set_.prompts[a].source;
-  const auto& other = rule_set_.prompts[b].source;
+  const auto& one = rule_set.prompts[a].source;
+  const auto& other = rule_set.prompts[b].source;
   if (one.index() != other.index()) return false;
   if (const auto* file = std::get_if<PromptFile>(&one)) {
     const auto& second = std::get<PromptFile>(other);

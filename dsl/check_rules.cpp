@@ -164,7 +164,7 @@ void Checker::check_order(const ast::Intervention& node, const Intervention& int
   std::optional<Site> first;
   for (const SiteSpec& spec : sites_of(rule_set_, intervention)) {
     const Site site = earliest(spec);
-    if (!first || canonical(site) < canonical(*first)) first = site;
+    if (!first || reached_before(site, *first)) first = site;
   }
   std::vector<ast::Name> reads;
   collect_reads(**node.condition, reads);
@@ -173,9 +173,8 @@ void Checker::check_order(const ast::Intervention& node, const Intervention& int
     if (symbol == module_->scope.end()) continue;
     const FeatureDecl* feature = sound_feature(ids_.at({symbol->second.module, symbol->second.declaration}));
     if (feature == nullptr) continue;
-    Site read = earliest(feature->site);
-    read.head = -1;
-    if (canonical(read) <= canonical(*first)) continue;
+    const Site read = dsl::whole(earliest(feature->site));
+    if (!reached_before(*first, read)) continue;
     report(Code::read_after_intervention, name.span,
            "feature `" + name.text + "` is read at " + to_string(read) + ", after this intervention at " +
                to_string(*first),

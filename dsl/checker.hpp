@@ -94,8 +94,6 @@ class Checker {
   std::optional<PromptsId> prompts(const ast::PromptsRef& reference);
   std::optional<PromptsId> prompts(const ast::Name& name);
   bool require_answers(PromptsId id, Span span, std::string_view metric);
-  bool share_texts(PromptsId a, PromptsId b) const;
-
   // ---- check_features.cpp ----
   void define_feature(const Work<ast::Feature>& work);
   bool define_constructor(const ast::Call& call, FeatureDecl& feature);
@@ -110,7 +108,6 @@ class Checker {
   const FeatureDecl* sound_feature(FeatureId id) const {
     return sound_features_.contains(id) ? &rule_set_.features[id] : nullptr;
   }
-  std::vector<PromptsId> built_from(FeatureId id) const;
 
   // ---- check_conditions.cpp ----
   ConditionPtr condition(const ast::Condition& condition);

@@ -124,16 +124,18 @@ class Resolver {
   std::optional<SourceId> library_source(const ast::LibraryName& library) {
     const fs::path root(options_.library_path);
     const bool present = !options_.library_path.empty();
-    for (const fs::path& path :
-         {root / library.name / (library.name + ".proviso"), root / (library.name + ".proviso")}) {
-      std::error_code error;
-      if (present && fs::is_regular_file(path, error)) return source_at(path.string(), library.span);
-    }
-    std::vector<std::string> shipped;
     std::error_code error;
+    const auto file_of = [&](const std::string& name) {
+      for (const fs::path& path : {root / name / (name + ".proviso"), root / (name + ".proviso")}) {
+        if (present && fs::is_regular_file(path, error)) return path.string();
+      }
+      return std::string();
+    };
+    if (const std::string file = file_of(library.name); !file.empty()) return source_at(file, library.span);
+    std::vector<std::string> shipped;
     for (fs::directory_iterator entry(root, error), end; present && !error && entry != end; entry.increment(error)) {
-      if (entry->is_directory() || entry->path().extension() == ".proviso")
-        shipped.push_back(entry->path().stem().string());
+      const std::string name = entry->path().stem().string();
+      if (!file_of(name).empty()) shipped.push_back(name);
     }
     std::sort(shipped.begin(), shipped.end());
     std::vector<std::string> help;

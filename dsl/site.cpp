@@ -72,10 +72,17 @@ std::strong_ordering Site::operator<=>(const Site& other) const {
   const auto key = [](const Site& raw) {
     const Site site = canonical(raw);
     const int part = site_has_layer(site.kind) ? 1 : site.kind == SiteKind::embed ? 0 : 2;
-    return std::tuple(part, site.layer, static_cast<int>(site.kind));
+    return std::tuple(part, site.layer, static_cast<int>(site.kind), site.head);
   };
   return key(*this) <=> key(other);
 }
+
+Site whole(Site site) {
+  site.head = -1;
+  return site;
+}
+
+bool reached_before(const Site& a, const Site& b) { return whole(a) < whole(b); }
 
 std::string to_string(const Site& site) {
   std::string text(site_name(site.kind));

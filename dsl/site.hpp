@@ -57,11 +57,15 @@ struct Site {
   std::int64_t head = -1;
 
   bool operator==(const Site&) const = default;
-  /// The order in which a forward pass reaches sites (heads of one site are reached together).
+  /// As a forward pass reaches them, the heads of a site one after another.
   std::strong_ordering operator<=>(const Site& other) const;
 };
 
 Site canonical(Site site);
+/// The whole width of a head's site.
+Site whole(Site site);
+/// Whether a forward pass reaches `a` before `b`: the heads of one site are reached together.
+bool reached_before(const Site& a, const Site& b);
 std::string to_string(const Site& site);      ///< "resid_post[18]", "z[3] head 2"
 std::string to_string(const SiteSpec& spec);  ///< as `fmt` writes it
 

@@ -24,7 +24,7 @@ struct TensorChange {
 
 using NamedNumbers = std::vector<std::pair<std::string, double>>;
 
-/// What an edit changed, what the algebra says must follow, what was measured and what it cost.
+/// What one change of an edit did, what the algebra says must follow, and what was measured.
 struct Certificate {
   std::string method;
   std::vector<std::pair<std::string, std::string>> parameters;  ///< every one that was used
@@ -32,7 +32,6 @@ struct Certificate {
   NamedNumbers algebra;    ///< at the site, in float64
   NamedNumbers predicted;  ///< to first order
   NamedNumbers measured;
-  NamedNumbers costs;  ///< on text that the edit never saw
 };
 
 std::string tensor_sha256(const at::Tensor& tensor);

@@ -29,6 +29,8 @@ constexpr int kLedgerVersion = 1;
 constexpr char kFolder[] = "proviso";
 constexpr char kLedger[] = "ledger.json";
 constexpr char kOriginals[] = "originals";
+constexpr char kHookRules[] = "hooks.proviso";
+constexpr char kHookVectors[] = "hooks.safetensors";
 constexpr char kModelFile[] = "model.safetensors";
 /// Of the files beside a model's weights, those that are part of it.
 const std::set<fs::path> kSideFileExtensions = {".json", ".txt", ".jinja", ".model"};
@@ -77,33 +79,34 @@ Json numbers_json(const NamedNumbers& numbers) {
 }
 
 Json entry_json(const LedgerEntry& entry, const std::string& factors) {
-  const auto& certificate = entry.certificate;
-  Json changes = Json::array(), parameters = Json::object();
-  for (const auto& change : certificate.changes)
-    changes.push_back({{"tensor", change.tensor},
-                       {"sha256_before", change.sha256_before},
-                       {"sha256_after", change.sha256_after},
-                       {"shape", change.shape},
-                       {"rank", change.rank},
-                       {"norm", change.norm},
-                       {"relative_norm", change.relative_norm}});
-  for (const auto& [name, value] : certificate.parameters) parameters[name] = value;
-  return {{"name", entry.name},
-          {"rule_file", entry.rule_file},
-          {"rule_sha256", entry.rule_sha256},
-          {"factors", factors},
-          {"method", certificate.method},
-          {"parameters", parameters},
-          {"changes", changes},
-          {"algebra", numbers_json(certificate.algebra)},
-          {"predicted", numbers_json(certificate.predicted)},
-          {"measured", numbers_json(certificate.measured)},
-          {"costs", numbers_json(certificate.costs)}};
+  Json certificates = Json::array();
+  for (const auto& certificate : entry.certificates) {
+    Json changes = Json::array(), parameters = Json::object();
+    for (const auto& change : certificate.changes)
+      changes.push_back({{"tensor", change.tensor},
+                         {"sha256_before", change.sha256_before},
+                         {"sha256_after", change.sha256_after},
+                         {"shape", change.shape},
+                         {"rank", change.rank},
+                         {"norm", change.norm},
+                         {"relative_norm", change.relative_norm}});
+    for (const auto& [name, value] : certificate.parameters) parameters[name] = value;
+    certificates.push_back({{"method", certificate.method},
+                            {"parameters", parameters},
+                            {"changes", changes},
+                            {"algebra", numbers_json(certificate.algebra)},
+                            {"predicted", numbers_json(certificate.predicted)},
+                            {"measured", numbers_json(certificate.measured)}});
+  }
+  return {{"name", entry.name}, {"rule_file", entry.rule_file}, {"rule_sha256", entry.rule_sha256},
+          {"factors", factors}, {"certificates", certificates}, {"costs", numbers_json(entry.costs)}};
 }
 
 /// The model's source as Hugging Face files. A GGUF file's are made in `scratch`, of the model as loaded.
 struct Source {
-  std::vector<std::string> weight_files, side_files;
+  std::vector<std::string> weight_files;
+  fs::path folder;
+  std::vector<fs::path> side_files;                    ///< relative to `folder`
   std::map<std::string, std::string> canonical_names;  ///< by the name in the file
 
   std::string canonical(const std::string& stored) const {
@@ -116,19 +119,26 @@ Source source_of(const model::Transformer& transformer, const model::Tokenizer& 
                  const fs::path& scratch) {
   const auto& card = transformer.card();
   Source source;
-  fs::path folder = fs::path(card.config_file).parent_path();
+  source.folder = fs::path(card.config_file).parent_path();
   if (card.format == model::SourceFormat::gguf) {
     fs::create_directories(scratch);
     model::write_model_files(transformer, tokenizer, scratch.string(), type);
-    folder = scratch;
+    source.folder = scratch;
     source.weight_files = {(scratch / kModelFile).string()};
   } else {
     source.weight_files = card.weight_files;
     for (const auto& tensor : card.tensors) source.canonical_names.emplace(tensor.stored.name, tensor.name);
   }
-  for (const auto& entry : fs::directory_iterator(folder.empty() ? "." : folder))
+  if (source.folder.empty()) source.folder = ".";
+  for (const auto& entry : fs::directory_iterator(source.folder))
     if (entry.is_regular_file() && kSideFileExtensions.contains(entry.path().extension()))
-      source.side_files.push_back(entry.path().string());
+      source.side_files.push_back(entry.path().filename());
+  // What an earlier `apply` wrote: its ledger, by which that one is undone in turn, and the rules that stayed hooks.
+  for (const char* name : {kHookRules, kHookVectors})
+    if (fs::is_regular_file(source.folder / name)) source.side_files.emplace_back(name);
+  if (fs::is_directory(source.folder / kFolder))
+    for (const auto& entry : fs::recursive_directory_iterator(source.folder / kFolder))
+      if (entry.is_regular_file()) source.side_files.push_back(entry.path().lexically_relative(source.folder));
   std::sort(source.side_files.begin(), source.side_files.end());
   return source;
 }
@@ -209,8 +219,10 @@ Json read_ledger(const fs::path& path) {
 
 /// A name from the ledger as a file of `folder`, which it cannot leave.
 fs::path file_in(const fs::path& folder, const std::string& name, const fs::path& ledger) {
-  if (name.empty() || name == "." || name == ".." || fs::path(name).filename() != name) refuse_altered(ledger);
-  return folder / name;
+  const fs::path file(name);
+  const bool climbs = std::any_of(file.begin(), file.end(), [](const fs::path& part) { return part == ".."; });
+  if (!file.has_filename() || file == "." || file.is_absolute() || climbs) refuse_altered(ledger);
+  return folder / file;
 }
 
 void restore_weight_file(const Json& file, const fs::path& saved_path, const TensorsByName& edited,
@@ -274,11 +286,14 @@ void write_edited_model(model::Transformer& transformer, const model::Tokenizer&
       files.push_back(save_weight_file(path, source, edited, saved.string(), tensors));
       files.back()["saved_sha256"] = file_sha256(saved);
     }
-    for (const auto& path : source.side_files) {
-      const auto name = fs::path(path).filename();
-      model::write_file_atomically((originals / name).string(), text_of(model::MappedFile::open(path)->bytes()));
-      files.push_back({{"name", name.string()}, {"sha256", file_sha256(path)}});
-      if (fs::exists(folder / name)) files.back()["edited_sha256"] = file_sha256(folder / name);
+    for (const auto& name : source.side_files) {
+      const auto from = source.folder / name;
+      fs::create_directories((originals / name).parent_path());
+      model::write_file_atomically((originals / name).string(),
+                                   text_of(model::MappedFile::open(from.string())->bytes()));
+      files.push_back({{"name", name.string()}, {"sha256", file_sha256(from)}});
+      const bool record = *name.begin() == kFolder;  // this edit's stands in its place
+      if (!record && fs::exists(folder / name)) files.back()["edited_sha256"] = file_sha256(folder / name);
     }
     ledger["model_sha256"] = file_sha256(folder / kModelFile);
     ledger["tensors"] = tensors;
@@ -301,16 +316,17 @@ std::vector<std::string> revert_edited_model(const std::string& directory, const
     for (const auto& file : ledger.at("originals")) {
       const auto saved = file_in(originals, file.at("name"), ledger_path);
       const auto to = file_in(temporary, file.at("name"), ledger_path);
+      fs::create_directories(to.parent_path());
       if (file.contains("segments")) {
         require_sha256(saved, file.at("saved_sha256"));
         restore_weight_file(file, saved, edited, to);
       } else {
         require_sha256(saved, file.at("sha256"));
         model::write_file_atomically(to.string(), text_of(model::MappedFile::open(saved.string())->bytes()));
-        const auto beside = folder / to.filename();
+        const auto beside = file_in(folder, file.at("name"), ledger_path);
         const auto kept = file.find("edited_sha256");
         if (kept != file.end() && (!fs::is_regular_file(beside) || file_sha256(beside) != *kept))
-          changed.push_back(to.filename().string());
+          changed.push_back(file.at("name"));
       }
       require_sha256(to, file.at("sha256"));
     }

@@ -18,7 +18,8 @@ struct LedgerEntry {
   std::string rule_file;    ///< as named on the command line
   std::string rule_sha256;  ///< of that file
   std::vector<WeightDelta> deltas;
-  Certificate certificate;
+  std::vector<Certificate> certificates;
+  NamedNumbers costs;  ///< of all together, on text that no edit sees
 };
 
 /// Writes the model with `entries` applied in order, as a folder that appears whole or not at all:

@@ -1,11 +1,13 @@
 #include "runtime/bind.hpp"
 
 #include <algorithm>
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <set>
 #include <utility>
 
+#include "dsl/check.hpp"
 #include "dsl/prompt_file.hpp"
 #include "runtime/condition.hpp"
 #include "runtime/formats/safetensors.hpp"
@@ -349,7 +351,7 @@ class Binder {
   void read_order(dsl::FeatureId feature, dsl::Span span, const std::vector<dsl::Site>& sites) {
     const dsl::Site& read = bound_.feature_sites[feature];
     for (const auto& where : sites) {
-      if (!(where < read)) continue;
+      if (!dsl::reached_before(where, read)) continue;
       const std::string name = quoted(bound_.feature_name(feature));
       error(Code::read_after_intervention, span,
             "feature " + name + " is read at " + dsl::to_string(read) + ", after this intervention at " +
@@ -445,12 +447,33 @@ class Binder {
             for (const auto& prompt : bound_.prompts[node.prompts]) {
               context(prompt.tokens.size() + static_cast<std::size_t>(node.tokens), metric.span);
             }
+          } else if constexpr (std::is_same_v<Node, dsl::metric::Mean> || std::is_same_v<Node, dsl::metric::Max> ||
+                               std::is_same_v<Node, dsl::metric::FiringRate>) {
+            training(node.feature, {node.on}, metric.span, Code::measured_on_training);
+          } else if constexpr (std::is_same_v<Node, dsl::metric::Auroc>) {
+            training(node.feature, {node.p, node.q}, metric.span, Code::auroc_on_training);
           } else if constexpr (std::is_same_v<Node, dsl::metric::Effect>) {
             if (const auto* sentence = std::get_if<dsl::Intervention>(&node.change)) intervention(*sentence);
             this->metric(*node.on);
           }
         },
         metric.node);
+  }
+
+  void training(dsl::FeatureId id, std::initializer_list<dsl::PromptsId> sets, dsl::Span span, Code code) {
+    const auto& feature = rules_.features[id];
+    for (const dsl::PromptsId built : dsl::built_from(feature)) {
+      std::set<std::vector<std::int64_t>> seen;
+      for (const auto& prompt : bound_.prompts[built]) seen.insert(prompt.tokens);
+      for (const dsl::PromptsId measured : sets) {
+        if (dsl::share_texts(rules_, built, measured)) return;  // `check` has said so
+        const auto& prompts = bound_.prompts[measured];
+        const auto known = [&](const BoundPrompt& prompt) { return seen.contains(prompt.tokens); };
+        if (std::none_of(prompts.begin(), prompts.end(), known)) continue;
+        diagnostics_.push_back(dsl::built_from_these(code, span, feature, rules_.prompts[measured]));
+        return;
+      }
+    }
   }
 
   const dsl::RuleSet& rules_;

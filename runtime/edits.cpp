@@ -74,7 +74,6 @@ class EditSolver {
       auto& made = std::get<editing::RomeSolution>(solution);
       if (unseen_) {
         add(editing::key_reach(transformer_, *bound_.tokenizer, made, *unseen_), made.certificate.algebra);
-        add(editing::text_costs(transformer_, *bound_.tokenizer, {made.delta}, *unseen_), made.certificate.costs);
       }
       solved_.certificates.push_back(std::move(made.certificate));
       keep(std::move(made.delta));
@@ -119,9 +118,14 @@ class EditSolver {
     if (unseen_) {
       applied_.revert();
       add(editing::norm_ratio(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_), certificate.measured);
-      add(editing::text_costs(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_), certificate.costs);
     }
     solved_.certificates.push_back(std::move(certificate));
+  }
+
+  void costs() {
+    if (!unseen_ || !solved_.refused.empty()) return;
+    applied_.revert();
+    solved_.costs = editing::text_costs(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_);
   }
 
  private:
@@ -183,6 +187,7 @@ SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const B
       solver.project();
       break;
   }
+  solver.costs();
   if (!solved.refused.empty()) solved.deltas.clear();
   return solved;
 }

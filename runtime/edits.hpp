@@ -22,7 +22,8 @@ namespace proviso::runtime {
 struct SolvedEdit {
   dsl::EditId edit = 0;
   std::vector<editing::WeightDelta> deltas;        ///< to be applied in this order
-  std::vector<editing::Certificate> certificates;  ///< one a change
+  std::vector<editing::Certificate> certificates;  ///< one a fact; of `remove`, one for all
+  editing::NamedNumbers costs;                     ///< of all together, on text that the edit never saw
   std::string refused;                             ///< why it cannot be made; "" otherwise
 };
 
@@ -44,8 +45,8 @@ class SecondMoments {
 };
 
 /// Solves the changes of one edit one after another, each on the model that the earlier ones leave; puts
-/// the model back. `features` were built on the model as loaded. Certificates say what each change costs on `unseen`,
-/// text that no edit sees, unless it is null.
+/// the model back. `features` were built on the model as loaded. What the edit costs is measured on `unseen`, text that
+/// no edit sees, unless it is null.
 SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const BoundRules& bound,
                       const std::vector<Direction>& features, const SecondMoments& moments,
                       const editing::Corpus* unseen, std::uint64_t seed);

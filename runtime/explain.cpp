@@ -53,6 +53,27 @@ ordered_json explain_rules(const Plan& plan) {
   return rules;
 }
 
+ordered_json explain_edits(const BoundRules& bound) {
+  ordered_json edits = ordered_json::array();
+  for (const auto& edit : bound.rules->edits) {
+    if (edit.imported) continue;
+    ordered_json changes = ordered_json::array();
+    for (const auto& change : edit.changes) {
+      if (const auto* fact = std::get_if<dsl::Fact>(&change)) {
+        changes.push_back("\"" + fact->subject + "\" to \"" + fact->to + "\"");
+      } else {
+        const auto& remove = std::get<dsl::Remove>(change);
+        changes.push_back("remove " + bound.feature_name(remove.feature) + " at " +
+                          sites_text(bound.expand(remove.sites)));
+      }
+    }
+    edits.push_back({{"edit", edit.name},
+                     {"method", edit.method.method == dsl::EditMethod::rome ? "rome" : "project"},
+                     {"changes", std::move(changes)}});
+  }
+  return edits;
+}
+
 }  // namespace
 
 ordered_json explain(const Plan& plan, const BoundRules& bound) {
@@ -92,6 +113,7 @@ ordered_json explain(const Plan& plan, const BoundRules& bound) {
     }
     std::int64_t texts = 0;
     for (const auto& key : plan.generations) texts += key.state == id ? key.samples : 0;
+    if (runs.empty() && texts == 0 && id != 0) continue;  // nothing is computed in it
     states.push_back({{"state", plan.states[id].label},
                       {"runs", std::move(runs)},
                       {"generated_texts", texts},
@@ -105,6 +127,7 @@ ordered_json explain(const Plan& plan, const BoundRules& bound) {
   }
   const auto counts = plan.counts();
   return {{"rules", explain_rules(plan)},
+          {"edits", explain_edits(bound)},
           {"features", std::move(features)},
           {"states", std::move(states)},
           {"passes", std::move(passes)},
@@ -125,6 +148,11 @@ std::string explanation_text(const ordered_json& explanation) {
     if (rule.contains("weight_edits")) out << "      weight edit at " << text(rule["weight_edits"]) << "\n";
     if (rule.contains("hooks")) out << "      hook at " << text(rule["hooks"]) << "\n";
     if (rule.contains("why")) out << "      because " << text(rule["why"]) << "\n";
+  }
+  if (!explanation["edits"].empty()) out << "Edits\n";
+  for (const auto& edit : explanation["edits"]) {
+    out << "  " << text(edit["edit"]) << ", by " << text(edit["method"]) << "\n";
+    for (const auto& change : edit["changes"]) out << "      " << text(change) << "\n";
   }
   if (!explanation["features"].empty()) out << "Features built\n";
   for (const auto& feature : explanation["features"]) {

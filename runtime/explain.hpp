@@ -8,7 +8,7 @@
 
 namespace proviso::runtime {
 
-/// A plan for people and programs: `rules` (each sentence, its sites, whether hook or weight edit and why),
+/// A plan for people and programs: `rules` (each sentence, its sites, whether hook or weight edit and why), `edits`,
 /// `states` (the model states with their sequences, passes, tokens and where they stop), `features`,
 /// `passes` and `totals`. Needs no weights.
 nlohmann::ordered_json explain(const Plan& plan, const BoundRules& bound);

@@ -70,16 +70,13 @@ std::int64_t head_begin(const model::ModelCard& card, const dsl::Site& site) {
   return site.head < 0 ? 0 : site.head * card.site_width(site);
 }
 
-dsl::Site whole(dsl::Site site) {
-  site.head = -1;
-  return site;
-}
-
 }  // namespace
 
 Activity& Activity::operator+=(const Activity& other) {
   max = positions == 0 ? other.max : other.positions == 0 ? max : std::max(max, other.max);
   positions += other.positions;
+  branches.resize(std::max(branches.size(), other.branches.size()));
+  for (std::size_t i = 0; i < other.branches.size(); ++i) branches[i] += other.branches[i];
   active += other.active;
   sum += other.sum;
   relative_change += other.relative_change;
@@ -89,7 +86,7 @@ Activity& Activity::operator+=(const Activity& other) {
 }
 
 std::size_t HookProgram::slot(const dsl::Site& site, dsl::FeatureId feature) {
-  auto& slots = sites_[whole(site)].slots;
+  auto& slots = sites_[dsl::whole(site)].slots;
   const auto found = std::find_if(slots.begin(), slots.end(), [&](const SiteProgram::Slot& s) {
     return s.feature == feature && s.head == site.head;
   });
@@ -102,21 +99,25 @@ std::size_t HookProgram::slot(const dsl::Site& site, dsl::FeatureId feature) {
 void HookProgram::read(dsl::FeatureId feature) {
   const dsl::Site& site = features_[feature].site;
   const std::size_t index = slot(site, feature);
-  sites_[whole(site)].slots[index].read = true;
+  sites_[dsl::whole(site)].slots[index].read = true;
 }
 
 std::size_t HookProgram::add(const dsl::Intervention& sentence, const std::vector<dsl::Site>& sites, bool of_change,
                              const ConditionSet::TokenId& token_id, const ConditionSet::QuantileValue& quantile) {
   std::optional<std::size_t> condition;
+  std::vector<std::size_t> branches;
   if (sentence.condition) {
     condition = conditions_.add(*sentence.condition, token_id, quantile);
     for (dsl::FeatureId feature : conditions_.reads(*condition)) read(feature);
+    if (const auto* either = std::get_if<dsl::Or>(&sentence.condition->node)) {
+      for (const auto& branch : either->of) branches.push_back(conditions_.add(*branch, token_id, quantile));
+    }
   }
   const std::size_t first = step_count_;
   for (const dsl::Site& site : sites) {
     const std::size_t at = slot(site, sentence.feature);
-    sites_[whole(site)].steps.push_back(
-        {step_count_++, at, sentence.operation, sentence.feature, sentence.amount, condition, of_change});
+    sites_[dsl::whole(site)].steps.push_back(
+        {step_count_++, at, sentence.operation, sentence.feature, sentence.amount, condition, branches, of_change});
   }
   return first;
 }
@@ -338,6 +339,14 @@ void HookPass::record(const SiteProgram& program, std::span<const float> product
     StepRecord& record = steps_[step.number];
     Activity& activity = record.activity;
     record.moved.assign(record.fired.size(), 0);
+    activity.branches.resize(step.branches.size());
+    for (std::size_t b = 0; b < step.branches.size(); ++b) {
+      const Mask& holds = conditions_->holds(step.branches[b]);
+      for (const auto& span : layout.rows) {
+        for (std::int64_t j = span.first_position == 0 ? 1 : 0; j < span.length; ++j)
+          activity.branches[b] += holds[span.begin + j];
+      }
+    }
     for (const auto& span : layout.rows) {
       for (std::int64_t j = 0; j < span.length; ++j) {
         const std::int64_t i = span.begin + j;

@@ -29,6 +29,7 @@ struct HookStep {
   dsl::FeatureId feature = 0;
   double amount = 0;
   std::optional<std::size_t> condition;  ///< in the program's ConditionSet
+  std::vector<std::size_t> branches;     ///< the alternatives of a condition that is an `or`, there, too
   bool of_change = false;                ///< belongs to an `effect`'s change: a control replaces it
 };
 
@@ -83,10 +84,11 @@ class HookProgram {
 /// How a step behaved, over all passes; position 0 is left out.
 struct Activity {
   std::int64_t positions = 0;
-  std::int64_t active = 0;          ///< its condition held
-  double sum = 0, max = 0;          ///< of the activation before the intervention, over `positions`
-  double relative_change = 0;       ///< Σ ‖Δx‖/‖x‖ over the active positions
-  double relative_change_at_0 = 0;  ///< Σ over sequences' first positions
+  std::int64_t active = 0;             ///< its condition held
+  std::vector<std::int64_t> branches;  ///< an alternative of its `or` held, each
+  double sum = 0, max = 0;             ///< of the activation before the intervention, over `positions`
+  double relative_change = 0;          ///< Σ ‖Δx‖/‖x‖ over the active positions
+  double relative_change_at_0 = 0;     ///< Σ over sequences' first positions
   std::int64_t firsts = 0;
 
   Activity& operator+=(const Activity& other);

@@ -92,8 +92,7 @@ class Builder {
     HookProgram program(none, *bound_.card);
     dsl::Site last;
     for (const auto& [key, id] : keys) {
-      dsl::Site site = key.site;
-      site.head = -1;
+      const dsl::Site site = dsl::whole(key.site);
       const dsl::Site norm_site = sink_site(site, transformer_.config());
       program.capture(site);
       program.record_norm(norm_site);
@@ -135,8 +134,7 @@ class Builder {
 
   std::optional<at::Tensor> choose(const VectorsKey& key, dsl::FeatureId id, const BoundPrompt& prompt,
                                    const model::PackedLayout::RowSpan& span, const HookPass& hooks) {
-    dsl::Site site = key.site;
-    site.head = -1;
+    const dsl::Site site = dsl::whole(key.site);
     auto x = hooks.captured(site);
     if (key.site.head >= 0) {
       const std::int64_t width = bound_.card->site_width(key.site);

@@ -13,9 +13,8 @@ namespace {
 std::optional<dsl::Site> last_site(const Wants& wants, const ModelState& state, const BoundRules& bound) {
   if (!wants.logits.empty() || wants.final_states || wants.kl) return std::nullopt;
   std::optional<dsl::Site> last;
-  const auto reach = [&](dsl::Site site) {
-    site.head = -1;
-    if (!last || *last < site) last = site;
+  const auto reach = [&](const dsl::Site& site) {
+    if (!last || *last < site) last = dsl::whole(site);
   };
   for (dsl::FeatureId feature : wants.features) reach(bound.feature_sites[feature]);
   // A sentence that the pass does not reach would look as if it had changed nothing.

@@ -74,9 +74,9 @@ TEST_CASE("McNemar's p is SciPy's, the paired interval Newcombe's") {
     add("lost", 1, 0);
     add("won", 0, 1);
     add("neither", 0, 0);
-    const PairedShare result = mcnemar(singles(before), singles(after), row["confidence"]);
-    check_interval(result.difference, row);
-    CHECK(result.p == Approx(row["p"].get<double>()).epsilon(1e-12));
+    const Estimate result = mcnemar(singles(before), singles(after), row["confidence"]);
+    check_interval(result, row);
+    CHECK(*result.p == Approx(row["p"].get<double>()).epsilon(1e-12));
   }
 }
 

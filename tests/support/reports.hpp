@@ -84,8 +84,30 @@ inline audit::Report report_with_everything() {
   report.checks[4].annotations.status = dsl::Annotations::Status::experimental;
   report.checks[4].annotations.description = "Two lines,\nof which this is one.";
 
-  report.rule_activity = {{"keep_calm", "anger", "resid_post[18]", "hook", 8123, 71, 0.12, 1.5, 0.08, 0},
-                          {"no_gender_axis", "gender", "embed", "weight edit", 8123, 8123, -0.2, 0.9, 0.01, 0.003}};
+  report.rule_activity = {{"keep_calm",
+                           "suppress anger by 80% when last anger > 0.5",
+                           "anger",
+                           "resid_post[18]",
+                           "hook",
+                           8123,
+                           71,
+                           0.12,
+                           1.5,
+                           0.08,
+                           0,
+                           {{"last anger > 0.5", 70}, {"token is \" not\"", 1}}},
+                          {"no_gender_axis",
+                           "suppress gender at embed",
+                           "gender",
+                           "embed",
+                           "weight edit",
+                           8123,
+                           8123,
+                           -0.2,
+                           0.9,
+                           0.01,
+                           0.003,
+                           {}}};
 
   audit::EditResult edit;
   edit.name = "move_eiffel";
@@ -93,9 +115,9 @@ inline audit::Report report_with_everything() {
   edit.method = "rome";
   edit.parameters = {{"layer", "5"}, {"clamp", "4"}, {"variant", "averaged"}};
   edit.changes = {{"model.layers.5.mlp.down_proj.weight", digest('c'), digest('d'), {576, 1536}, 1, 3.5, 0.042}};
-  edit.algebra = {{"residual at k*", 1.1e-12}};
-  edit.predicted = {{"logit of \" Rome\"", 4.5}};
-  edit.measured = {{"efficacy", 1}, {"neighbourhood", 0.9}};
+  edit.parts = {
+      {{{"residual at k*", 1.1e-12}}, {{"logit of \" Rome\"", 4.5}}, {{"efficacy", 1}, {"neighbourhood", 0.9}}},
+      {{{"residual at k*", 2.5e-12}}, {}, {{"efficacy", 1}}}};
   edit.costs = {{"perplexity rise", 0.004}, {"kl", 0.0021}};
   audit::ExpectationResult efficacy;
   efficacy.text = "efficacy >= 100%";
@@ -119,6 +141,7 @@ inline audit::Report report_with_everything() {
   silent.evidence = {{"A calm prompt", std::nullopt, 1, ""}};
   silent.annotations.status = dsl::Annotations::Status::deprecated;
   report.examples = {fires, silent};
+  report.annotated = {{"feature anger", "capitals.proviso:12", {"What insults ride on", "", {"eu-ai-act:art-15"}, {}}}};
   return report;
 }
 

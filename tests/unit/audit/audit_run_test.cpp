@@ -11,6 +11,7 @@
 
 #include "audit/audit.hpp"
 #include "audit/verdict.hpp"
+#include "tests/support/schema.hpp"
 #include "tests/unit/runtime/rules_on_model.hpp"
 
 namespace proviso::audit {
@@ -31,6 +32,9 @@ Report audited(RulesOnModel& rules, const std::set<std::string>& off = {}, dsl::
   auto outcome = audit(*rules.model.transformer, rules.bound, rules.sources, options);
   INFO(dsl::render_text(outcome.diagnostics, rules.sources));
   REQUIRE(outcome.value);
+  Report whole = *outcome.value;
+  whole.model.sha256 = std::string(64, '0');  // the program's part
+  CHECK(tests::schema_violations(to_yaml(whole, {})) == "");
   return std::move(*outcome.value);
 }
 
@@ -258,8 +262,45 @@ check under_edit { under edit clean  expect kl(texts) > 0 }
   REQUIRE(report.edits.size() == 1);
   CHECK(report.edits[0].status == Status::pass);
   CHECK_FALSE(report.edits[0].changes.empty());
+  CHECK(report.edits[0].parts.size() == 1);
   CHECK(report.checks[0].status == Status::pass);
   CHECK(report.checks[0].expectations[0].estimate.value == Approx(report.edits[0].expectations[0].estimate.value));
+}
+
+TEST_CASE("each head of a site is its own, whatever else is read there") {
+  const std::string first = "feature a = contrast(p, q) at z[0] head 0\n";
+  const std::string second = "feature b = contrast(p, q) at z[0] head 1\n";
+  const auto together = audited(kTexts + first + second + "check c { expect cosine(a, b) < 0.99 }\n");
+  REQUIRE(together.features.size() == 2);
+  CHECK(together.checks[0].status == Status::pass);
+  const auto alone = audited(kTexts + second + "check c { expect mean(b, on: texts) < 100 }\n");
+  CHECK(together.features[1].b == alone.features[0].b);
+  CHECK(together.features[1].c == alone.features[0].c);
+
+  const auto acted = audited(kTexts + first + R"(
+rule r { suppress a at z[0] head 0..1 }
+check c { under rule r  expect kl(texts) >= 0 }
+)");
+  REQUIRE(acted.rule_activity.size() == 2);
+  CHECK(acted.rule_activity[0].site == "z[0] head 0");
+  CHECK(acted.rule_activity[1].site == "z[0] head 1");
+  CHECK(acted.rule_activity[0].positions == acted.rule_activity[1].positions);
+  CHECK(acted.run.tokens_saved >= 0);
+}
+
+TEST_CASE("declarations say of themselves what the report repeats, and alternatives are counted") {
+  const auto report = audited(kTexts + R"(
+feature f "What sits" = contrast(p, q) at resid_post[0] { tags ["t"] }
+rule r "Sits" {
+  status experimental
+  suppress f when token is "t" or token is "z"
+  fires on ["The cat"]
+}
+)");
+  CHECK(report.annotated.size() >= 1);
+  REQUIRE(report.rule_activity.size() == 1);
+  using Branches = std::vector<std::pair<std::string, std::int64_t>>;
+  CHECK(report.rule_activity[0].branches == Branches{{"token is \"t\"", 1}, {"token is \"z\"", 0}});
 }
 
 TEST_CASE("a metric over a set without prompts is vacuous") {

@@ -150,6 +150,75 @@ rule r { suppress f by 80% at mlp_out[1], attn_out[*], embed  steer f by 1 at ml
   CHECK(run_program({"revert", edited, "-o", reverted}).code == 2);
 }
 
+TEST_CASE("edits of an edited model are undone one after another, to the byte") {
+  const Case tiny("edit e { remove f at attn_out[1] using project }\nrule r { suppress f when f > 0 }\n");
+  const auto at = [&](const char* name) { return tiny.folder / name; };
+  REQUIRE(tiny.run({"apply", tiny.file, "--hooks", "keep", "-o", at("once")}).code == 0);
+
+  // The rules that stayed hooks belong to that model: they are named, or nothing is written.
+  const std::string again = at("again.proviso");
+  test::write_bytes(again, kFeature + "edit e { remove f at mlp_out[1] using project }\n");
+  const auto forgotten = run_program({"apply", again, "--model", at("once"), "-o", at("twice")});
+  CHECK(forgotten.code == 2);
+  CHECK(forgotten.err.find("hooks.proviso") != std::string::npos);
+  const auto twice = run_program(
+      {"apply", again, at("once") + "/hooks.proviso", "--model", at("once"), "--hooks", "keep", "-o", at("twice")});
+  INFO(twice.err);
+  REQUIRE(twice.code == 0);
+  REQUIRE(run_program({"revert", at("twice"), "-o", at("once_again")}).code == 0);
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(at("once"))) {
+    if (!entry.is_regular_file()) continue;
+    const auto name = entry.path().lexically_relative(at("once")).string();
+    INFO(name);
+    REQUIRE(std::filesystem::exists(at("once_again") + "/" + name));
+    CHECK(test::read_bytes(at("once_again") + "/" + name) == test::read_bytes(entry.path().string()));
+  }
+  REQUIRE(run_program({"revert", at("once_again"), "-o", at("source")}).code == 0);
+  CHECK(test::read_bytes(at("source") + "/model.safetensors") == test::read_bytes(tiny.model + "/model.safetensors"));
+}
+
+TEST_CASE("apply writes where only what is experimental missed, and in the model's own types") {
+  const Case tiny(R"(
+edit e {
+  status experimental
+  remove f at attn_out[1]
+  using project
+  expect perplexity_rise(["The hat fell"]) <= -99%
+}
+)");
+  CHECK(tiny.run({"apply", tiny.file, "-o", tiny.folder / "rounded", "--dtype", "bfloat16"}).code == 2);
+  CHECK(tiny.run({"apply", tiny.file, "-o", tiny.folder / "edited"}).code == 0);
+}
+
+TEST_CASE("every fact of an edit has its certificate, and the edit its costs") {
+  const Case tiny(R"(
+edit e {
+  fact "cat" in "The {} sat on" from "a" to "b"
+  fact "dog" in "A {} ran to" from "c" to "d"
+  using rome(layer: 0, steps: 2, prefixes: 0, text: "text.txt")
+}
+)");
+  test::write_bytes(tiny.folder / "text.txt",
+                    "The cat sat on the mat and looked.\nA dog ran by, and the cat was gone.\n");
+  const auto ran = tiny.run({"audit", tiny.file, "--output", "json"});
+  INFO(ran.out << ran.err);
+  const auto edit = nlohmann::json::parse(ran.out)["edits"][0];
+  CHECK(edit["certificate"]["changes"].size() == 2);
+  REQUIRE(edit["certificate"]["parts"].size() == 2);
+  for (const auto& part : edit["certificate"]["parts"]) CHECK(part["algebra"]["constraint_error"].get<double>() < 1e-9);
+  CHECK(edit["certificate"]["costs"].contains("kl"));
+}
+
+TEST_CASE("test names the branches that no example covers") {
+  const Case tiny(
+      R"(rule r { suppress f when token is "t" or token is "z"  fires on ["The cat"]  silent on ["Dog"] })");
+  const auto ran = tiny.run({"test", tiny.file});
+  INFO(ran.out << ran.err);
+  CHECK(ran.code == 0);
+  CHECK(ran.out.find("`token is \"z\"` holds in no example") != std::string::npos);
+  CHECK(ran.out.find("`token is \"t\"`") == std::string::npos);
+}
+
 TEST_CASE("activations are harvested once a site, whatever it is called") {
   const Case tiny("");
   const std::string prompts = tiny.folder / "p.txt", harvested = tiny.folder / "x.safetensors";
@@ -170,13 +239,18 @@ TEST_CASE("activations are harvested once a site, whatever it is called") {
 TEST_CASE("explain says what each sentence becomes") {
   const Case tiny(R"(
 rule r { suppress f at mlp_out[*], resid_post[1]  steer f by 1 at attn_out[0] when position >= 1 }
+rule named_by_no_check { suppress f at attn_out[1] }
+edit e { remove f at mlp_out[0] using project }
 check c { under rule r  expect perplexity(["The hat", "A dog"]) <= 10 }
 )");
   const auto ran = tiny.run({"explain", tiny.file, "--output", "json"});
   INFO(ran.err);
   REQUIRE(ran.code == 0);
-  const auto rules = nlohmann::json::parse(ran.out)["rules"];
-  REQUIRE(rules.size() == 2);
+  const auto explained = nlohmann::json::parse(ran.out);
+  CHECK(explained["edits"][0]["changes"][0] == "remove f at mlp_out[0]");
+  const auto rules = explained["rules"];
+  REQUIRE(rules.size() == 3);
+  CHECK(rules[2]["weight_edits"] == "attn_out[1]");
   CHECK(rules[0]["weight_edits"] == "mlp_out[0..1]");
   CHECK(rules[0]["hooks"] == "resid_post[1]");
   CHECK(rules[1]["hooks"] == "attn_out[0]");

@@ -62,8 +62,8 @@ TEST_CASE("check_files: paths stay under the rule file's folder, symbolic links 
   CHECK(said({rules}).empty());
 
   for (const std::string& path : {std::string("../outside/texts.txt"), std::string("link/texts.txt"),
-                                 std::string("inside/../../outside/texts.txt"), folder / "outside/texts.txt",
-                                 std::string("../rules2/texts.txt")}) {
+                                  std::string("inside/../../outside/texts.txt"), folder / "outside/texts.txt",
+                                  std::string("../rules2/texts.txt")}) {
     INFO(path);
     reads(path);
     CHECK(said({rules}) == "path-outside");

@@ -33,11 +33,12 @@ std::vector<LedgerEntry> entries_for(const model::Transformer& transformer) {
   request.targets.fill_(0.5);
   std::vector<LedgerEntry> entries;
   for (const dsl::Site site : {dsl::Site{SiteKind::mlp_out, 1}, dsl::Site{SiteKind::embed}}) {
-    LedgerEntry entry{"clear_" + std::string(dsl::site_name(site.kind)), "rules.proviso", "abc", {}, {}};
+    LedgerEntry entry{"clear_" + std::string(dsl::site_name(site.kind)), "rules.proviso", "abc", {}, {}, {}};
     entry.deltas = std::get<std::vector<editing::WeightDelta>>(editing::fold(request, transformer, site));
-    entry.certificate.method = "project";
-    for (const auto& delta : entry.deltas)
-      entry.certificate.changes.push_back(editing::describe_change(transformer, delta));
+    editing::Certificate certificate;
+    certificate.method = "project";
+    for (const auto& delta : entry.deltas) certificate.changes.push_back(editing::describe_change(transformer, delta));
+    entry.certificates = {std::move(certificate)};
     entries.push_back(std::move(entry));
   }
   return entries;
@@ -87,7 +88,7 @@ TEST_CASE("the ledger names every tensor with its hash before and after, and kee
   const auto ledger = nlohmann::json::parse(read_bytes(out / "edited/proviso/ledger.json"));
   const std::string down = "model.layers.1.mlp.down_proj.weight", up = "model.layers.1.mlp.up_proj.weight";
   CHECK(ledger["tensors"][down]["sha256_before"] == editing::tensor_sha256(transformer.get(down)));
-  CHECK(ledger["tensors"][down]["sha256_after"] == entries[0].certificate.changes[0].sha256_after);
+  CHECK(ledger["tensors"][down]["sha256_after"] == entries[0].certificates[0].changes[0].sha256_after);
   CHECK(ledger["tensors"][up]["sha256_before"] == ledger["tensors"][up]["sha256_after"]);
   CHECK(ledger["tensors"]["model.layers.0.mlp.down_proj.bias"]["sha256_before"].is_null());
   CHECK(ledger["edits"][0]["rule_sha256"] == "abc");

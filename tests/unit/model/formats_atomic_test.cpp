@@ -143,6 +143,27 @@ TEST_CASE("what cannot be written is known before the work, and asking leaves no
   CHECK(entries(folder.path()) == 0);
 }
 
+TEST_CASE("a kill at any moment leaves no folder, or the whole of it") {
+  for (int microseconds = 0; microseconds < 20000; microseconds += 500) {
+    TemporaryFolder folder;
+    const std::string path = folder / "edited";
+    const pid_t child = ::fork();
+    if (child == 0) {
+      write_directory_atomically(path, [](const std::string& temporary) {
+        for (int i = 0; i < 20; ++i)
+          write_file_atomically(temporary + "/" + std::to_string(i), std::string(10000, 'x'));
+      });
+      ::_exit(0);
+    }
+    ::usleep(static_cast<unsigned>(microseconds));
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    if (!fs::exists(path)) continue;
+    CHECK(entries(path) == 20);
+    for (int i = 0; i < 20; ++i) CHECK(fs::file_size(path + "/" + std::to_string(i)) == 10000);
+  }
+}
+
 TEST_CASE("a folder appears whole or not at all, and replaces nothing") {
   TemporaryFolder folder;
   const std::string path = folder / "edited";
