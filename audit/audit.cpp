@@ -24,15 +24,7 @@ class Auditor {
 
   /// With the state that `apply` writes, so that every sentence of the files is told.
   runtime::Plan plan_to_show() {
-    std::vector<dsl::EditId> edits;
-    std::vector<dsl::RuleId> rules;
-    for (dsl::EditId id = 0; id < rules_.edits.size(); ++id) {
-      if (!rules_.edits[id].imported) edits.push_back(id);
-    }
-    for (dsl::RuleId id = 0; id < rules_.rules.size(); ++id) {
-      if (!rules_.rules[id].imported) rules.push_back(id);
-    }
-    builder_.state(edits, rules);
+    builder_.state(rules_.own_edits(), rules_.own_rules());
     return plan();
   }
 

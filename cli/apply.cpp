@@ -10,7 +10,7 @@
 #include "audit/audit.hpp"
 #include "audit/report.hpp"
 #include "audit/verdict.hpp"
-#include "cli/audit_options.hpp"
+#include "cli/auditing.hpp"
 #include "cli/models.hpp"
 #include "cli/output.hpp"
 #include "cli/progress.hpp"
@@ -136,8 +136,8 @@ int apply(const Invocation& invocation, const Options& options) {
   if (!opened->bound) return kInputAtFault;
   const auto& bound = *opened->bound;
   const auto& rules = *bound.rules;
-  const auto edits = own_edits(rules);
-  const auto in_force = own_rules(rules);
+  const auto edits = rules.own_edits();
+  const auto in_force = rules.own_rules();
   if (edits.empty() && in_force.empty()) {
     throw model::InputError("these files hold no edit and no rule: there is nothing to apply");
   }

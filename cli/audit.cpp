@@ -7,11 +7,10 @@
 
 #include "audit/report.hpp"
 #include "audit/verdict.hpp"
-#include "cli/audit_options.hpp"
+#include "cli/auditing.hpp"
 #include "cli/files.hpp"
 #include "cli/models.hpp"
 #include "cli/output.hpp"
-#include "cli/progress.hpp"
 #include "runtime/formats/atomic_file.hpp"
 
 namespace proviso::cli {
@@ -51,20 +50,9 @@ int run_audit(const Invocation& invocation, const Options& options) {
   const bool to_file = !options.output.empty() && options.output != "-";
   if (to_file) model::require_writable(options.output);
 
-  const auto opened = bind_rules(invocation, options.files, options.model);
-  if (!opened->bound) return kInputAtFault;
-  check_selection(*opened->files->rules, wanted.selection);
-  const auto transformer = load_weights(invocation, *opened->model);
-  wanted.progress = terminal_progress(invocation);
-  auto outcome = audit::audit(*transformer, *opened->bound, opened->files->sources, wanted);
-  wanted.progress = {};
-  if (!outcome.diagnostics.empty()) {
-    print_diagnostics(invocation, invocation.err, opened->files->sources, outcome.diagnostics);
-  }
-  if (!outcome.value) return kInputAtFault;
-
-  audit::Report& report = *outcome.value;
-  complete(report, invocation, *opened->model, wanted.selection);
+  auto audited = audit_files(invocation, options.files, options.model, std::move(wanted));
+  if (!audited.report) return kInputAtFault;
+  audit::Report& report = *audited.report;
   report.run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
 
   const OutputFormat format = invocation.options.output.value_or(OutputFormat::yaml);

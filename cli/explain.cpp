@@ -5,7 +5,7 @@
 #include <ostream>
 
 #include "audit/audit.hpp"
-#include "cli/audit_options.hpp"
+#include "cli/auditing.hpp"
 #include "cli/models.hpp"
 #include "cli/output.hpp"
 

@@ -44,22 +44,6 @@ std::unique_ptr<RuleFiles> load_rules(const Invocation& invocation, const std::v
   return loaded;
 }
 
-namespace {
-
-template <class Id, class Declared>
-std::vector<Id> own(const std::vector<Declared>& declared) {
-  std::vector<Id> ids;
-  for (Id id = 0; id < declared.size(); ++id) {
-    if (!declared[id].imported) ids.push_back(id);
-  }
-  return ids;
-}
-
-}  // namespace
-
-std::vector<dsl::RuleId> own_rules(const dsl::RuleSet& rules) { return own<dsl::RuleId>(rules.rules); }
-std::vector<dsl::EditId> own_edits(const dsl::RuleSet& rules) { return own<dsl::EditId>(rules.edits); }
-
 std::string shipped_rules() {
   std::error_code unknown;
   const auto program = std::filesystem::read_symlink("/proc/self/exe", unknown);

@@ -29,10 +29,6 @@ struct RuleFiles {
 };
 std::unique_ptr<RuleFiles> load_rules(const Invocation& invocation, const std::vector<std::string>& paths);
 
-/// The rules and edits that the files declare themselves: what they `use` is in force only where they say so.
-std::vector<dsl::RuleId> own_rules(const dsl::RuleSet& rules);
-std::vector<dsl::EditId> own_edits(const dsl::RuleSet& rules);
-
 /// The folder of the shipped rules and texts: share/proviso/rules beside an installed program, else the
 /// source tree's.
 std::string shipped_rules();

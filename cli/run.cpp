@@ -140,8 +140,8 @@ int generate(const Invocation& invocation, const Options& options) {
     if (!found.empty()) print_diagnostics(invocation, invocation.err, opened->files->sources, found);
     return stops(invocation, found);
   };
-  const auto edits = own_edits(*bound.rules);
-  const auto rules = own_rules(*bound.rules);
+  const auto edits = bound.rules->own_edits();
+  const auto rules = bound.rules->own_rules();
   if (stopped(dsl::contradictions(*bound.rules, rules))) return kInputAtFault;
   const auto prompt = prompt_of(options, *opened->model);
 

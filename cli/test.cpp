@@ -4,10 +4,9 @@
 
 #include "audit/report.hpp"
 #include "audit/verdict.hpp"
-#include "cli/audit_options.hpp"
+#include "cli/auditing.hpp"
 #include "cli/models.hpp"
 #include "cli/output.hpp"
-#include "cli/progress.hpp"
 
 namespace proviso::cli {
 
@@ -46,19 +45,9 @@ std::vector<std::string> uncovered(const dsl::RuleSet& rules, const audit::Repor
 int run_test(const Invocation& invocation, const Options& options) {
   audit::AuditOptions wanted = audit_options(invocation);
   wanted.selection = {.checks = false, .edits = false, .examples = true, .only = options.only};
-  const auto opened = bind_rules(invocation, options.files, options.model);
-  if (!opened->bound) return kInputAtFault;
-  check_selection(*opened->files->rules, wanted.selection);
-  const auto transformer = load_weights(invocation, *opened->model);
-  wanted.progress = terminal_progress(invocation);
-  auto outcome = audit::audit(*transformer, *opened->bound, opened->files->sources, wanted);
-  wanted.progress = {};
-  if (!outcome.diagnostics.empty()) {
-    print_diagnostics(invocation, invocation.err, opened->files->sources, outcome.diagnostics);
-  }
-  if (!outcome.value) return kInputAtFault;
-  complete(*outcome.value, invocation, *opened->model, wanted.selection);
-  const audit::Report& report = *outcome.value;
+  const auto audited = audit_files(invocation, options.files, options.model, std::move(wanted));
+  if (!audited.report) return kInputAtFault;
+  const audit::Report& report = *audited.report;
 
   const OutputFormat format = invocation.options.output.value_or(OutputFormat::text);
   if (format != OutputFormat::text) {
@@ -72,7 +61,7 @@ int run_test(const Invocation& invocation, const Options& options) {
                    << example.where << "): fired on " << example.fired << " of " << example.prompts << " prompts\n";
     for (const auto& evidence : example.evidence) invocation.out << "      \"" << evidence.prompt << "\"\n";
   }
-  for (const auto& line : uncovered(*opened->files->rules, report)) invocation.out << "uncovered  " << line << "\n";
+  for (const auto& line : uncovered(*audited.opened->files->rules, report)) invocation.out << "uncovered  " << line << "\n";
   invocation.out << passed << " of " << report.examples.size() << " examples passed\n";
   return audit::exit_code(report);
 }

@@ -2,6 +2,22 @@
 
 namespace proviso::dsl {
 
+namespace {
+
+template <class Declaration>
+std::vector<std::size_t> own(const std::vector<Declaration>& declarations) {
+  std::vector<std::size_t> ids;
+  for (std::size_t id = 0; id < declarations.size(); ++id) {
+    if (!declarations[id].imported) ids.push_back(id);
+  }
+  return ids;
+}
+
+}  // namespace
+
+std::vector<RuleId> RuleSet::own_rules() const { return own(rules); }
+std::vector<EditId> RuleSet::own_edits() const { return own(edits); }
+
 std::string_view compare_text(Compare op) {
   switch (op) {
     case Compare::less:

@@ -371,6 +371,10 @@ struct RuleSet {
   std::vector<EditDecl> edits;
   std::vector<CheckDecl> checks;
   std::vector<Waiver> waivers;
+
+  /// The rules and edits that the files declare themselves: what they `use` is in force only where they say so.
+  std::vector<RuleId> own_rules() const;
+  std::vector<EditId> own_edits() const;
 };
 
 }  // namespace proviso::dsl

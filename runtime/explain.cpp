@@ -55,8 +55,8 @@ ordered_json explain_rules(const Plan& plan) {
 
 ordered_json explain_edits(const BoundRules& bound) {
   ordered_json edits = ordered_json::array();
-  for (const auto& edit : bound.rules->edits) {
-    if (edit.imported) continue;
+  for (const dsl::EditId id : bound.rules->own_edits()) {
+    const auto& edit = bound.rules->edits[id];
     ordered_json changes = ordered_json::array();
     for (const auto& change : edit.changes) {
       if (const auto* fact = std::get_if<dsl::Fact>(&change)) {

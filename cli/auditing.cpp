@@ -1,24 +1,17 @@
-#include "cli/audit_options.hpp"
+#include "cli/auditing.hpp"
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 
 #include "audit/verdict.hpp"
+#include "cli/progress.hpp"
 
 namespace proviso::cli {
 
-audit::AuditOptions audit_options(const Invocation& invocation) {
-  audit::AuditOptions options;
-  options.seed = invocation.options.seed;
-  options.as_of = audit::utc_today();
-  options.passes_off = passes_off(invocation);
-  options.cache_directory = invocation.options.cache;
-  options.corpus_path = shipped_corpus();
-  options.held_out_path = shipped_held_out();
-  return options;
-}
+namespace {
 
+/// What only the program knows.
 void complete(audit::Report& report, const Invocation& invocation, const ModelFiles& files,
               const audit::Selection& selection) {
   report.version = PROVISO_VERSION;
@@ -27,19 +20,6 @@ void complete(audit::Report& report, const Invocation& invocation, const ModelFi
   report.run.device = invocation.options.device;
   report.run.threads = threads_in_use();
   report.run.only = selection.only;
-}
-
-dsl::Date parse_date(const std::string& text) {
-  dsl::Date date;
-  int read = 0;
-  if (std::sscanf(text.c_str(), "%4d-%2d-%2d%n", &date.year, &date.month, &date.day, &read) == 3 &&
-      read == static_cast<int>(text.size())) {
-    const std::chrono::year_month_day day{std::chrono::year(date.year),
-                                          std::chrono::month(static_cast<unsigned>(date.month)),
-                                          std::chrono::day(static_cast<unsigned>(date.day))};
-    if (day.ok()) return date;
-  }
-  throw model::InputError("`" + text + "` is no day\n  help: write it as YYYY-MM-DD");
 }
 
 void check_selection(const dsl::RuleSet& rules, const audit::Selection& selection) {
@@ -71,6 +51,51 @@ void check_selection(const dsl::RuleSet& rules, const audit::Selection& selectio
   throw model::InputError("`--only " + selection.only + "` takes no " +
                           (selection.checks ? "check, edit or rule with examples" : "rule with examples") +
                           (nearest ? "\n  help: did you mean `" + *nearest + "`?" : ""));
+}
+
+}  // namespace
+
+audit::AuditOptions audit_options(const Invocation& invocation) {
+  audit::AuditOptions options;
+  options.seed = invocation.options.seed;
+  options.as_of = audit::utc_today();
+  options.passes_off = passes_off(invocation);
+  options.cache_directory = invocation.options.cache;
+  options.corpus_path = shipped_corpus();
+  options.held_out_path = shipped_held_out();
+  return options;
+}
+
+dsl::Date parse_date(const std::string& text) {
+  dsl::Date date;
+  int read = 0;
+  if (std::sscanf(text.c_str(), "%4d-%2d-%2d%n", &date.year, &date.month, &date.day, &read) == 3 &&
+      read == static_cast<int>(text.size())) {
+    const std::chrono::year_month_day day{std::chrono::year(date.year),
+                                          std::chrono::month(static_cast<unsigned>(date.month)),
+                                          std::chrono::day(static_cast<unsigned>(date.day))};
+    if (day.ok()) return date;
+  }
+  throw model::InputError("`" + text + "` is no day\n  help: write it as YYYY-MM-DD");
+}
+
+Audited audit_files(const Invocation& invocation, const std::vector<std::string>& files, const std::string& model,
+                    audit::AuditOptions wanted) {
+  Audited audited{bind_rules(invocation, files, model), std::nullopt};
+  const auto& opened = *audited.opened;
+  if (!opened.bound) return audited;
+  check_selection(*opened.files->rules, wanted.selection);
+  const auto transformer = load_weights(invocation, *opened.model);
+  wanted.progress = terminal_progress(invocation);
+  auto outcome = audit::audit(*transformer, *opened.bound, opened.files->sources, wanted);
+  wanted.progress = {};  // its line ends before anything else is printed
+  if (!outcome.diagnostics.empty()) {
+    print_diagnostics(invocation, invocation.err, opened.files->sources, outcome.diagnostics);
+  }
+  if (!outcome.value) return audited;
+  complete(*outcome.value, invocation, *opened.model, wanted.selection);
+  audited.report = std::move(outcome.value);
+  return audited;
 }
 
 }  // namespace proviso::cli

@@ -1,0 +1,237 @@
+#pragma once
+
+// The keys of a report, struct by struct and in order: what is written is what is read. `A` is the writer or the reader
+// of report_tree.cpp, and has key(), if_any() (left out where empty), group() and require().
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "audit/report.hpp"
+#include "audit/verdict.hpp"
+
+namespace proviso::audit {
+
+inline constexpr std::int64_t kReportVersion = 1;
+
+struct RuleFile {
+  std::string file, sha256;
+};
+
+template <class A>
+void describe(A& a, ModelFacts& m) {
+  a.key("name", m.name)
+      .key("family", m.family)
+      .key("parameters", m.parameters)
+      .key("dtype", m.dtype)
+      .key("sha256", m.sha256);
+}
+
+template <class A>
+void describe(A& a, RuleFile& r) {
+  a.key("file", r.file).key("sha256", r.sha256);
+}
+
+template <class A>
+void describe(A& a, RunFacts& r) {
+  a.key("seed", r.seed)
+      .key("device", r.device)
+      .key("threads", r.threads)
+      .key("date", r.date)
+      .if_any("only", r.only)
+      .key("sequences", r.sequences)
+      .key("tokens", r.tokens)
+      .key("tokens_saved", r.tokens_saved)
+      .key_unless_reproducible("seconds", r.seconds);
+}
+
+template <class A>
+void describe(A& a, Control& c) {
+  a.key("kind", c.kind)
+      .key("n", c.n)
+      .key("value", c.value)
+      .key("spread", c.spread)
+      .key("rank", c.rank)
+      .key("p", c.p)
+      .key("p_holm", c.p_holm);
+}
+
+template <class A>
+void describe(A& a, Evidence& e) {
+  a.if_any("prompt", e.prompt).if_any("before", e.before).key("after", e.after).if_any("output", e.output);
+}
+
+template <class A>
+void describe(A& a, AcrossResult& r) {
+  a.key("combinations", r.combinations).key("held", r.held).key("values", r.values);
+}
+
+template <class A>
+void describe(A& a, ExpectationResult& e) {
+  a.key("text", e.text)
+      .key("status", e.status)
+      .if_any("reason", e.reason)
+      .key("value", e.estimate.value)
+      .key("interval", e.estimate.interval)
+      .key("confidence", e.estimate.confidence)
+      .key("n", e.estimate.n)
+      .if_any("why_no_interval", e.estimate.why_no_interval)
+      .if_any("p", e.estimate.p)
+      .if_any("asked_confidence", e.asked_confidence)
+      .if_any("baseline", e.baseline)
+      .if_any("control", e.control)
+      .if_any("across", e.across)
+      .if_any("evidence", e.evidence);
+}
+
+template <class A>
+void describe(A& a, WaiverResult& w) {
+  a.key("until", w.until).key("by", w.by).key("because", w.because).key("expired", w.expired);
+}
+
+/// All but the tags, whose place differs.
+template <class A>
+A& describe_annotations(A& a, dsl::Annotations& n) {
+  return a.if_any("title", n.title)
+      .if_any("description", n.description)
+      .if_any("meta", n.meta)
+      .if_any("stability", n.status);
+}
+
+template <class A>
+void describe(A& a, CheckResult& c) {
+  a.key("name", c.name)
+      .key("status", c.status)
+      .key("severity", c.severity)
+      .key("tags", c.annotations.tags)
+      .key("where", c.where);
+  describe_annotations(a, c.annotations).if_any("waiver", c.waiver).key("expectations", c.expectations);
+}
+
+template <class A>
+void describe(A& a, RuleActivity& r) {
+  a.key("rule", r.rule)
+      .key("sentence", r.sentence)
+      .key("feature", r.feature)
+      .key("site", r.site)
+      .key("form", r.form)
+      .key("positions", r.positions)
+      .key("active", r.active)
+      .key("mean", r.mean)
+      .key("max", r.max)
+      .key("relative_change", r.relative_change)
+      .key("relative_change_at_0", r.relative_change_at_0)
+      .if_any("branches", r.branches);
+}
+
+template <class A>
+void describe(A& a, TensorChange& t) {
+  a.key("tensor", t.tensor)
+      .key("shape", t.shape)
+      .key("rank", t.rank)
+      .key("norm", t.norm)
+      .key("relative_norm", t.relative_norm)
+      .key("sha256_before", t.sha256_before)
+      .key("sha256_after", t.sha256_after);
+}
+
+template <class A>
+void describe(A& a, CertificatePart& p) {
+  a.key("algebra", p.algebra).key("predicted", p.predicted).key("measured", p.measured);
+}
+
+template <class A>
+void describe(A& a, EditResult& e) {
+  a.key("name", e.name).key("status", e.status).key("tags", e.annotations.tags).key("where", e.where);
+  describe_annotations(a, e.annotations).key("method", e.method).key("parameters", e.parameters);
+  a.group("certificate", [&e](auto& certificate) {
+    certificate.key("changes", e.changes).key("parts", e.parts).key("costs", e.costs);
+  });
+  a.key("expectations", e.expectations);
+}
+
+template <class A>
+void describe(A& a, ExampleResult& e) {
+  a.key("rule", e.rule)
+      .key("kind", e.kind)
+      .key("status", e.status)
+      .key("where", e.where)
+      .if_any("tags", e.annotations.tags);
+  describe_annotations(a, e.annotations).key("prompts", e.prompts).key("fired", e.fired).if_any("evidence", e.evidence);
+}
+
+template <class A>
+void describe(A& a, Annotated& n) {
+  a.key("declaration", n.declaration).key("where", n.where).if_any("tags", n.annotations.tags);
+  describe_annotations(a, n.annotations);
+}
+
+template <class A>
+void describe(A& a, FeatureResult& f) {
+  a.key("name", f.name)
+      .key("site", f.site)
+      .key("constructor", f.constructor)
+      .key("b", f.b)
+      .key("c", f.c)
+      .key("built_on", f.built_on)
+      .if_any("measures", f.measures);
+}
+
+template <class A>
+void describe(A& a, Counts& c) {
+  a.key("passed", c.passed)
+      .key("failed", c.failed)
+      .key("inconclusive", c.inconclusive)
+      .key("vacuous", c.vacuous)
+      .key("waived", c.waived)
+      .key("errors", c.errors);
+}
+
+/// `edits: {total: 2, passed: 1, …}`; the checks' own counts stand in the summary itself.
+struct NamedCounts : Counts {};
+
+template <class A>
+void describe(A& a, NamedCounts& c) {
+  a.key("total", c.total);
+  describe(a, static_cast<Counts&>(c));
+}
+
+template <class A>
+void describe(A& a, Summary& s) {
+  a.key("checks", s.checks.total);
+  describe(a, s.checks);
+  a.key("worst", s.worst);
+  NamedCounts edits{s.edits}, examples{s.examples};
+  a.key("edits", edits).key("examples", examples);
+  s.edits = edits;
+  s.examples = examples;
+}
+
+/// What follows from the rest of the report.
+struct Derived {
+  std::int64_t report_version = kReportVersion;
+  Status verdict = Status::pass;
+  Summary summary;
+};
+
+template <class A>
+void describe(A& a, Report& r, Derived& derived) {
+  a.group("proviso", [&](auto& program) {
+    program.key("version", r.version).key("report", derived.report_version);
+    program.require(derived.report_version == kReportVersion, "report",
+                    "this program reads reports of version " + std::to_string(kReportVersion));
+  });
+  a.key("verdict", derived.verdict).key("summary", derived.summary).key("model", r.model);
+  std::vector<RuleFile> rules;
+  for (const auto& [file, sha256] : r.rules) rules.push_back({file, sha256});
+  a.key("rules", rules);
+  r.rules.clear();
+  for (RuleFile& rule : rules) r.rules.emplace_back(std::move(rule.file), std::move(rule.sha256));
+  a.key("run", r.run).key("checks", r.checks).key("rule_activity", r.rule_activity).key("edits", r.edits);
+  std::vector<std::string> circuits;  // none is measured yet; the key is the contract's
+  a.key("circuits", circuits);
+  a.require(circuits.empty(), "circuits", "holds what this program does not know");
+  a.key("examples", r.examples).key("features", r.features).if_any("annotated", r.annotated);
+}
+
+}  // namespace proviso::audit

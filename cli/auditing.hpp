@@ -1,0 +1,30 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "audit/audit.hpp"
+#include "audit/report.hpp"
+#include "cli/models.hpp"
+
+namespace proviso::cli {
+
+/// What the common options say to an audit; as of today (UTC).
+audit::AuditOptions audit_options(const Invocation& invocation);
+
+/// "2027-03-31". Throws `InputError` where that is no day.
+dsl::Date parse_date(const std::string& text);
+
+struct Audited {
+  std::unique_ptr<BoundFiles> opened;
+  std::optional<audit::Report> report;  ///< nothing where diagnostics, which are printed, stopped it
+};
+/// Audits the model by the rule files: the report holds all but the time that it took. Throws `InputError` where
+/// nothing would be run, which would pass: the files hold nothing, or, with the nearest name, `--only` takes nothing of
+/// it.
+Audited audit_files(const Invocation& invocation, const std::vector<std::string>& files, const std::string& model,
+                    audit::AuditOptions wanted);
+
+}  // namespace proviso::cli
