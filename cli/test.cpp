@@ -61,7 +61,8 @@ int run_test(const Invocation& invocation, const Options& options) {
                    << example.where << "): fired on " << example.fired << " of " << example.prompts << " prompts\n";
     for (const auto& evidence : example.evidence) invocation.out << "      \"" << evidence.prompt << "\"\n";
   }
-  for (const auto& line : uncovered(*audited.opened->files->rules, report)) invocation.out << "uncovered  " << line << "\n";
+  for (const auto& line : uncovered(*audited.opened->files->rules, report))
+    invocation.out << "uncovered  " << line << "\n";
   invocation.out << passed << " of " << report.examples.size() << " examples passed\n";
   return audit::exit_code(report);
 }

@@ -325,7 +325,7 @@ std::vector<std::string> revert_edited_model(const std::string& directory, const
         model::write_file_atomically(to.string(), text_of(model::MappedFile::open(saved.string())->bytes()));
         const auto beside = file_in(folder, file.at("name"), ledger_path);
         const auto kept = file.find("edited_sha256");
-        if (kept != file.end() && (!fs::is_regular_file(beside) || file_sha256(beside) != *kept))
+        if (kept != file.end() && (!fs::is_regular_file(beside) || file_sha256(beside) != kept->get<std::string>()))
           changed.push_back(file.at("name"));
       }
       require_sha256(to, file.at("sha256"));

@@ -34,7 +34,7 @@ Report audited(RulesOnModel& rules, const std::set<std::string>& off = {}, dsl::
   REQUIRE(outcome.value);
   Report whole = *outcome.value;
   whole.model.sha256 = std::string(64, '0');  // the program's part
-  CHECK(tests::schema_violations(to_yaml(whole, {})) == "");
+  CHECK_THAT(tests::schema_violations(to_yaml(whole, {})), Catch::Equals(""));
   return std::move(*outcome.value);
 }
 
@@ -297,7 +297,7 @@ rule r "Sits" {
   fires on ["The cat"]
 }
 )");
-  CHECK(report.annotated.size() >= 1);
+  CHECK_FALSE(report.annotated.empty());
   REQUIRE(report.rule_activity.size() == 1);
   using Branches = std::vector<std::pair<std::string, std::int64_t>>;
   CHECK(report.rule_activity[0].branches == Branches{{"token is \"t\"", 1}, {"token is \"z\"", 0}});

@@ -51,7 +51,7 @@ TEST_CASE("run prints what comes next and what rules did") {
   for (const auto& [key, value] : said.items()) keys.push_back(key);
   CHECK(keys == std::vector<std::string>{"model", "prompt", "tokens", "next", "generated", "activity"});
   CHECK(said["tokens"] == nlohmann::json({'T', 'h', 'e', ' ', 'h', 'a', 't'}));
-  CHECK(said["generated"] == "");
+  CHECK(said["generated"].get<std::string>().empty());
   REQUIRE(said["next"].size() == 3);
   CHECK(said["next"][0]["probability"].get<double>() ==
         Approx(std::exp(said["next"][0]["log_probability"].get<double>())).epsilon(1e-7));
@@ -248,7 +248,7 @@ check c { under rule r  expect perplexity(["The hat", "A dog"]) <= 10 }
   REQUIRE(ran.code == 0);
   const auto explained = nlohmann::json::parse(ran.out);
   CHECK(explained["edits"][0]["changes"][0] == "remove f at mlp_out[0]");
-  const auto rules = explained["rules"];
+  const auto& rules = explained["rules"];
   REQUIRE(rules.size() == 3);
   CHECK(rules[2]["weight_edits"] == "attn_out[1]");
   CHECK(rules[0]["weight_edits"] == "mlp_out[0..1]");

@@ -112,7 +112,7 @@ TEST_CASE("check: hostile texts are answered, never followed") {
   const SourceId nested = sources.add("deep.proviso", deep);
   CHECK_FALSE(check_sources(sources, {nested}));
 
-  const SourceId bytes = sources.add("bytes.proviso", std::string("prompts p = [\"\xff\xfe\0\"]", 20));
+  const SourceId bytes = sources.add("bytes.proviso", std::string("prompts p = [\"\xff\xfe\0\"]", 19));
   CHECK_FALSE(check_sources(sources, {bytes}));
 
   const SourceId nothing = sources.add("nothing.proviso", "");

@@ -73,7 +73,7 @@ class RandomModel {
   std::shared_ptr<const model::Tokenizer> tokenizer;
 };
 
-inline at::Tensor random_tensor(std::vector<std::int64_t> shape, std::uint64_t seed = 1) {
+inline at::Tensor random_tensor(const std::vector<std::int64_t>& shape, std::uint64_t seed = 1) {
   return at::randn(shape, at::detail::createCPUGenerator(seed), at::TensorOptions().dtype(at::kDouble));
 }
 
