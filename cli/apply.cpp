@@ -116,7 +116,7 @@ std::vector<dsl::Diagnostic> unbakeable(const std::vector<runtime::PlannedSenten
 void require_hooks_named(const Options& options) {
   std::error_code absent;
   const std::filesystem::path model(options.model);
-  const auto hooks = (std::filesystem::is_directory(model, absent) ? model : model.parent_path()) / "hooks.proviso";
+  const auto hooks = (std::filesystem::is_directory(model, absent) ? model : model.parent_path()) / editing::kHookRules;
   if (!std::filesystem::exists(hooks, absent)) return;
   const auto same = [&](const std::string& file) { return std::filesystem::equivalent(file, hooks, absent); };
   if (std::any_of(options.files.begin(), options.files.end(), same)) return;

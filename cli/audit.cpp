@@ -29,8 +29,9 @@ std::string rendered(const audit::Report& report, const audit::RenderOptions& re
 }
 
 /// What the exit code says, where options make it say something else than the verdict.
-std::string gate(const Options& options, int code) {
+std::string gate(const Options& options, const audit::Report& report, int code) {
   if (options.baseline.empty() && options.fail_on == dsl::CheckSeverity::info) return "";
+  if (report.verdict() == audit::Status::error) return "gate: fails: the verdict is error, which no option covers\n";
   std::string line = code == kDone ? "gate: passes; it fails only where " : "gate: fails: ";
   line += options.baseline.empty() ? "something does not pass" : "something got worse than in " + options.baseline;
   if (options.fail_on != dsl::CheckSeverity::info) {
@@ -62,7 +63,7 @@ int run_audit(const Invocation& invocation, const Options& options) {
     const Terminal seen = terminal(invocation.out);
     if (!invocation.options.quiet || !to_file) {
       invocation.out << audit::to_text(audit::redacted(report, options.render.evidence), seen.columns, seen.colour)
-                     << gate(options, code);
+                     << gate(options, report, code);
     }
   } else {
     invocation.out << rendered(report, options.render, format);

@@ -94,6 +94,7 @@ class Checker {
   std::optional<PromptsId> prompts(const ast::PromptsRef& reference);
   std::optional<PromptsId> prompts(const ast::Name& name);
   bool require_answers(PromptsId id, Span span, std::string_view metric);
+
   // ---- check_features.cpp ----
   void define_feature(const Work<ast::Feature>& work);
   bool define_constructor(const ast::Call& call, FeatureDecl& feature);

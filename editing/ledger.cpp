@@ -29,8 +29,6 @@ constexpr int kLedgerVersion = 1;
 constexpr char kFolder[] = "proviso";
 constexpr char kLedger[] = "ledger.json";
 constexpr char kOriginals[] = "originals";
-constexpr char kHookRules[] = "hooks.proviso";
-constexpr char kHookVectors[] = "hooks.safetensors";
 constexpr char kModelFile[] = "model.safetensors";
 /// Of the files beside a model's weights, those that are part of it.
 const std::set<fs::path> kSideFileExtensions = {".json", ".txt", ".jinja", ".model"};

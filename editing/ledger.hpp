@@ -12,6 +12,10 @@
 
 namespace proviso::editing {
 
+/// What `apply --hooks keep` writes beside an edited model: the rules that stay hooks, and their directions.
+inline constexpr char kHookRules[] = "hooks.proviso";
+inline constexpr char kHookVectors[] = "hooks.safetensors";
+
 /// One edit, or one rule that became weights, as the ledger keeps it.
 struct LedgerEntry {
   std::string name;

@@ -9,13 +9,12 @@
 #include <span>
 
 #include "dsl/number_text.hpp"
+#include "editing/ledger.hpp"
 #include "runtime/formats/safetensors.hpp"
 
 namespace proviso::runtime {
 
 namespace {
-
-constexpr const char* kDirections = "hooks.safetensors";
 
 std::string quoted(const std::string& text) { return nlohmann::json(text).dump(); }
 
@@ -118,7 +117,7 @@ std::vector<std::pair<std::string, std::string>> hook_file(const std::vector<Pla
   for (dsl::FeatureId id : text.features()) {
     const Direction& direction = features[id];
     const std::string name = plain(bound.feature_name(id));
-    file += "feature " + name + " = direction(\"" + kDirections + "\", tensor: " + quoted(name) +
+    file += "feature " + name + " = direction(\"" + editing::kHookVectors + "\", tensor: " + quoted(name) +
             ", offset: " + dsl::number_text(direction.b) + ", scale: " + dsl::number_text(direction.c) + ") at " +
             dsl::to_string(direction.site) + "\n";
     vectors.push_back(direction.d.to(at::kFloat).contiguous());
@@ -127,7 +126,7 @@ std::vector<std::pair<std::string, std::string>> hook_file(const std::vector<Pla
                                                static_cast<std::size_t>(vectors.back().numel())))});
   }
   for (const auto& [name, lines] : rules) file += "\nrule " + name + " {\n" + lines + "}\n";
-  return {{"hooks.proviso", file}, {kDirections, model::safetensors_bytes(tensors)}};
+  return {{editing::kHookRules, file}, {editing::kHookVectors, model::safetensors_bytes(tensors)}};
 }
 
 }  // namespace proviso::runtime
