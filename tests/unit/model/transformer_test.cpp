@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <functional>
 
 #include "tests/support/reference_models.hpp"
@@ -221,14 +222,13 @@ TEST_CASE("later tokens are recomputed from a layer on, with gradients, over a c
   const std::vector<Row> early_rows = test::rows_of(early), late_rows = test::rows_of(late),
                          rows = test::rows_of(kTexts);
   const dsl::Site start{dsl::SiteKind::resid_post, 0};
-  at::Tensor values, clean, change;
+  at::Tensor values, clean;
   {
     const c10::NoGradGuard no_grad;
     transformer->forward({.rows = &early_rows, .cache = &cache});
     Writer reading(start, [&](at::Tensor& x) { values = x.clone(); });
     Pass pass{.rows = &late_rows, .cache = &cache, .append = false, .visitor = &reading};
     clean = logits_of(*transformer, pass);
-    change = at::randn_like(values) * 1e-3;
   }
   const c10::AutoGradMode with_gradients(true);
   const auto loss_of = [&](const at::Tensor& from) {
@@ -239,6 +239,9 @@ TEST_CASE("later tokens are recomputed from a layer on, with gradients, over a c
   const at::Tensor logits = loss_of(variable);
   CHECK(difference(logits, clean) < kRounding);
   logits.square().sum().backward();
+  // Along the gradient the loss moves most: in a random direction rounding may be as large as the change.
+  const at::Tensor change =
+      variable.grad() / variable.grad().norm() * (1e-3 * std::sqrt(static_cast<double>(values.numel())));
   const double predicted = (variable.grad() * change).sum().item<double>();
   const c10::NoGradGuard no_grad;
   const double up = loss_of(values + change).to(at::kDouble).square().sum().item<double>();
