@@ -207,7 +207,7 @@ json generation(const Bench& bench) {
 
 /// One ROME edit; run.py repeats its optimisation with whole forward passes over the same prompts.
 json rome(const Bench& bench) {
-  const std::string before = "", subject = "The Eiffel Tower", after = " is located in the city of", target = " Rome";
+  const std::string before, subject = "The Eiffel Tower", after = " is located in the city of", target = " Rome";
   editing::RomeRequest request;
   request.subject = subject;
   request.prompt_template = "{}" + after;

@@ -5,13 +5,11 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <filesystem>
-#include <map>
-#include <optional>
 #include <span>
 
 #include "editing/site_capture.hpp"
-#include "runtime/formats/safetensors.hpp"
+#include "runtime/model/sinks.hpp"
+#include "runtime/model/tensor_cache.hpp"
 
 namespace proviso::editing {
 namespace {
@@ -19,10 +17,9 @@ namespace {
 using dsl::Site;
 using dsl::SiteKind;
 
-constexpr double kSinkFactor = 4;
 constexpr std::int64_t kRowLength = 128;
 constexpr std::size_t kRowsAPass = 16;
-constexpr char kTensorName[] = "second_moment";
+constexpr char kKind[] = "second_moment";
 
 SecondMoment compute(const model::Transformer& transformer, const model::Tokenizer& tokenizer, std::int64_t layer,
                      const Corpus& corpus) {
@@ -54,93 +51,54 @@ SecondMoment compute(const model::Transformer& transformer, const model::Tokeniz
   return moment;
 }
 
-/// What a cache file must say of itself to be used.
-using Identity = std::map<std::string, std::string>;
-
-Identity identity(const model::Transformer& transformer, std::int64_t layer, const Corpus& corpus,
-                  const std::string& cache_directory) {
-  return {{"model", transformer.card().sha256(cache_directory)},
-          {"dtype", at::toString(transformer.options().dtype)},
-          {"layer", std::to_string(layer)},
-          {"corpus", corpus.sha256},
-          {"version", "1"}};
-}
-
-/// Nothing where the file is missing, is of something else, or is damaged: it is computed again and replaced.
-std::optional<SecondMoment> read_cached(const std::string& path, const Identity& identity, std::int64_t layer,
-                                        std::int64_t neurons) try {
-  if (!std::filesystem::exists(path)) return std::nullopt;
-  const auto metadata = model::read_safetensors(path).metadata;
-  for (const auto& [key, value] : identity)
-    if (metadata.at(key) != value) return std::nullopt;
-  return read_second_moment(path, layer, neurons);
-} catch (const std::exception&) {
-  return std::nullopt;
-}
-
-void write_cached(const std::string& path, Identity metadata, const SecondMoment& moment) {
-  std::filesystem::create_directories(std::filesystem::path(path).parent_path());
-  metadata["tokens"] = std::to_string(moment.tokens);
-  metadata["sinks"] = std::to_string(moment.sinks);
-  const auto C = moment.C.to(at::kCPU, at::kFloat).contiguous();
-  model::write_safetensors(path,
-                           {{.name = kTensorName,
-                             .type = model::ElementType::f32,
-                             .shape = C.sizes().vec(),
-                             .bytes = {static_cast<const std::byte*>(C.const_data_ptr()), C.nbytes()}}},
-                           metadata);
+/// Checks that what a file holds is of `layer` and of that many neurons a layer.
+SecondMoment from_kept(const std::string& path, const model::KeptTensor& kept, std::int64_t layer,
+                       std::int64_t neurons) {
+  const auto refuse = [&](const std::string& why) -> void {
+    throw model::InputError(path + ": " + why + "; name a file of second moments of this model, or a text to measure");
+  };
+  if (kept.value.sizes() != at::IntArrayRef{neurons, neurons})
+    refuse("is not of " + std::to_string(neurons) + " neurons by " + std::to_string(neurons));
+  const auto field = [&](const char* key) {
+    const auto found = kept.metadata.find(key);
+    if (found == kept.metadata.end()) refuse("does not say its `" + std::string(key) + "`");
+    return found->second;
+  };
+  if (field("layer") != std::to_string(layer))
+    refuse("is of layer " + field("layer") + ", not " + std::to_string(layer));
+  return {layer, kept.value.to(at::kDouble), std::atoll(field("tokens").c_str()), std::atoll(field("sinks").c_str()),
+          field("corpus")};
 }
 
 }  // namespace
 
 at::Tensor ordinary_positions(const at::Tensor& residual, const model::PackedLayout& layout) {
-  const auto norms = residual.to(at::kFloat).norm(2, -1);  // [n]
-  auto kept = layout.positions > 0;
+  const auto norms = residual.to(at::kFloat).norm(2, -1).cpu().contiguous();  // [n]
+  const std::span<const float> all(norms.const_data_ptr<float>(), static_cast<std::size_t>(norms.numel()));
+  auto kept = at::empty({norms.numel()}, at::kBool);
   for (const auto& row : layout.rows) {
-    const auto of_row = norms.narrow(0, row.begin, row.length);
-    kept.narrow(0, row.begin, row.length).logical_and_(of_row <= kSinkFactor * of_row.median());
+    std::ranges::copy(model::ordinary_positions(all.subspan(row.begin, row.length)),
+                      kept.mutable_data_ptr<bool>() + row.begin);
   }
-  return kept;
+  return kept.to(residual.device());
 }
 
 SecondMoment read_second_moment(const std::string& path, std::int64_t layer, std::int64_t neurons) {
-  const auto file = model::read_safetensors(path);
-  const auto refuse = [&](const std::string& why) -> void {
-    throw model::InputError(path + ": " + why + "; name a file of second moments of this model, or a text to measure");
-  };
-  const auto stored = std::ranges::find(file.tensors, kTensorName, &model::StoredTensor::name);
-  if (stored == file.tensors.end() || stored->type != model::ElementType::f32)
-    refuse("holds no float32 tensor `" + std::string(kTensorName) + "`");
-  if (stored->shape != std::vector{neurons, neurons})
-    refuse("is not of " + std::to_string(neurons) + " neurons by " + std::to_string(neurons));
-  const auto field = [&](const char* key) {
-    const auto found = file.metadata.find(key);
-    if (found == file.metadata.end()) refuse("does not say its `" + std::string(key) + "`");
-    return found->second;
-  };
-  if (field("layer") != std::to_string(layer))
-    refuse("is of layer " + field("layer") + ", not " + std::to_string(layer));
-  auto C = at::empty({neurons, neurons}, at::kFloat);
-  model::dequantize(*stored, {C.mutable_data_ptr<float>(), static_cast<std::size_t>(C.numel())});
-  if (!C.isfinite().all().item<bool>()) refuse("holds values that are no numbers");
-  return {layer, C.to(at::kDouble), std::atoll(field("tokens").c_str()), std::atoll(field("sinks").c_str()),
-          field("corpus")};
+  return from_kept(path, model::read_kept_tensor(path, kKind), layer, neurons);
 }
 
 SecondMoment second_moment(const model::Transformer& transformer, const model::Tokenizer& tokenizer, std::int64_t layer,
                            const Corpus& corpus, const std::string& cache_directory) {
-  if (cache_directory.empty()) return compute(transformer, tokenizer, layer, corpus);
-  const auto wanted = identity(transformer, layer, corpus, cache_directory);
-  const auto path = (std::filesystem::path(cache_directory) / "second_moments" /
-                     (wanted.at("model").substr(0, 16) + "-" + wanted.at("dtype") + "-" + std::to_string(layer) + "-" +
-                      wanted.at("corpus").substr(0, 16) + ".safetensors"))
-                        .string();
-  if (auto cached = read_cached(path, wanted, layer, transformer.config().neurons)) {
-    cached->C = cached->C.to(transformer.options().device);
-    return *cached;
+  const model::TensorCache cache(transformer, cache_directory, kKind,
+                                 {{"layer", std::to_string(layer)}, {"corpus", corpus.sha256}});
+  const auto neurons = transformer.config().neurons;
+  if (const auto kept = cache.read(); kept && kept->value.sizes() == at::IntArrayRef{neurons, neurons}) {
+    auto moment = from_kept(cache_directory, *kept, layer, neurons);
+    moment.C = moment.C.to(transformer.options().device);
+    return moment;
   }
   auto moment = compute(transformer, tokenizer, layer, corpus);
-  write_cached(path, wanted, moment);
+  cache.write(moment.C, {{"tokens", std::to_string(moment.tokens)}, {"sinks", std::to_string(moment.sinks)}});
   return moment;
 }
 

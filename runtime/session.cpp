@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 #include <tuple>
 #include <utility>
 
@@ -26,7 +25,7 @@ Session::~Session() = default;
 std::vector<dsl::Diagnostic> Session::build(const std::set<dsl::FeatureId>& features) {
   const at::NoGradGuard no_grad;
   BuildCounts counts;
-  auto outcome = build_features(transformer_, bound_, features, counts);
+  auto outcome = build_features(transformer_, bound_, features, options_.cache_directory, counts);
   built_sequences_ += counts.sequences;
   built_tokens_ += counts.tokens;
   if (outcome.value) features_ = std::move(*outcome.value);
@@ -78,9 +77,8 @@ const std::vector<SolvedEdit>& Session::solve(const std::vector<dsl::EditId>& ed
     for (const auto& earlier : solved) {
       for (const auto& delta : earlier.deltas) applied.apply(delta);
     }
-    std::optional<editing::Corpus> unseen;
-    if (!options_.held_out_path.empty()) unseen = editing::read_corpus(options_.held_out_path);
-    solved.push_back(solve_edit(edits.back(), transformer_, bound_, features_, moments_, unseen ? &*unseen : nullptr,
+    if (!unseen_ && !options_.held_out_path.empty()) unseen_ = editing::read_corpus(options_.held_out_path);
+    solved.push_back(solve_edit(edits.back(), transformer_, bound_, features_, moments_, unseen_ ? &*unseen_ : nullptr,
                                 options_.seed));
   }
   return solved_[edits] = std::move(solved);

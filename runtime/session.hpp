@@ -2,12 +2,14 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "dsl/diagnostic.hpp"
+#include "editing/corpus.hpp"
 #include "runtime/bound_rules.hpp"
 #include "runtime/edits.hpp"
 #include "runtime/evidence.hpp"
@@ -58,6 +60,7 @@ class Session {
   std::map<std::tuple<dsl::FeatureId, dsl::PromptsId, double>, double> quantiles_;
   std::map<std::vector<dsl::EditId>, std::vector<SolvedEdit>> solved_;
   SecondMoments moments_;
+  std::optional<editing::Corpus> unseen_;
   at::Tensor loaded_unembedding_;  // [vocabulary, width]
   std::int64_t built_sequences_ = 0, built_tokens_ = 0;
 };

@@ -8,9 +8,9 @@
 #include <numeric>
 #include <utility>
 
-#include "runtime/features/sinks.hpp"
 #include "runtime/folds.hpp"
 #include "runtime/generate.hpp"
+#include "runtime/model/sinks.hpp"
 #include "runtime/random.hpp"
 
 namespace proviso::runtime {
@@ -124,7 +124,7 @@ std::unique_ptr<StateRun::Hooks> StateRun::compile(const Run* run, bool folds_as
     }
     for (dsl::FeatureId feature : features) {
       hooks->program.record(feature);
-      hooks->program.record_norm(sink_site(c_.features[feature].site, c_.bound.card->config));
+      hooks->program.record_norm(model::sink_site(c_.features[feature].site, c_.bound.card->config));
     }
     hooks->features.assign(features.begin(), features.end());
   }
@@ -235,7 +235,8 @@ void StateRun::batch(const Run& run, const Batch& batch, Hooks& hooks) {
   for (SequenceId id : batch.sequences) {
     auto& evidence = seen(id);
     for (auto& [feature, activations] : evidence.features) {
-      evidence.ordinary[feature] = ordinary_positions(evidence.norms.at(sink_site(c_.features[feature].site, config)));
+      evidence.ordinary[feature] =
+          model::ordinary_positions(evidence.norms.at(model::sink_site(c_.features[feature].site, config)));
     }
     evidence.norms.clear();
   }
@@ -306,7 +307,7 @@ void StateRun::pass(const Run& run, PassRows& rows, Hooks& hooks) {
       }
       std::set<dsl::Site> norm_sites;
       for (dsl::FeatureId feature : wants.features) {
-        norm_sites.insert(sink_site(c_.features[feature].site, c_.bound.card->config));
+        norm_sites.insert(model::sink_site(c_.features[feature].site, c_.bound.card->config));
       }
       for (const auto& site : norm_sites)
         append(evidence.norms[site], hooks.pass->norm(site).subspan(span.begin, span.length));

@@ -10,9 +10,9 @@
 #include <utility>
 
 #include "runtime/features/logistic.hpp"
-#include "runtime/features/sinks.hpp"
 #include "runtime/formats/safetensors.hpp"
 #include "runtime/hooks.hpp"
+#include "runtime/model/sinks.hpp"
 
 namespace proviso::runtime {
 
@@ -45,8 +45,9 @@ std::optional<Sides> sides(const dsl::FeatureDecl& feature) {
 
 class Builder {
  public:
-  Builder(const model::Transformer& transformer, const BoundRules& bound, BuildCounts& counts)
-      : transformer_(transformer), bound_(bound), counts_(counts) {}
+  Builder(const model::Transformer& transformer, const BoundRules& bound, const std::string& cache_directory,
+          BuildCounts& counts)
+      : transformer_(transformer), bound_(bound), cache_directory_(cache_directory), counts_(counts) {}
 
   dsl::Outcome<std::vector<Direction>> run(const std::set<dsl::FeatureId>& wanted) {
     collect(wanted);
@@ -93,7 +94,7 @@ class Builder {
     dsl::Site last;
     for (const auto& [key, id] : keys) {
       const dsl::Site site = dsl::whole(key.site);
-      const dsl::Site norm_site = sink_site(site, transformer_.config());
+      const dsl::Site norm_site = model::sink_site(site, transformer_.config());
       program.capture(site);
       program.record_norm(norm_site);
       last = std::max({last, site, norm_site});
@@ -140,8 +141,8 @@ class Builder {
       const std::int64_t width = bound_.card->site_width(key.site);
       x = x.narrow(1, key.site.head * width, width);
     }
-    const auto norms = hooks.norm(sink_site(site, transformer_.config())).subspan(span.begin, span.length);
-    const Mask ordinary = ordinary_positions(norms);
+    const auto norms = hooks.norm(model::sink_site(site, transformer_.config())).subspan(span.begin, span.length);
+    const Mask ordinary = model::ordinary_positions(norms);
     if (key.kind == dsl::TokenChoice::Kind::all) {
       std::vector<std::int64_t> positions;
       for (std::int64_t i = 0; i < span.length; ++i) {
@@ -256,12 +257,13 @@ class Builder {
   }
 
   const at::Tensor& sinks() {
-    if (!sinks_.defined()) sinks_ = sink_states(transformer_, *bound_.tokenizer);
+    if (!sinks_.defined()) sinks_ = model::sink_states(transformer_, *bound_.tokenizer, cache_directory_);
     return sinks_;
   }
 
   const model::Transformer& transformer_;
   const BoundRules& bound_;
+  const std::string& cache_directory_;
   BuildCounts& counts_;
   std::map<VectorsKey, at::Tensor> vectors_;  // [prompts, width] float64
   at::Tensor sinks_;
@@ -271,8 +273,9 @@ class Builder {
 }  // namespace
 
 dsl::Outcome<std::vector<Direction>> build_features(const model::Transformer& transformer, const BoundRules& bound,
-                                                    const std::set<dsl::FeatureId>& wanted, BuildCounts& counts) {
-  return Builder(transformer, bound, counts).run(wanted);
+                                                    const std::set<dsl::FeatureId>& wanted,
+                                                    const std::string& cache_directory, BuildCounts& counts) {
+  return Builder(transformer, bound, cache_directory, counts).run(wanted);
 }
 
 }  // namespace proviso::runtime

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "dsl/diagnostic.hpp"
@@ -18,8 +19,9 @@ struct BuildCounts {
 
 /// Builds the features in `wanted` on the model as it is now (as loaded); the others stay undefined.
 /// Prompts that several features are built from run once. What only the model can tell is diagnosed:
-/// `reads-sink`, `prompt-too-short`, `no-contrast`.
+/// `reads-sink`, `prompt-too-short`, `no-contrast`. What depends on the model alone is kept in `cache_directory`.
 dsl::Outcome<std::vector<Direction>> build_features(const model::Transformer& transformer, const BoundRules& bound,
-                                                    const std::set<dsl::FeatureId>& wanted, BuildCounts& counts);
+                                                    const std::set<dsl::FeatureId>& wanted,
+                                                    const std::string& cache_directory, BuildCounts& counts);
 
 }  // namespace proviso::runtime

@@ -17,7 +17,7 @@
 #include "runtime/bind.hpp"
 #include "runtime/session.hpp"
 #include "tests/support/ptest.hpp"
-#include "tests/unit/editing/random_model.hpp"
+#include "tests/support/random_model.hpp"
 
 namespace proviso::runtime {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "editing/rome.hpp"
 #include "editing/side_effects.hpp"
-#include "tests/unit/editing/random_model.hpp"
+#include "tests/support/random_model.hpp"
 
 using namespace proviso;
 using namespace proviso::test;

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
@@ -12,8 +13,9 @@
 #include <vector>
 
 #include "tests/support/ptest.hpp"
+#include "tests/support/random_model.hpp"
+#include "tests/support/schema.hpp"
 #include "tests/unit/cli/run_program.hpp"
-#include "tests/unit/editing/random_model.hpp"
 
 namespace proviso {
 namespace {
@@ -21,6 +23,20 @@ namespace {
 const std::string kFeature = R"(
 feature f = contrast(["The cat sat", "A dog ran!"], ["One two ten", "Six or seven?"]) at mlp_out[0]
 )";
+
+/// Every report that an audit prints or writes is one that the schema allows.
+void hold_to_schema(const std::vector<std::string>& arguments, const Ran& ran) {
+  const auto after = [&](const char* option) {
+    const auto at = std::ranges::find(arguments, option);
+    return at == arguments.end() ? std::string() : *(at + 1);
+  };
+  const std::string file = after("-o");
+  if (!file.empty() && std::filesystem::exists(file)) {
+    CHECK_THAT(tests::schema_violations(test::read_bytes(file)), Catch::Equals(""));
+  } else if (file.empty() && !ran.out.empty() && after("--output") != "text") {
+    CHECK_THAT(tests::schema_violations(ran.out), Catch::Equals(""));
+  }
+}
 
 /// A model in a folder, and a rule file beside it.
 struct Case {
@@ -30,7 +46,9 @@ struct Case {
   }
   Ran run(std::vector<std::string> arguments) const {
     arguments.insert(arguments.end(), {"--model", model, "--cache", folder / "cache"});
-    return run_program(arguments);
+    auto ran = run_program(arguments);
+    if (arguments[0] == "audit") hold_to_schema(arguments, ran);
+    return ran;
   }
 
   test::RandomModel random;

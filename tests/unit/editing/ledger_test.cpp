@@ -8,7 +8,7 @@
 
 #include "editing/fold.hpp"
 #include "runtime/formats/sha256.hpp"
-#include "tests/unit/editing/random_model.hpp"
+#include "tests/support/random_model.hpp"
 
 using namespace proviso;
 using namespace proviso::test;

@@ -7,7 +7,7 @@
 
 #include "editing/side_effects.hpp"
 #include "editing/value_objective.hpp"
-#include "tests/unit/editing/random_model.hpp"
+#include "tests/support/random_model.hpp"
 
 using namespace proviso;
 using namespace proviso::test;

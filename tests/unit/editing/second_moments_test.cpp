@@ -5,7 +5,7 @@
 #include <catch2/catch.hpp>
 
 #include "editing/site_capture.hpp"
-#include "tests/unit/editing/random_model.hpp"
+#include "tests/support/random_model.hpp"
 
 using namespace proviso;
 using namespace proviso::test;
@@ -38,7 +38,7 @@ TEST_CASE("the second moment averages k kᵀ over every position that is no sink
     logits_of(*random.transformer, rows, &capture);
     const auto norms = capture.at({SiteKind::resid_post, 1}).norm(2, 1);
     for (std::int64_t i = 0; i < norms.size(0); ++i) {
-      const bool sink = i == 0 || norms[i].item<double>() > 4 * norms.median().item<double>();
+      const bool sink = i == 0 || norms[i].item<double>() > 4 * norms.quantile(0.5).item<double>();
       ++(sink ? left_out : kept);
       const auto k = capture.at({SiteKind::mlp_post, 1})[i].to(at::kDouble);
       if (!sink) sum += k.outer(k);
@@ -54,7 +54,8 @@ TEST_CASE("positions far longer than their row's median are sinks") {
   model::PackedLayout layout;
   layout.rows = {{0, 6, 0, 6}, {6, 3, 0, 3}};
   layout.positions = at::tensor(std::vector<std::int64_t>{0, 1, 2, 3, 4, 5, 0, 1, 2});
-  const auto residual = at::tensor({900., 1., 1., 4.1, 3.9, 1., 900., 10., 10.}, at::kDouble).unsqueeze(1);
+  // The median of an even number of positions lies between the middle two: 1.5 here, and 10.
+  const auto residual = at::tensor({900., 1., 1., 6.1, 2., 1., 900., 10., 10.}, at::kDouble).unsqueeze(1);
   const auto kept = editing::ordinary_positions(residual, layout);
   CHECK(at::equal(kept, at::tensor(std::vector<int>{0, 1, 1, 0, 1, 1, 0, 1, 1}).to(at::kBool)));
 }
@@ -66,7 +67,7 @@ TEST_CASE("a cached second moment equals the fresh one, and a damaged one is com
     return editing::second_moment(*random.transformer, *random.tokenizer, 0, small_corpus(), cache.path().string());
   };
   const auto fresh = ask();
-  const auto file = only_file(cache.path() / "second_moments");
+  const auto file = only_file(cache.path() / "second_moment");
   const auto written = read_bytes(file.string());
   const auto same = [&](const editing::SecondMoment& other) {
     return at::equal(other.C, fresh.C) && other.tokens == fresh.tokens && other.sinks == fresh.sinks;
@@ -84,7 +85,7 @@ TEST_CASE("a stored second moment is read by name, and another layer's or model'
   TemporaryFolder cache;
   const auto moment =
       editing::second_moment(*random.transformer, *random.tokenizer, 0, small_corpus(), cache.path().string());
-  const auto file = only_file(cache.path() / "second_moments").string();
+  const auto file = only_file(cache.path() / "second_moment").string();
   CHECK(at::equal(editing::read_second_moment(file, 0, 24).C, moment.C));
   CHECK_THROWS_WITH(editing::read_second_moment(file, 1, 24), Catch::Contains("is of layer 0, not 1"));
   CHECK_THROWS_WITH(editing::read_second_moment(file, 0, 32), Catch::Contains("is not of 32 neurons"));

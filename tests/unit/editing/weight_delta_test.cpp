@@ -5,7 +5,7 @@
 #include <catch2/catch.hpp>
 
 #include "editing/certificate.hpp"
-#include "tests/unit/editing/random_model.hpp"
+#include "tests/support/random_model.hpp"
 
 using namespace proviso;
 using namespace proviso::test;

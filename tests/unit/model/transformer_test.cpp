@@ -61,11 +61,13 @@ struct PatternReader : model::SiteVisitor {
 
 std::vector<dsl::Site> canonical_sites(std::int64_t layers) {
   std::vector<dsl::Site> sites;
-#define PROVISO_SITE(name, layered, heads, width)                         \
-  for (std::int64_t layer = 0; layer < (layered ? layers : 1); ++layer) { \
-    const dsl::Site site{dsl::SiteKind::name, layered ? layer : -1};      \
-    if (dsl::canonical(site) == site) sites.push_back(site);              \
-  }
+  const auto add = [&](dsl::SiteKind kind, bool layered) {
+    for (std::int64_t layer = 0; layer < (layered ? layers : 1); ++layer) {
+      const dsl::Site site{kind, layered ? layer : -1};
+      if (dsl::canonical(site) == site) sites.push_back(site);
+    }
+  };
+#define PROVISO_SITE(name, layered, heads, width) add(dsl::SiteKind::name, layered);
 #include "dsl/sites.def"
 #undef PROVISO_SITE
   std::sort(sites.begin(), sites.end());

@@ -10,7 +10,7 @@
 #include "dsl/render.hpp"
 #include "runtime/bind.hpp"
 #include "runtime/session.hpp"
-#include "tests/unit/editing/random_model.hpp"
+#include "tests/support/random_model.hpp"
 
 namespace proviso::test {
 
