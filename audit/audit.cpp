@@ -10,7 +10,6 @@
 #include "audit/verdict.hpp"
 #include "runtime/condition.hpp"
 #include "runtime/formats/sha256.hpp"
-#include "runtime/session.hpp"
 
 namespace proviso::audit {
 
@@ -44,13 +43,10 @@ class Auditor {
     return runtime::optimise(builder_.plan(), bound_, options_.passes_off);
   }
 
-  dsl::Outcome<Report> run(model::Transformer& transformer, const dsl::SourceSet& sources) {
+  dsl::Outcome<Report> run(runtime::Session& session, const dsl::SourceSet& sources) {
     dsl::Outcome<Report> outcome;
     sources_ = &sources;
     const runtime::Plan plan = this->plan();
-    runtime::Session session(
-        transformer, bound_,
-        {options_.seed, options_.cache_directory, options_.corpus_path, options_.held_out_path, options_.progress});
     outcome.diagnostics = session.build(plan.features);
     if (dsl::has_errors(outcome.diagnostics)) return outcome;
     const runtime::Evidence evidence = session.carry_out(plan);
@@ -103,7 +99,7 @@ class Auditor {
     // All effects of the audit are corrected together, so every number is read before the first is judged.
     std::vector<Measured> measured;
     each_expectation([&](const dsl::Expectation& expectation, const Under& under) {
-      measured.push_back(read({expectation, under, bound_, builder_, plan, evidence, session, source, options_.seed}));
+      measured.push_back(read({expectation, under, bound_, builder_, plan, evidence, session, source, session.seed()}));
     });
     correct(measured);
     auto next = measured.begin();
@@ -283,7 +279,7 @@ class Auditor {
       const auto& source = sources.at(id);
       report.rules.emplace_back(source.path, model::sha256_hex(std::as_bytes(std::span(source.text))));
     }
-    report.run.seed = options_.seed;
+    report.run.seed = session.seed();
     report.run.date = date_text(options_.as_of);
     report.run.sequences = evidence.sequences + session.built_sequences();
     report.run.tokens = evidence.tokens + session.built_tokens();
@@ -311,9 +307,9 @@ runtime::Plan plan_audit(const runtime::BoundRules& bound, const AuditOptions& o
   return Auditor(bound, options).plan_to_show();
 }
 
-dsl::Outcome<Report> audit(model::Transformer& transformer, const runtime::BoundRules& bound,
-                           const dsl::SourceSet& sources, const AuditOptions& options) {
-  return Auditor(bound, options).run(transformer, sources);
+dsl::Outcome<Report> audit(runtime::Session& session, const runtime::BoundRules& bound, const dsl::SourceSet& sources,
+                           const AuditOptions& options) {
+  return Auditor(bound, options).run(session, sources);
 }
 
 }  // namespace proviso::audit

@@ -13,7 +13,6 @@
 #include "cli/auditing.hpp"
 #include "cli/models.hpp"
 #include "cli/output.hpp"
-#include "cli/progress.hpp"
 #include "dsl/check.hpp"
 #include "editing/corpus.hpp"
 #include "editing/ledger.hpp"
@@ -146,19 +145,18 @@ int apply(const Invocation& invocation, const Options& options) {
     return dsl::has_errors(diagnostics);
   };
   if (refuse(dsl::contradictions(rules, in_force))) return kInputAtFault;
-  const audit::AuditOptions wanted = audit_options(invocation);
+  audit::AuditOptions judged = audit_options(invocation);
+  judged.selection = {.checks = false, .edits = true, .examples = false, .only = ""};
   runtime::PlanBuilder builder(bound);
   const auto state = builder.state(edits, in_force);
-  auto plan = runtime::optimise(builder.take(), bound, wanted.passes_off);
+  auto plan = runtime::optimise(builder.take(), bound, judged.passes_off);
   const auto& sentences = plan.states[state].sentences;
   if (!options.keep_hooks && refuse(unbakeable(sentences))) return kInputAtFault;
 
   const auto transformer = load_weights(invocation, *opened->model);
+  runtime::Session session(*transformer, bound, audit_session_options(invocation));
   if (!edits.empty()) {
-    audit::AuditOptions judged = wanted;
-    judged.selection = {.checks = false, .edits = true, .examples = false, .only = ""};
-    judged.progress = terminal_progress(invocation);
-    const auto outcome = audit::audit(*transformer, bound, opened->files->sources, judged);
+    const auto outcome = audit::audit(session, bound, opened->files->sources, judged);
     if (refuse(outcome.diagnostics)) return kInputAtFault;
     bool missed = false;
     for (const auto& judgement : audit::judgements(*outcome.value)) {
@@ -174,16 +172,13 @@ int apply(const Invocation& invocation, const Options& options) {
       }
     }
   }
-  auto measured = session_options(invocation);
-  measured.held_out_path = wanted.held_out_path;
-  runtime::Session session(*transformer, bound, std::move(measured));
   if (refuse(session.build(plan.features))) return kInputAtFault;
   const at::NoGradGuard no_grad;
   session.prepare(plan);
   Entries entries(*opened, *transformer);
   for (const auto& edit : solved(session, rules, edits)) entries.add(edit);
   entries.add(runtime::fold_sentences(sentences, session.features(), *transformer), sentences,
-              *opened->model->tokenizer, editing::read_corpus(wanted.held_out_path));
+              *opened->model->tokenizer, editing::read_corpus(shipped_held_out()));
   const auto made = entries.take();
   const auto kept = runtime::hook_file(sentences, session.features(), bound,
                                        [&](const dsl::Quantile& quantile) { return session.quantile(quantile); });

@@ -5,7 +5,6 @@
 #include <cstdio>
 
 #include "audit/verdict.hpp"
-#include "cli/progress.hpp"
 
 namespace proviso::cli {
 
@@ -57,11 +56,13 @@ void check_selection(const dsl::RuleSet& rules, const audit::Selection& selectio
 
 audit::AuditOptions audit_options(const Invocation& invocation) {
   audit::AuditOptions options;
-  options.seed = invocation.options.seed;
   options.as_of = audit::utc_today();
   options.passes_off = passes_off(invocation);
-  options.cache_directory = invocation.options.cache;
-  options.corpus_path = shipped_corpus();
+  return options;
+}
+
+runtime::SessionOptions audit_session_options(const Invocation& invocation) {
+  auto options = session_options(invocation);
   options.held_out_path = shipped_held_out();
   return options;
 }
@@ -80,15 +81,14 @@ dsl::Date parse_date(const std::string& text) {
 }
 
 Audited audit_files(const Invocation& invocation, const std::vector<std::string>& files, const std::string& model,
-                    audit::AuditOptions wanted) {
+                    const audit::AuditOptions& wanted) {
   Audited audited{bind_rules(invocation, files, model), std::nullopt};
   const auto& opened = *audited.opened;
   if (!opened.bound) return audited;
   check_selection(*opened.files->rules, wanted.selection);
   const auto transformer = load_weights(invocation, *opened.model);
-  wanted.progress = terminal_progress(invocation);
-  auto outcome = audit::audit(*transformer, *opened.bound, opened.files->sources, wanted);
-  wanted.progress = {};  // its line ends before anything else is printed
+  runtime::Session session(*transformer, *opened.bound, audit_session_options(invocation));
+  auto outcome = audit::audit(session, *opened.bound, opened.files->sources, wanted);
   if (!outcome.diagnostics.empty()) {
     print_diagnostics(invocation, invocation.err, opened.files->sources, outcome.diagnostics);
   }

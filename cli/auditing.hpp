@@ -13,6 +13,8 @@ namespace proviso::cli {
 
 /// What the common options say to an audit; as of today (UTC).
 audit::AuditOptions audit_options(const Invocation& invocation);
+/// What they say to its session, in which what edits cost is measured.
+runtime::SessionOptions audit_session_options(const Invocation& invocation);
 
 /// "2027-03-31". Throws `InputError` where that is no day.
 dsl::Date parse_date(const std::string& text);
@@ -25,6 +27,6 @@ struct Audited {
 /// nothing would be run, which would pass: the files hold nothing, or, with the nearest name, `--only` takes nothing of
 /// it.
 Audited audit_files(const Invocation& invocation, const std::vector<std::string>& files, const std::string& model,
-                    audit::AuditOptions wanted);
+                    const audit::AuditOptions& wanted);
 
 }  // namespace proviso::cli

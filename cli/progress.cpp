@@ -15,11 +15,10 @@ class ProgressLine {
   explicit ProgressLine(std::ostream& terminal) : terminal_(terminal) {}
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
-  ~ProgressLine() {
-    if (shown_) terminal_ << kWipe << std::flush;
-  }
+  ~ProgressLine() { wipe(); }
 
   void show(std::string_view stage, std::int64_t done, std::int64_t total) {
+    if (stage.empty()) return wipe();
     const auto now = std::chrono::steady_clock::now();
     if (shown_ && done < total && now - last_ < kInterval) return;
     last_ = now;
@@ -30,6 +29,11 @@ class ProgressLine {
   }
 
  private:
+  void wipe() {
+    if (shown_) terminal_ << kWipe << std::flush;
+    shown_ = false;
+  }
+
   static constexpr const char* kWipe = "\r\033[K";
   static constexpr std::chrono::milliseconds kInterval{100};
   std::ostream& terminal_;

@@ -45,7 +45,7 @@ std::vector<std::string> uncovered(const dsl::RuleSet& rules, const audit::Repor
 int run_test(const Invocation& invocation, const Options& options) {
   audit::AuditOptions wanted = audit_options(invocation);
   wanted.selection = {.checks = false, .edits = false, .examples = true, .only = options.only};
-  const auto audited = audit_files(invocation, options.files, options.model, std::move(wanted));
+  const auto audited = audit_files(invocation, options.files, options.model, wanted);
   if (!audited.report) return kInputAtFault;
   const audit::Report& report = *audited.report;
 

@@ -10,9 +10,9 @@ endforeach()
 target_include_directories(proviso PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
                                           $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/proviso>)
 target_link_libraries(proviso PUBLIC torch PRIVATE yaml-cpp OpenSSL::Crypto PkgConfig::RE2 PkgConfig::PCRE2 Threads::Threads
-                              OpenMP::OpenMP_CXX
                               $<BUILD_INTERFACE:proviso_options>)
 target_compile_features(proviso PUBLIC cxx_std_20)
+target_link_options(proviso INTERFACE ${OpenMP_CXX_FLAGS})
 set_target_properties(proviso PROPERTIES LINKER_LANGUAGE CXX VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 
 set(package_directory ${CMAKE_INSTALL_LIBDIR}/cmake/Proviso)

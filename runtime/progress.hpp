@@ -6,7 +6,7 @@
 
 namespace proviso::runtime {
 
-/// Told how far a stage is; `total` is 0 where nobody knows. May be empty.
+/// Told how far a stage is; `total` is 0 where nobody knows. A stage without a name ends them. May be empty.
 using Progress = std::function<void(std::string_view stage, std::int64_t done, std::int64_t total)>;
 
 }  // namespace proviso::runtime

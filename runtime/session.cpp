@@ -17,6 +17,7 @@ Session::Session(model::Transformer& transformer, const BoundRules& bound, Sessi
     : transformer_(transformer),
       bound_(bound),
       options_(std::move(options)),
+      features_(bound.rules->features.size()),
       moments_(options_.corpus_path, options_.cache_directory),
       loaded_unembedding_(transformer.get(transformer.unembedding_name())) {}
 
@@ -24,11 +25,17 @@ Session::~Session() = default;
 
 std::vector<dsl::Diagnostic> Session::build(const std::set<dsl::FeatureId>& features) {
   const at::NoGradGuard no_grad;
+  std::set<dsl::FeatureId> missing;
+  for (const dsl::FeatureId id : features) {
+    if (!features_[id].d.defined()) missing.insert(id);
+  }
   BuildCounts counts;
-  auto outcome = build_features(transformer_, bound_, features, options_.cache_directory, counts);
+  auto outcome = build_features(transformer_, bound_, missing, options_.cache_directory, counts);
   built_sequences_ += counts.sequences;
   built_tokens_ += counts.tokens;
-  if (outcome.value) features_ = std::move(*outcome.value);
+  if (outcome.value) {
+    for (const dsl::FeatureId id : missing) features_[id] = std::move((*outcome.value)[id]);
+  }
   return std::move(outcome.diagnostics);
 }
 
@@ -107,7 +114,7 @@ Evidence Session::carry_out(const Plan& plan) {
                  evidence);
     run.carry_out();
   }
-  if (options_.progress) options_.progress("measuring", total, total);
+  if (options_.progress) options_.progress({}, total, total);
   return evidence;
 }
 

@@ -35,9 +35,12 @@ class Session {
   Session(model::Transformer& transformer, const BoundRules& bound, SessionOptions options);
   ~Session();
 
-  /// Builds the features on the model as loaded. Ask for all that a plan names (`Plan::features`) first.
+  /// Builds the features that are not built yet, on the model as loaded. Ask for all that a plan names
+  /// (`Plan::features`) first.
   std::vector<dsl::Diagnostic> build(const std::set<dsl::FeatureId>& features);
   const std::vector<Direction>& features() const { return features_; }
+
+  std::uint64_t seed() const { return options_.seed; }
 
   Evidence carry_out(const Plan& plan);
   /// Measures second moments and solves the edits that the plan's states name; `carry_out` begins with it.

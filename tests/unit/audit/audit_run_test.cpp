@@ -29,7 +29,8 @@ Report audited(RulesOnModel& rules, const std::set<std::string>& off = {}, dsl::
   AuditOptions options;
   options.passes_off = off;
   options.as_of = as_of;
-  auto outcome = audit(*rules.model.transformer, rules.bound, rules.sources, options);
+  runtime::Session session(*rules.model.transformer, rules.bound, {});
+  auto outcome = audit(session, rules.bound, rules.sources, options);
   INFO(dsl::render_text(outcome.diagnostics, rules.sources));
   REQUIRE(outcome.value);
   Report whole = *outcome.value;
