@@ -1,6 +1,7 @@
 // Edits: what is changed, by which method, and what the edit must achieve.
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "dsl/checker.hpp"
@@ -16,23 +17,24 @@ struct NumberParameter {
 };
 constexpr NumberParameter kNumbers[] = {
 #define PROVISO_METHOD_NUMBER(method, parameter, low, high, whole) {EditMethod::method, #parameter, {low, high}, whole},
-#define PROVISO_METHOD_PATH(method, parameter)
 #include "dsl/edit_methods.def"
-#undef PROVISO_METHOD_NUMBER
-#undef PROVISO_METHOD_PATH
 };
 
-struct PathParameter {
+struct NamedParameter {
   EditMethod method;
   std::string_view name;
 };
-constexpr PathParameter kPaths[] = {
-#define PROVISO_METHOD_NUMBER(method, parameter, low, high, whole)
+constexpr NamedParameter kPaths[] = {
 #define PROVISO_METHOD_PATH(method, parameter) {EditMethod::method, #parameter},
 #include "dsl/edit_methods.def"
-#undef PROVISO_METHOD_NUMBER
-#undef PROVISO_METHOD_PATH
 };
+constexpr NamedParameter kLayers[] = {
+#define PROVISO_METHOD_LAYERS(method, parameter) {EditMethod::method, #parameter},
+#include "dsl/edit_methods.def"
+};
+
+/// That this version does not build yet.
+constexpr std::string_view kLeace = "leace";
 
 template <class Parameter, std::size_t N>
 const Parameter* parameter_named(const Parameter (&all)[N], EditMethod method, std::string_view name) {
@@ -47,8 +49,10 @@ std::vector<std::string> parameter_names(EditMethod method) {
   for (const NumberParameter& each : kNumbers) {
     if (each.method == method) names.emplace_back(each.name);
   }
-  for (const PathParameter& each : kPaths) {
-    if (each.method == method) names.emplace_back(each.name);
+  for (const auto& named : {std::span<const NamedParameter>(kPaths), std::span<const NamedParameter>(kLayers)}) {
+    for (const NamedParameter& each : named) {
+      if (each.method == method) names.emplace_back(each.name);
+    }
   }
   return names;
 }
@@ -56,6 +60,14 @@ std::vector<std::string> parameter_names(EditMethod method) {
 /// The sites that one linear map writes, so that a direction can be taken out of its weights.
 bool has_linear_writer(SiteKind kind) {
   return kind == SiteKind::embed || kind == SiteKind::attn_out || kind == SiteKind::mlp_out;
+}
+
+/// A call to start from: "rome(layer: 5)".
+std::string sample_call(EditMethod method) {
+  const char* argument = method == EditMethod::rome    ? "layer: 5"
+                         : traits(method).writes_facts ? "layers: 4..8"
+                                                       : "strength: 80%";
+  return std::string(traits(method).name) + "(" + argument + ")";
 }
 
 }  // namespace
@@ -67,18 +79,18 @@ void Checker::define_edit(const Work<ast::Edit>& work) {
   const auto called = node.method ? method(node.method->method) : std::nullopt;
   if (called) edit.method = *called;
 
-  const auto suits = [&](EditMethod wanted, Span span, const std::string& change) {
-    if (!called || called->method == wanted) return;
+  const auto suits = [&](bool facts, Span span, const std::string& change) {
+    if (!called || traits(called->method).writes_facts == facts) return;
     report(Code::method_mismatch, span, "`" + node.method->method.name.text + "` does not " + change,
-           {wanted == EditMethod::rome ? "facts are written by rome: using rome(layer: 5)"
-                                       : "directions are removed by project: using project"});
+           {facts ? "facts are written by rome, memit, emmet or alphaedit: using rome(layer: 5)"
+                  : "directions are removed by project: using project"});
   };
   for (const auto& change : node.changes) {
     if (const auto* one = std::get_if<ast::Fact>(&change)) {
-      suits(EditMethod::rome, one->span, "write facts");
+      suits(true, one->span, "write facts");
       if (auto read = fact(*one)) edit.changes.emplace_back(std::move(*read));
     } else if (const auto* direction = std::get_if<ast::Remove>(&change)) {
-      suits(EditMethod::project, direction->span, "remove directions");
+      suits(false, direction->span, "remove directions");
       if (auto read = remove(*direction)) edit.changes.emplace_back(std::move(*read));
     } else if (const auto* facts = std::get_if<ast::FactsFrom>(&change)) {
       not_yet_built(facts->span, "`facts from`", {"write each fact: fact S in TEMPLATE from T0 to T1"});
@@ -139,34 +151,50 @@ std::optional<Remove> Checker::remove(const ast::Remove& node) {
   return Remove{*id, {node.sites.begin(), node.sites.end()}, node.span};
 }
 
+std::optional<IndexSet> Checker::layers(const ast::Argument& argument) {
+  if (const auto* set = std::get_if<ast::Indices>(&argument.value)) return set->set;
+  if (std::holds_alternative<ast::Number>(argument.value)) {
+    const auto layer = whole(argument, "a layer", {.low = 0});
+    if (!layer) return std::nullopt;
+    return IndexSet{.ranges = {{*layer, *layer}}};
+  }
+  wrong_argument(argument, "layers, as `4..8`,");
+  return std::nullopt;
+}
+
 std::optional<MethodCall> Checker::method(const ast::Call& call) {
   const std::string& name = call.name.text;
   MethodCall result;
   result.span = call.span;
-  if (name == "rome") {
-    result.method = EditMethod::rome;
-  } else if (name == "project") {
-    result.method = EditMethod::project;
-  } else if (name == "memit" || name == "alphaedit" || name == "emmet" || name == "leace") {
-    not_yet_built(call.name.span, "`" + name + "`", {"facts are written by rome, directions removed by project"});
-    return std::nullopt;
-  } else {
-    const auto nearest = nearest_name(name, {"rome", "memit", "alphaedit", "emmet", "project", "leace"});
-    report(Code::unknown_method, call.name.span, "no edit is made by `" + name + "`",
-           {nearest ? "did you mean `" + *nearest + "`?"
-                    : "the methods are rome, memit, alphaedit, emmet, project and leace"});
+  const auto known = std::ranges::find(kEditMethods, std::string_view(name), &EditMethodTraits::name);
+  if (name == kLeace) {
+    not_yet_built(call.name.span, "`" + name + "`", {"remove one direction: remove F at mlp_out[*], using project"});
     return std::nullopt;
   }
+  if (known == std::end(kEditMethods)) {
+    std::vector<std::string> names;
+    std::string all;
+    for (const EditMethodTraits& each : kEditMethods) {
+      names.emplace_back(each.name);
+      all += (all.empty() ? "" : ", ") + names.back();
+    }
+    names.emplace_back(kLeace);
+    const auto nearest = nearest_name(name, names);
+    report(Code::unknown_method, call.name.span, "no edit is made by `" + name + "`",
+           {nearest ? "did you mean `" + *nearest + "`?" : "the methods are " + all + " and " + names.back()});
+    return std::nullopt;
+  }
+  result.method = known->method;
 
   bool sound = true;
   for (const ast::Argument& argument : call.arguments) {
     const std::string label = argument.label ? argument.label->text : "";
-    if (result.parameters.contains(label)) {
+    if (result.parameters.contains(label) || (result.layers && parameter_named(kLayers, result.method, label))) {
       report(Code::repeated_argument, argument.span, "`" + label + "` is given twice");
       sound = false;
     } else if (!argument.label) {
       report(Code::surplus_argument, argument.span, "`" + name + "` takes its arguments by name",
-             {"write " + name + "(" + (result.method == EditMethod::rome ? "layer: 5" : "strength: 80%") + ")"});
+             {"write " + sample_call(result.method)});
       sound = false;
     } else if (const auto* plain = parameter_named(kNumbers, result.method, label)) {
       const std::string what = "`" + label + "`";
@@ -180,6 +208,9 @@ std::optional<MethodCall> Checker::method(const ast::Call& call) {
       const auto opened = file != nullptr ? path(*file) : std::nullopt;
       if (opened) result.parameters[label] = *opened;
       sound &= opened.has_value();
+    } else if (parameter_named(kLayers, result.method, label) != nullptr) {
+      result.layers = layers(argument);
+      sound &= result.layers.has_value();
     } else if (result.method == EditMethod::rome && label == "variant") {
       const auto variant = word(argument, {"averaged", "original"});
       if (variant) result.parameters[label] = *variant;

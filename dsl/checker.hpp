@@ -126,6 +126,7 @@ class Checker {
   // ---- check_edits.cpp ----
   void define_edit(const Work<ast::Edit>& work);
   std::optional<Fact> fact(const ast::Fact& fact);
+  std::optional<IndexSet> layers(const ast::Argument& argument);
   std::optional<Remove> remove(const ast::Remove& remove);
   std::optional<MethodCall> method(const ast::Call& call);
 

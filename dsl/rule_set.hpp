@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -323,11 +324,25 @@ struct Remove {
 };
 using EditChange = std::variant<Fact, Remove>;
 
-enum class EditMethod { rome, project };
+enum class EditMethod {
+#define PROVISO_EDIT_METHOD(method, writes_facts) method,
+#include "dsl/edit_methods.def"
+};
+struct EditMethodTraits {
+  EditMethod method;
+  std::string_view name;
+  bool writes_facts;  ///< or removes directions
+};
+inline constexpr EditMethodTraits kEditMethods[] = {
+#define PROVISO_EDIT_METHOD(method, writes_facts) {EditMethod::method, #method, writes_facts},
+#include "dsl/edit_methods.def"
+};
+inline const EditMethodTraits& traits(EditMethod method) { return kEditMethods[static_cast<std::size_t>(method)]; }
 
 struct MethodCall {
   EditMethod method = EditMethod::rome;
   std::map<std::string, std::variant<double, std::string>> parameters;  ///< known names, checked types and ranges
+  std::optional<IndexSet> layers;                                       ///< of methods that change several
   Span span;
 };
 

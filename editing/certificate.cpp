@@ -4,10 +4,17 @@
 #include <ATen/core/grad_mode.h>
 
 #include <span>
+#include <sstream>
 
 #include "runtime/formats/sha256.hpp"
 
 namespace proviso::editing {
+
+std::string short_text(double value) {
+  std::ostringstream out;
+  out << value;
+  return out.str();
+}
 
 std::string tensor_sha256(const at::Tensor& tensor) {
   const auto bytes = tensor.to(at::kCPU).contiguous();

@@ -34,6 +34,9 @@ struct Certificate {
   NamedNumbers measured;
 };
 
+/// A parameter as a certificate shows it: six digits at most, "0.0625".
+std::string short_text(double value);
+
 std::string tensor_sha256(const at::Tensor& tensor);
 
 /// What `delta` does to its tensor as the model holds it now.

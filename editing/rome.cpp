@@ -5,19 +5,15 @@
 
 #include <chrono>
 #include <cmath>
-#include <sstream>
-#include <string_view>
 #include <utility>
 
-#include "editing/value_objective.hpp"
+#include "editing/target_score.hpp"
 
 namespace proviso::editing {
 namespace {
 
 using dsl::Site;
 using dsl::SiteKind;
-
-constexpr std::string_view kSlot = "{}";
 
 class Stopwatch {
  public:
@@ -30,87 +26,6 @@ class Stopwatch {
  private:
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
-
-std::string number(double value) {
-  std::ostringstream out;
-  out << value;
-  return out.str();
-}
-
-/// Adam with its usual constants, on one vector.
-class Adam {
- public:
-  Adam(const at::Tensor& like, double learning_rate)
-      : mean_(at::zeros_like(like)), square_(at::zeros_like(like)), learning_rate_(learning_rate) {}
-
-  at::Tensor step(const at::Tensor& gradient) {
-    ++count_;
-    mean_ = kBeta1 * mean_ + (1 - kBeta1) * gradient;
-    square_ = kBeta2 * square_ + (1 - kBeta2) * gradient.square();
-    const auto mean = mean_ / (1 - std::pow(kBeta1, count_));
-    const auto square = square_ / (1 - std::pow(kBeta2, count_));
-    return -learning_rate_ * mean / (square.sqrt() + kEpsilon);
-  }
-
- private:
-  static constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEpsilon = 1e-8;
-  at::Tensor mean_, square_;
-  double learning_rate_;
-  int count_ = 0;
-};
-
-/// The rewriting prompts, the bare one first, and the one whose next token is to stay.
-struct RomePrompts {
-  std::vector<SubjectPrompt> rewriting;
-  SubjectPrompt anchor;
-};
-
-std::variant<RomePrompts, Refusal> make_prompts(const model::Tokenizer& tokenizer, const RomeRequest& request,
-                                                const std::vector<std::string>& prefixes) {
-  const auto slot = request.prompt_template.find(kSlot);
-  const auto before = request.prompt_template.substr(0, slot);
-  const auto after = request.prompt_template.substr(slot + kSlot.size());
-  RomePrompts prompts;
-  prompts.rewriting.push_back(locate_subject(tokenizer, before, request.subject, after));
-  if (prompts.rewriting.front().subject_last == 0)
-    return Refusal{
-        "the subject `" + request.subject +
-        "` ends at the prompt's first token, which the model uses as its attention sink: an edit there breaks "
-        "the model; begin the template with other words before {}"};
-  for (const auto& prefix : prefixes)
-    prompts.rewriting.push_back(locate_subject(tokenizer, prefix + ". " + before, request.subject, after));
-  prompts.anchor = locate_subject(tokenizer, "", request.subject, " is a");
-  // The distribution is read at the subject's last token: what follows it is of no account.
-  if (prompts.anchor.subject_last == 0) prompts.anchor = prompts.rewriting.front();
-  return prompts;
-}
-
-struct OptimisedValue {
-  at::Tensor delta;  // [width] float64
-  std::vector<double> losses;
-  double target_nll = 0, kl = 0;
-};
-
-OptimisedValue optimise_value(const ValueObjective& objective, const RomeRequest& request) {
-  const at::AutoGradMode gradients(true);
-  OptimisedValue result{at::zeros_like(objective.value()), {}};
-  Adam adam(result.delta, request.learning_rate);
-  const double largest = request.clamp * objective.value().norm().item<double>();
-  for (std::int64_t step = 1; step <= request.steps; ++step) {
-    auto delta = result.delta.detach().requires_grad_(true);
-    const auto loss = objective.loss(delta, request.kl_factor, request.weight_decay);
-    result.losses.push_back(loss.total.item<double>());
-    result.target_nll = loss.target_nll;
-    result.kl = loss.kl;
-    if (result.losses.back() < request.early_stop || step == request.steps) break;
-    loss.total.backward();
-    const at::NoGradGuard no_grad;
-    result.delta = result.delta + adam.step(delta.grad());
-    if (const double norm = result.delta.norm().item<double>(); norm > largest)
-      result.delta = result.delta * (largest / norm);
-  }
-  return result;
-}
 
 /// Adds a low-rank change of the second MLP matrix to what that matrix puts out, without touching weights.
 class LowRankWrite : public model::SiteVisitor {
@@ -132,35 +47,6 @@ class LowRankWrite : public model::SiteVisitor {
   at::Tensor projections_;  // [n, rank]
 };
 
-struct TargetScore {
-  double log_probability = 0;  // of all the target's tokens
-  double logit = 0;            // of its first
-};
-
-TargetScore score(const model::Transformer& transformer, const SubjectPrompt& prompt,
-                  const std::vector<std::int64_t>& target, model::SiteVisitor* visitor) {
-  model::Row row{prompt.tokens, std::ssize(prompt.tokens)};
-  row.tokens.insert(row.tokens.end(), target.begin(), target.end() - 1);
-  const std::vector<model::Row> rows{std::move(row)};
-  std::vector<std::int64_t> logits_at(target.size());
-  for (std::size_t i = 0; i < target.size(); ++i)
-    logits_at[i] = rows[0].prompt_length - 1 + static_cast<std::int64_t>(i);
-  TargetScore result;
-  model::Pass pass;
-  pass.rows = &rows;
-  pass.visitor = visitor;
-  pass.logits_at = logits_at;
-  pass.on_logits = [&](std::int64_t first, const at::Tensor& logits) {
-    for (std::int64_t i = 0; i < logits.size(0); ++i) {
-      const auto token = target[first + i];
-      result.log_probability += logits[i].to(at::kDouble).log_softmax(-1)[token].item<double>();
-      if (first + i == 0) result.logit = logits[i][token].item<double>();
-    }
-  };
-  transformer.forward(pass);
-  return result;
-}
-
 at::Tensor gradient(const at::Tensor& value, const at::Tensor& of) {
   of.mutable_grad() = at::Tensor();
   value.backward({}, /*retain_graph=*/true);
@@ -177,11 +63,6 @@ std::int64_t default_rome_layer(const model::ModelConfig& config) {
 std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transformer, const model::Tokenizer& tokenizer,
                                                const RomeRequest& request, const SecondMoment& moment) {
   const at::NoGradGuard no_grad;
-  const auto slot = request.prompt_template.find(kSlot);
-  if (slot == std::string::npos || request.prompt_template.find(kSlot, slot + 1) != std::string::npos)
-    return Refusal{"the template \"" + request.prompt_template + "\" must hold {} once, where the subject goes"};
-  const auto target = tokenizer.encode(request.target);
-  if (request.subject.empty() || target.empty()) return Refusal{"the subject and the target must not be empty"};
   const auto writer = transformer.writer({SiteKind::mlp_out, moment.layer});
   if (!writer)
     return Refusal{"mlp_out[" + std::to_string(moment.layer) + "] is not written by a linear map alone in this model"};
@@ -192,12 +73,14 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
   const auto half = request.prefixes / 2;
   const auto prefixes =
       sample_prefixes(transformer, tokenizer, {{half, 5}, {request.prefixes - half, 10}}, request.seed);
-  auto made = make_prompts(tokenizer, request, prefixes);
+  auto made = fact_prompts(tokenizer, request, prefixes);
   if (auto* refusal = std::get_if<Refusal>(&made)) return *refusal;
-  const auto& prompts = std::get<RomePrompts>(made);
+  const auto& prompts = std::get<FactPrompts>(made);
+  const auto& target = prompts.target;
   solution.seconds.prefixes = watch.lap();
 
-  const ValueObjective objective(transformer, moment.layer, prompts.rewriting, prompts.anchor, target);
+  const ValueObjective objective(transformer, {SiteKind::mlp_out, moment.layer}, prompts.rewriting, prompts.anchor,
+                                 target);
   const auto k_bare = objective.keys()[0];
   const auto k_mean = objective.keys().mean(0);
   const auto mean_eigenvalue = moment.C.diagonal().mean();
@@ -228,12 +111,12 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
       {"layer", std::to_string(moment.layer)},
       {"variant", request.variant == RomeRequest::Variant::averaged ? "averaged" : "original"},
       {"steps", std::to_string(request.steps)},
-      {"learning_rate", number(request.learning_rate)},
-      {"kl_factor", number(request.kl_factor)},
-      {"weight_decay", number(request.weight_decay)},
-      {"clamp", number(request.clamp)},
-      {"early_stop", number(request.early_stop)},
-      {"ridge", number(request.ridge)},
+      {"learning_rate", short_text(request.learning_rate)},
+      {"kl_factor", short_text(request.kl_factor)},
+      {"weight_decay", short_text(request.weight_decay)},
+      {"clamp", short_text(request.clamp)},
+      {"early_stop", short_text(request.early_stop)},
+      {"ridge", short_text(request.ridge)},
       {"prefixes", std::to_string(prefixes.size())},
       {"seed", std::to_string(request.seed)},
       {"second_moment_tokens", std::to_string(moment.tokens)},
@@ -263,8 +146,9 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
         {"logit_change", gradient(readout.logit, delta).dot(site_change).item<double>()}};
   }
   LowRankWrite edited(solution.delta, moment.layer);
-  const auto before = score(transformer, prompts.rewriting.front(), target, nullptr);
-  const auto after = score(transformer, prompts.rewriting.front(), target, &edited);
+  const std::vector<ContinuedPrompt> bare{{prompts.rewriting.front().tokens, target}};
+  const auto before = target_scores(transformer, bare).front();
+  const auto after = target_scores(transformer, bare, &edited).front();
   certificate.measured = {{"log_probability_before", before.log_probability},
                           {"log_probability_after", after.log_probability},
                           {"log_probability_change", after.log_probability - before.log_probability},

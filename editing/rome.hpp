@@ -6,29 +6,20 @@
 #include <vector>
 
 #include "editing/certificate.hpp"
+#include "editing/fact_prompts.hpp"
 #include "editing/refusal.hpp"
-#include "editing/rome_prompts.hpp"
 #include "editing/second_moments.hpp"
+#include "editing/value_optimisation.hpp"
 #include "editing/weight_delta.hpp"
 
 namespace proviso::editing {
 
 /// A fact to be written into one MLP's second matrix by a rank-one change (ROME, Meng et al. 2022, and
 /// R-ROME, Gupta et al. 2024). Defaults are the published ones.
-struct RomeRequest {
-  std::string subject;
-  std::string prompt_template;  ///< holds one "{}", where the subject goes
-  std::string target;           ///< continues the prompt: " Rome"
-
+struct RomeRequest : EditedFact, ValueSettings {
   /// averaged: the key is averaged over the prompts on both sides (R-ROME); original: the update divides by
   /// the bare prompt's key although u comes from the average.
   enum class Variant { averaged, original } variant = Variant::averaged;
-  std::int64_t steps = 20;  ///< evaluations of the loss; the last one only evaluates
-  double learning_rate = 0.5;
-  double kl_factor = 0.0625;
-  double weight_decay = 0.5;   ///< on ‖δ‖ / ‖v₀‖²
-  double clamp = 4;            ///< the most that ‖δ‖ may be, in ‖v₀‖
-  double early_stop = 0.05;    ///< the loss under which it ends
   double ridge = 0;            ///< added to C, as a share of its mean eigenvalue
   std::int64_t prefixes = 20;  ///< generated, half of them of 5 tokens and half of 10
   std::uint64_t seed = 0;

@@ -22,10 +22,10 @@ std::vector<std::int64_t> first_integers(std::int64_t count) {
 
 }  // namespace
 
-ValueObjective::ValueObjective(const model::Transformer& transformer, std::int64_t layer,
+ValueObjective::ValueObjective(const model::Transformer& transformer, const Site& value,
                                const std::vector<SubjectPrompt>& rewriting, const SubjectPrompt& anchor,
                                std::vector<std::int64_t> target)
-    : transformer_(transformer), layer_(layer), target_(std::move(target)) {
+    : transformer_(transformer), layer_(value.layer), target_(std::move(target)) {
   const at::NoGradGuard no_grad;
 
   std::vector<model::Row> before, from_subject;
@@ -51,9 +51,8 @@ ValueObjective::ValueObjective(const model::Transformer& transformer, std::int64
   prefix_pass.cache = &cache_;
   transformer.forward(prefix_pass);
 
-  const Site key_site{SiteKind::mlp_post, layer}, value_site{SiteKind::mlp_out, layer},
-      residual_site{SiteKind::resid_post, layer};
-  SiteCapture capture({key_site, value_site, residual_site});
+  const Site key_site{SiteKind::mlp_post, layer_}, residual_site{SiteKind::resid_post, layer_};
+  SiteCapture capture({key_site, value, residual_site});
   model::Pass subject_pass;
   subject_pass.rows = &from_subject;
   subject_pass.cache = &cache_;
@@ -69,7 +68,7 @@ ValueObjective::ValueObjective(const model::Transformer& transformer, std::int64
     if (i < rewriting.size()) keys.push_back(capture.at(key_site)[span.begin].to(at::kDouble));
   }
   keys_ = at::stack(keys);
-  value_ = capture.at(value_site)[layout.rows.front().begin].to(at::kDouble);
+  value_ = capture.at(value)[layout.rows.front().begin].to(at::kDouble);
   anchor_log_probabilities_ = logits(at::zeros_like(value_), {std::ssize(rewriting)})[0].log_softmax(-1);
 }
 

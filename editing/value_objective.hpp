@@ -6,25 +6,28 @@
 #include <span>
 #include <vector>
 
-#include "editing/rome_prompts.hpp"
+#include "editing/fact_prompts.hpp"
 #include "runtime/model/transformer.hpp"
 
 namespace proviso::editing {
 
-/// ROME's loss as a function of δ, a vector added to an MLP's output at the subject's last token:
-/// NLL(target) + kl_factor · KL(current ‖ initial) + weight_decay · ‖δ‖ / ‖v₀‖².
+/// ROME's and MEMIT's loss as a function of δ, a vector added to a layer's output at the subject's last token:
+/// NLL(target) + kl_factor · KL(current ‖ initial) + weight_decay · ‖δ‖ / ‖v₀‖², where v₀ is what the MLP puts out
+/// there (ROME) or the residual stream after the layer (MEMIT).
 /// Only layers above the edited one, and positions from the subject's last token on, depend on δ: the rest
 /// is computed once, here, and every evaluation continues from it.
 class ValueObjective {
  public:
   /// `rewriting` are the prompts that are to be continued by `target`, the bare one first; `anchor` is the one
   /// whose next-token distribution, read at the subject's last token, is to stay. No subject ends at position 0.
-  ValueObjective(const model::Transformer& transformer, std::int64_t layer, const std::vector<SubjectPrompt>& rewriting,
-                 const SubjectPrompt& anchor, std::vector<std::int64_t> target);
+  /// `value` is `mlp_out` or `resid_post` of the layer.
+  ValueObjective(const model::Transformer& transformer, const dsl::Site& value,
+                 const std::vector<SubjectPrompt>& rewriting, const SubjectPrompt& anchor,
+                 std::vector<std::int64_t> target);
 
   /// What the second matrix is given at the subject's last token: [rewriting, neurons], float64.
   const at::Tensor& keys() const { return keys_; }
-  /// What the MLP puts out there in the bare prompt: v₀ [width], float64.
+  /// v₀ in the bare prompt: [width], float64.
   const at::Tensor& value() const { return value_; }
 
   struct Loss {

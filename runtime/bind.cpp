@@ -365,15 +365,17 @@ class Binder {
   // ---- edits and metrics ---------------------------------------------------------------------------
 
   void edit(const dsl::EditDecl& declaration) {
-    const auto layer = declaration.method.parameters.find("layer");
-    if (layer != declaration.method.parameters.end()) {
-      const auto* number = std::get_if<double>(&layer->second);
-      if (number && *number >= static_cast<double>(card_.config.layers)) {
-        error(Code::index_out_of_range, declaration.method.span,
-              "layer " + std::to_string(static_cast<std::int64_t>(*number)) + " does not exist: " + card_.name +
-                  " has " + std::to_string(card_.config.layers) + " layers",
-              {"the last layer is " + std::to_string(card_.config.layers - 1)});
-      }
+    const auto exists = [&](std::int64_t layer) {
+      if (layer < card_.config.layers) return;
+      error(Code::index_out_of_range, declaration.method.span,
+            "layer " + std::to_string(layer) + " does not exist: " + card_.name + " has " +
+                std::to_string(card_.config.layers) + " layers",
+            {"the last layer is " + std::to_string(card_.config.layers - 1)});
+    };
+    if (const auto layer = declaration.method.parameters.find("layer"); layer != declaration.method.parameters.end())
+      exists(static_cast<std::int64_t>(std::get<double>(layer->second)));
+    if (declaration.method.layers) {
+      for (const auto& range : declaration.method.layers->ranges) exists(range.last);
     }
     for (const auto& change : declaration.changes) {
       if (const auto* fact = std::get_if<dsl::Fact>(&change)) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "editing/batch_edit.hpp"
 #include "editing/corpus.hpp"
 #include "editing/fold.hpp"
 #include "editing/rome.hpp"
@@ -26,26 +27,49 @@ std::optional<T> parameter(const dsl::MethodCall& call, const std::string& name)
   }
 }
 
-editing::RomeRequest rome_request(const dsl::MethodCall& call, const dsl::Fact& fact, std::uint64_t seed) {
-  editing::RomeRequest request;
-  request.subject = fact.subject;
-  request.prompt_template = fact.prompt_template;
-  request.target = fact.to;
+/// Replaces `into` where the call names the parameter.
+template <class T>
+void take(const dsl::MethodCall& call, const char* name, T& into) {
+  if (const auto value = parameter<T>(call, name)) into = *value;
+}
+
+/// What all methods that write facts take.
+template <class Request>
+void take_common(const dsl::MethodCall& call, std::uint64_t seed, Request& request) {
   request.seed = seed;
-  const auto take = [&]<class T>(const char* name, T& into) {
-    if (const auto value = parameter<T>(call, name)) into = *value;
-  };
+  take(call, "steps", request.steps);
+  take(call, "learning_rate", request.learning_rate);
+  take(call, "kl_factor", request.kl_factor);
+  take(call, "weight_decay", request.weight_decay);
+  take(call, "clamp", request.clamp);
+  take(call, "early_stop", request.early_stop);
+  take(call, "prefixes", request.prefixes);
+  take(call, "seed", request.seed);
+  take(call, "ridge", request.ridge);
+}
+
+editing::EditedFact edited(const dsl::Fact& fact) { return {fact.subject, fact.prompt_template, fact.to}; }
+
+editing::RomeRequest rome_request(const dsl::MethodCall& call, const dsl::Fact& fact, std::uint64_t seed) {
+  editing::RomeRequest request{edited(fact), {}};
   if (parameter<std::string>(call, "variant") == "original") request.variant = editing::RomeRequest::Variant::original;
-  take("steps", request.steps);
-  take("learning_rate", request.learning_rate);
-  take("kl_factor", request.kl_factor);
-  take("weight_decay", request.weight_decay);
-  take("clamp", request.clamp);
-  take("early_stop", request.early_stop);
-  take("ridge", request.ridge);
-  take("seed", request.seed);
-  take("prefixes", request.prefixes);
+  take_common(call, seed, request);
   return request;
+}
+
+std::optional<editing::BatchMethod> batch_method(dsl::EditMethod method) {
+  switch (method) {
+    case dsl::EditMethod::memit:
+      return editing::BatchMethod::memit;
+    case dsl::EditMethod::emmet:
+      return editing::BatchMethod::emmet;
+    case dsl::EditMethod::alphaedit:
+      return editing::BatchMethod::alphaedit;
+    case dsl::EditMethod::rome:
+    case dsl::EditMethod::project:
+      break;
+  }
+  return std::nullopt;
 }
 
 /// Solves and applies the changes of one edit in turn; what it applied is undone when it goes.
@@ -62,11 +86,11 @@ class EditSolver {
         applied_(transformer) {}
 
   void rome(const SecondMoments& moments, std::uint64_t seed) {
+    const auto& moment = *moments.of(declaration_, transformer_.config()).front();
     for (const auto& change : declaration_.changes) {
       const auto& fact = std::get<dsl::Fact>(change);
       auto solution =
-          editing::solve_rome(transformer_, *bound_.tokenizer, rome_request(declaration_.method, fact, seed),
-                              moments.of(declaration_, transformer_.config()));
+          editing::solve_rome(transformer_, *bound_.tokenizer, rome_request(declaration_.method, fact, seed), moment);
       if (const auto* refusal = std::get_if<editing::Refusal>(&solution)) {
         solved_.refused = refusal->reason;
         return;
@@ -78,6 +102,39 @@ class EditSolver {
       solved_.certificates.push_back(std::move(made.certificate));
       keep(std::move(made.delta));
     }
+  }
+
+  void batch(editing::BatchMethod method, const std::vector<SolvedEdit>& earlier, const SecondMoments& moments,
+             std::uint64_t seed) {
+    const auto& call = declaration_.method;
+    auto request = editing::default_batch_request(method, transformer_.config());
+    take_common(call, seed, request);
+    take(call, "covariance_weight", request.covariance_weight);
+    take(call, "null_threshold", request.null_threshold);
+    for (const auto& change : declaration_.changes) request.facts.push_back(edited(std::get<dsl::Fact>(change)));
+    const auto of_layers = moments.of(declaration_, transformer_.config());
+    std::vector<at::Tensor> kept;
+    for (const auto* moment : of_layers) {
+      std::vector<at::Tensor> keys;
+      for (const auto& edit : earlier) {
+        if (const auto found = edit.kept_keys.find(moment->layer); found != edit.kept_keys.end())
+          keys.push_back(found->second);
+      }
+      kept.push_back(keys.empty() ? at::Tensor() : at::cat(keys, 1));
+    }
+    auto solution = editing::solve_batch(transformer_, *bound_.tokenizer, request, of_layers, kept);
+    if (const auto* refusal = std::get_if<editing::Refusal>(&solution)) {
+      solved_.refused = refusal->reason;
+      return;
+    }
+    auto& made = std::get<editing::BatchSolution>(solution);
+    if (method == editing::BatchMethod::alphaedit) {
+      for (std::size_t i = 0; i < of_layers.size(); ++i) solved_.kept_keys[of_layers[i]->layer] = made.keys[i];
+    }
+    solved_.deltas = std::move(made.deltas);
+    if (unseen_)
+      add(editing::norm_ratio(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_), made.certificate.measured);
+    solved_.certificates.push_back(std::move(made.certificate));
   }
 
   void project() {
@@ -149,32 +206,43 @@ class EditSolver {
 
 }  // namespace
 
-SecondMoments::Key SecondMoments::key(const dsl::EditDecl& edit, const model::ModelConfig& config) const {
-  return {parameter<std::int64_t>(edit.method, "layer").value_or(editing::default_rome_layer(config)),
-          parameter<std::string>(edit.method, "second_moments")
-              .value_or(parameter<std::string>(edit.method, "text").value_or(corpus_path_))};
+std::vector<SecondMoments::Key> SecondMoments::keys(const dsl::EditDecl& edit, const model::ModelConfig& config) const {
+  const auto& call = edit.method;
+  const auto source = parameter<std::string>(call, "second_moments")
+                          .value_or(parameter<std::string>(call, "text").value_or(corpus_path_));
+  std::vector<std::int64_t> layers;
+  if (const auto method = batch_method(call.method)) {
+    layers = call.layers ? call.layers->expand(config.layers) : editing::default_batch_layers(*method, config);
+  } else if (call.method == dsl::EditMethod::rome) {
+    layers = {parameter<std::int64_t>(call, "layer").value_or(editing::default_rome_layer(config))};
+  }
+  std::vector<Key> keys;
+  for (const auto layer : layers) keys.emplace_back(layer, source);
+  return keys;
 }
 
 void SecondMoments::prepare(const dsl::EditDecl& edit, const model::Transformer& transformer,
                             const model::Tokenizer& tokenizer) {
-  if (edit.method.method != dsl::EditMethod::rome) return;
-  const Key wanted = key(edit, transformer.config());
-  if (moments_.contains(wanted)) return;
-  if (const auto stored = parameter<std::string>(edit.method, "second_moments")) {
-    moments_[wanted] = editing::read_second_moment(*stored, wanted.first, transformer.config().neurons);
-    return;
+  for (const Key& wanted : keys(edit, transformer.config())) {
+    if (moments_.contains(wanted)) continue;
+    const auto& [layer, source] = wanted;
+    moments_[wanted] =
+        edit.method.parameters.contains("second_moments")
+            ? editing::read_second_moment(source, layer, transformer.config().neurons)
+            : editing::second_moment(transformer, tokenizer, layer, editing::read_corpus(source), cache_directory_);
   }
-  moments_[wanted] = editing::second_moment(transformer, tokenizer, wanted.first, editing::read_corpus(wanted.second),
-                                            cache_directory_);
 }
 
-const editing::SecondMoment& SecondMoments::of(const dsl::EditDecl& edit, const model::ModelConfig& config) const {
-  return moments_.at(key(edit, config));
+std::vector<const editing::SecondMoment*> SecondMoments::of(const dsl::EditDecl& edit,
+                                                            const model::ModelConfig& config) const {
+  std::vector<const editing::SecondMoment*> found;
+  for (const Key& wanted : keys(edit, config)) found.push_back(&moments_.at(wanted));
+  return found;
 }
 
 SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const BoundRules& bound,
-                      const std::vector<Direction>& features, const SecondMoments& moments,
-                      const editing::Corpus* unseen, std::uint64_t seed) {
+                      const std::vector<Direction>& features, const std::vector<SolvedEdit>& earlier,
+                      const SecondMoments& moments, const editing::Corpus* unseen, std::uint64_t seed) {
   const auto& declaration = bound.rules->edits[edit];
   SolvedEdit solved;
   solved.edit = edit;
@@ -182,6 +250,11 @@ SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const B
   switch (declaration.method.method) {
     case dsl::EditMethod::rome:
       solver.rome(moments, seed);
+      break;
+    case dsl::EditMethod::memit:
+    case dsl::EditMethod::emmet:
+    case dsl::EditMethod::alphaedit:
+      solver.batch(*batch_method(declaration.method.method), earlier, moments, seed);
       break;
     case dsl::EditMethod::project:
       solver.project();

@@ -24,6 +24,7 @@ struct SolvedEdit {
   std::vector<editing::WeightDelta> deltas;        ///< to be applied in this order
   std::vector<editing::Certificate> certificates;  ///< one a fact; of `remove`, one for all
   editing::NamedNumbers costs;                     ///< of all together, on text that the edit never saw
+  std::map<std::int64_t, at::Tensor> kept_keys;    ///< alphaedit: by layer, what later batches are to leave alone
   std::string refused;                             ///< why it cannot be made; "" otherwise
 };
 
@@ -35,21 +36,22 @@ class SecondMoments {
 
   /// Measures, where it is not yet known, what `edit` needs. Call it before anything is applied.
   void prepare(const dsl::EditDecl& edit, const model::Transformer& transformer, const model::Tokenizer& tokenizer);
-  const editing::SecondMoment& of(const dsl::EditDecl& edit, const model::ModelConfig& config) const;
+  /// Of the edit's layers, from the first on.
+  std::vector<const editing::SecondMoment*> of(const dsl::EditDecl& edit, const model::ModelConfig& config) const;
 
  private:
   using Key = std::pair<std::int64_t, std::string>;
-  Key key(const dsl::EditDecl& edit, const model::ModelConfig& config) const;
+  std::vector<Key> keys(const dsl::EditDecl& edit, const model::ModelConfig& config) const;
   std::string corpus_path_, cache_directory_;
   std::map<Key, editing::SecondMoment> moments_;
 };
 
 /// Solves the changes of one edit one after another, each on the model that the earlier ones leave; puts
-/// the model back. `features` were built on the model as loaded. What the edit costs is measured on `unseen`, text that
-/// no edit sees, unless it is null.
+/// the model back. `earlier` are the edits that the model has by now; `features` were built on the model as loaded.
+/// What the edit costs is measured on `unseen`, text that no edit sees, unless it is null.
 SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const BoundRules& bound,
-                      const std::vector<Direction>& features, const SecondMoments& moments,
-                      const editing::Corpus* unseen, std::uint64_t seed);
+                      const std::vector<Direction>& features, const std::vector<SolvedEdit>& earlier,
+                      const SecondMoments& moments, const editing::Corpus* unseen, std::uint64_t seed);
 
 /// The same sizes in a random direction: at each site what the deltas write is turned by one random rotation, so
 /// that ‖Δx‖ is what the edit's own is for every input.

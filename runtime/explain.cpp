@@ -68,7 +68,7 @@ ordered_json explain_edits(const BoundRules& bound) {
       }
     }
     edits.push_back({{"edit", edit.name},
-                     {"method", edit.method.method == dsl::EditMethod::rome ? "rome" : "project"},
+                     {"method", std::string(dsl::traits(edit.method.method).name)},
                      {"changes", std::move(changes)}});
   }
   return edits;

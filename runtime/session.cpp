@@ -85,8 +85,8 @@ const std::vector<SolvedEdit>& Session::solve(const std::vector<dsl::EditId>& ed
       for (const auto& delta : earlier.deltas) applied.apply(delta);
     }
     if (!unseen_ && !options_.held_out_path.empty()) unseen_ = editing::read_corpus(options_.held_out_path);
-    solved.push_back(solve_edit(edits.back(), transformer_, bound_, features_, moments_, unseen_ ? &*unseen_ : nullptr,
-                                options_.seed));
+    solved.push_back(solve_edit(edits.back(), transformer_, bound_, features_, solved, moments_,
+                                unseen_ ? &*unseen_ : nullptr, options_.seed));
   }
   return solved_[edits] = std::move(solved);
 }

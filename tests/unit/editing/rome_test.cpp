@@ -151,8 +151,8 @@ TEST_CASE("continuing from the unedited pass gives the loss and gradient of full
   const auto json = GENERATE(tiny_llama_json(), tiny_gpt2_json());
   RandomModel random(json);
   const auto problem = problem_of(random);
-  const editing::ValueObjective objective(*random.transformer, kLayer, problem.rewriting, problem.anchor,
-                                          problem.target);
+  const editing::ValueObjective objective(*random.transformer, {SiteKind::mlp_out, kLayer}, problem.rewriting,
+                                          problem.anchor, problem.target);
 
   const at::AutoGradMode gradients(true);
   auto delta = (0.3 * random_tensor({16})).requires_grad_(true);
@@ -170,8 +170,8 @@ TEST_CASE("continuing from the unedited pass gives the loss and gradient of full
 TEST_CASE("the gradient is that of finite differences") {
   RandomModel random;
   const auto problem = problem_of(random);
-  const editing::ValueObjective objective(*random.transformer, kLayer, problem.rewriting, problem.anchor,
-                                          problem.target);
+  const editing::ValueObjective objective(*random.transformer, {SiteKind::mlp_out, kLayer}, problem.rewriting,
+                                          problem.anchor, problem.target);
   const auto at_point = 0.3 * random_tensor({16});
   const auto value = [&](const at::Tensor& delta) { return objective.loss(delta, 0.0625, 0.5).total.item<double>(); };
   at::Tensor gradient;

@@ -3,8 +3,10 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
+#include "editing/refusal.hpp"
 #include "runtime/model/transformer.hpp"
 #include "runtime/tokenizer/tokenizer.hpp"
 
@@ -21,14 +23,34 @@ struct SubjectPrompt {
 SubjectPrompt locate_subject(const model::Tokenizer& tokenizer, std::string_view before, std::string_view subject,
                              std::string_view after);
 
-/// `count` texts of `tokens` tokens each, the start token included.
+/// `count` texts of `tokens` tokens each, the start included: the texts of `starts` in turn, or the start token
+/// where there are none.
 struct PrefixBatch {
   std::int64_t count = 0;
   std::int64_t tokens = 0;
+  std::vector<std::string> starts{};
 };
 
 /// Texts that the model itself writes, drawn from its 5 likeliest next tokens; equal for equal seeds.
 std::vector<std::string> sample_prefixes(const model::Transformer& transformer, const model::Tokenizer& tokenizer,
                                          const std::vector<PrefixBatch>& batches, std::uint64_t seed);
+
+/// A fact to be written: the template with the subject in its place is to be continued by the target.
+struct EditedFact {
+  std::string subject;
+  std::string prompt_template;  ///< holds one "{}", where the subject goes
+  std::string target;           ///< " Rome"
+};
+
+/// What ROME and MEMIT put a fact to the model with.
+struct FactPrompts {
+  std::vector<SubjectPrompt> rewriting;  ///< the bare prompt, then one behind each prefix
+  SubjectPrompt anchor;                  ///< whose next token, read at the subject, is to stay
+  std::vector<std::int64_t> target;
+};
+
+/// A refusal where the fact cannot be edited well: a subject that ends at position 0 (the attention sink), say.
+std::variant<FactPrompts, Refusal> fact_prompts(const model::Tokenizer& tokenizer, const EditedFact& fact,
+                                                const std::vector<std::string>& prefixes);
 
 }  // namespace proviso::editing

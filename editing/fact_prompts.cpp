@@ -1,4 +1,4 @@
-#include "editing/rome_prompts.hpp"
+#include "editing/fact_prompts.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -12,6 +12,7 @@ namespace proviso::editing {
 namespace {
 
 constexpr std::int64_t kTopK = 5;
+constexpr std::string_view kSlot = "{}";
 
 /// What a model's training texts start with.
 std::int64_t start_token(const model::Transformer& transformer, const model::Tokenizer& tokenizer) {
@@ -63,21 +64,37 @@ std::vector<std::string> sample_prefixes(const model::Transformer& transformer, 
   std::mt19937_64 random(seed);
   std::vector<std::string> prefixes;
   for (const auto& batch : batches) {
-    if (batch.count == 0) continue;
-    const auto start = start_token(transformer, tokenizer);
-    std::vector<std::vector<std::int64_t>> written(batch.count, {start});
-    std::vector<model::Row> rows(batch.count, {{start}, 1});
+    std::vector<std::vector<std::int64_t>> written;
+    for (std::int64_t i = 0; i < batch.count; ++i) {
+      written.push_back(batch.starts.empty() ? std::vector{start_token(transformer, tokenizer)}
+                                             : tokenizer.encode(batch.starts[i % std::ssize(batch.starts)]));
+    }
+    std::vector<model::Row> rows;
+    for (const auto& tokens : written) rows.push_back({tokens, std::ssize(tokens)});
     model::KeyValueCache cache;
-    for (std::int64_t length = 1; length < batch.tokens; ++length) {
+    while (true) {
+      // Rows that are long enough go on without tokens.
+      std::vector<std::size_t> unfinished;
+      std::vector<std::int64_t> last;
+      std::int64_t end = 0;
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        if (std::ssize(written[i]) >= batch.tokens) rows[i].tokens.clear();
+        end += std::ssize(rows[i].tokens);
+        if (rows[i].tokens.empty()) continue;
+        unfinished.push_back(i);
+        last.push_back(end - 1);
+      }
+      if (unfinished.empty()) break;
       model::Pass pass;
       pass.rows = &rows;
       pass.cache = &cache;
-      pass.logits_at = std::nullopt;
+      pass.logits_at = last;
       pass.on_logits = [&](std::int64_t first, const at::Tensor& logits) {
         for (std::int64_t i = 0; i < logits.size(0); ++i) {
+          const auto row = unfinished[first + i];
           const auto token = draw(logits[i], random);
-          written[first + i].push_back(token);
-          rows[first + i].tokens = {token};
+          written[row].push_back(token);
+          rows[row].tokens = {token};
         }
       };
       transformer.forward(pass);
@@ -85,6 +102,30 @@ std::vector<std::string> sample_prefixes(const model::Transformer& transformer, 
     for (auto& tokens : written) prefixes.push_back(prefix_text(tokenizer, std::move(tokens)));
   }
   return prefixes;
+}
+
+std::variant<FactPrompts, Refusal> fact_prompts(const model::Tokenizer& tokenizer, const EditedFact& fact,
+                                                const std::vector<std::string>& prefixes) {
+  const auto slot = fact.prompt_template.find(kSlot);
+  if (slot == std::string::npos || fact.prompt_template.find(kSlot, slot + 1) != std::string::npos)
+    return Refusal{"the template \"" + fact.prompt_template + "\" must hold {} once, where the subject goes"};
+  FactPrompts prompts;
+  prompts.target = tokenizer.encode(fact.target);
+  if (fact.subject.empty() || prompts.target.empty()) return Refusal{"the subject and the target must not be empty"};
+  const auto before = fact.prompt_template.substr(0, slot);
+  const auto after = fact.prompt_template.substr(slot + kSlot.size());
+  prompts.rewriting.push_back(locate_subject(tokenizer, before, fact.subject, after));
+  if (prompts.rewriting.front().subject_last == 0)
+    return Refusal{
+        "the subject `" + fact.subject +
+        "` ends at the prompt's first token, which the model uses as its attention sink: an edit there breaks "
+        "the model; begin the template with other words before {}"};
+  for (const auto& prefix : prefixes)
+    prompts.rewriting.push_back(locate_subject(tokenizer, prefix + ". " + before, fact.subject, after));
+  prompts.anchor = locate_subject(tokenizer, "", fact.subject, " is a");
+  // The distribution is read at the subject's last token: what follows it is of no account.
+  if (prompts.anchor.subject_last == 0) prompts.anchor = prompts.rewriting.front();
+  return prompts;
 }
 
 }  // namespace proviso::editing

@@ -1,0 +1,283 @@
+#include "editing/batch_edit.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <utility>
+
+#include "editing/site_capture.hpp"
+#include "editing/target_score.hpp"
+
+namespace proviso::editing {
+namespace {
+
+using dsl::Site;
+using dsl::SiteKind;
+
+constexpr std::int64_t kTokensInPass = 2048;
+constexpr std::int64_t kPrefixTokens = 10;
+
+/// The values of `site` at the subjects' last tokens: [prompts, width] float64. What comes after does not matter.
+at::Tensor at_subjects(const model::Transformer& transformer, const std::vector<const SubjectPrompt*>& prompts,
+                       const Site& site) {
+  std::vector<at::Tensor> found;
+  for (std::size_t begin = 0; begin < prompts.size();) {
+    std::vector<model::Row> rows;
+    std::vector<std::int64_t> last;
+    std::int64_t tokens = 0;
+    std::size_t end = begin;
+    for (; end < prompts.size() && (end == begin || tokens < kTokensInPass); ++end) {
+      const auto& prompt = *prompts[end];
+      rows.push_back(
+          {{prompt.tokens.begin(), prompt.tokens.begin() + prompt.subject_last + 1}, std::ssize(prompt.tokens)});
+      tokens += prompt.subject_last + 1;
+      last.push_back(tokens - 1);
+    }
+    SiteCapture capture({site});
+    model::Pass pass;
+    pass.rows = &rows;
+    pass.visitor = &capture;
+    pass.stop_after = dsl::canonical(site);
+    transformer.forward(pass);
+    const auto& values = capture.at(site);
+    found.push_back(values.index_select(0, at::tensor(last, at::device(values.device()).dtype(at::kLong))));
+    begin = end;
+  }
+  return at::cat(found).to(at::kDouble);
+}
+
+/// The facts of one request, as prompts.
+class Batch {
+ public:
+  static std::variant<Batch, Refusal> make(const model::Tokenizer& tokenizer, const std::vector<EditedFact>& facts,
+                                           const std::vector<std::string>& prefixes) {
+    Batch batch;
+    std::map<std::vector<std::int64_t>, const EditedFact*> seen;
+    for (const auto& fact : facts) {
+      auto prompts = fact_prompts(tokenizer, fact, prefixes);
+      if (auto* refusal = std::get_if<Refusal>(&prompts)) return std::move(*refusal);
+      auto& made = std::get<FactPrompts>(prompts);
+      const auto& bare = made.rewriting.front();
+      // What a key depends on.
+      const std::vector<std::int64_t> known(bare.tokens.begin(), bare.tokens.begin() + bare.subject_last + 1);
+      if (const auto [found, fresh] = seen.emplace(known, &fact); !fresh) {
+        return Refusal{"the facts `" + found->second->prompt_template + "` and `" + fact.prompt_template + "` about `" +
+                       fact.subject +
+                       "` have one key, for their texts are equal up to the subject's end: write them one after the "
+                       "other, as two edits, or word one of the templates otherwise before {}"};
+      }
+      batch.facts_.push_back(std::move(made));
+    }
+    return batch;
+  }
+
+  const std::vector<FactPrompts>& facts() const { return facts_; }
+
+  /// What the second matrix of `layer` is given: [neurons, facts]. The bare prompt weighs as much as all prefixed ones.
+  at::Tensor keys(const model::Transformer& transformer, std::int64_t layer) const {
+    const Site site{SiteKind::mlp_post, layer};
+    const auto bare = at_subjects(transformer, bare_prompts(), site);
+    std::vector<const SubjectPrompt*> prefixed;
+    for (const auto& fact : facts_) {
+      for (std::size_t i = 1; i < fact.rewriting.size(); ++i) prefixed.push_back(&fact.rewriting[i]);
+    }
+    if (prefixed.empty()) return bare.t();
+    const auto behind = at_subjects(transformer, prefixed, site)
+                            .view({std::ssize(facts_), -1, bare.size(1)})  // [facts, prefixes, neurons]
+                            .mean(1);
+    return ((bare + behind) / 2).t();
+  }
+
+  /// The stream after `layer`: [width, facts].
+  at::Tensor stream(const model::Transformer& transformer, std::int64_t layer) const {
+    return at_subjects(transformer, bare_prompts(), {SiteKind::resid_post, layer}).t();
+  }
+
+  std::vector<TargetScore> scores(const model::Transformer& transformer) const {
+    std::vector<ContinuedPrompt> prompts;
+    for (const auto& fact : facts_) prompts.push_back({fact.rewriting.front().tokens, fact.target});
+    return target_scores(transformer, prompts);
+  }
+
+ private:
+  std::vector<const SubjectPrompt*> bare_prompts() const {
+    std::vector<const SubjectPrompt*> prompts;
+    for (const auto& fact : facts_) prompts.push_back(&fact.rewriting.front());
+    return prompts;
+  }
+
+  std::vector<FactPrompts> facts_;
+};
+
+/// A of `BatchMethod`, [d_in, facts].
+struct Answer {
+  at::Tensor A;
+  std::int64_t null_rank = 0;  ///< alphaedit: of P
+};
+
+Answer answer(const BatchRequest& request, const at::Tensor& C, const at::Tensor& K, const at::Tensor& earlier) {
+  const auto mean_eigenvalue = C.diagonal().mean();
+  switch (request.method) {
+    case BatchMethod::memit:
+      return {at::linalg_solve(request.covariance_weight * C + K.matmul(K.t()), K)};
+    case BatchMethod::emmet: {
+      const auto CK = at::linalg_solve(C + request.ridge * mean_eigenvalue * at::eye(C.size(0), C.options()), K);
+      return {at::linalg_solve(K.t().matmul(CK), CK.t()).t()};
+    }
+    case BatchMethod::alphaedit:
+      break;
+  }
+  // A lies in the null space, P = U Uᵀ, so the system is solved there: it is symmetric and as small as the space.
+  const auto [values, vectors] = at::linalg_eigh(C);  // ascending
+  const auto rank = (values < request.null_threshold * mean_eigenvalue).sum().item<std::int64_t>();
+  const auto U = vectors.narrow(1, 0, rank);
+  const auto inside = U.t().matmul(earlier.defined() ? at::cat({K, earlier}, 1) : K);
+  const auto r = request.ridge * C.diagonal().sum();
+  const auto system = inside.matmul(inside.t()) + r * at::eye(rank, C.options());
+  return {U.matmul(at::linalg_solve(system, inside.narrow(1, 0, K.size(1)))), rank};
+}
+
+double mean_share(const at::Tensor& part, const at::Tensor& whole) {
+  return (part.norm(2, 0) / whole.norm(2, 0).clamp_min(1e-30)).mean().item<double>();
+}
+
+std::string layers_text(const std::vector<const SecondMoment*>& moments) {
+  std::string text;
+  for (const auto* moment : moments) text += (text.empty() ? "" : ", ") + std::to_string(moment->layer);
+  return text;
+}
+
+Certificate begin_certificate(const BatchRequest& request, const std::vector<const SecondMoment*>& moments,
+                              std::size_t prefixes) {
+  static const std::map<BatchMethod, const char*> kNames = {
+      {BatchMethod::memit, "memit"}, {BatchMethod::emmet, "emmet"}, {BatchMethod::alphaedit, "alphaedit"}};
+  Certificate certificate;
+  certificate.method = kNames.at(request.method);
+  certificate.parameters = {{"facts", std::to_string(request.facts.size())},
+                            {"layers", layers_text(moments)},
+                            {"steps", std::to_string(request.steps)},
+                            {"learning_rate", short_text(request.learning_rate)},
+                            {"kl_factor", short_text(request.kl_factor)},
+                            {"weight_decay", short_text(request.weight_decay)},
+                            {"clamp", short_text(request.clamp)},
+                            {"early_stop", short_text(request.early_stop)},
+                            {"prefixes", std::to_string(prefixes)},
+                            {"seed", std::to_string(request.seed)}};
+  const auto add = [&](const char* name, double value) {
+    certificate.parameters.emplace_back(name, short_text(value));
+  };
+  if (request.method == BatchMethod::memit) add("covariance_weight", request.covariance_weight);
+  if (request.method == BatchMethod::alphaedit) add("null_threshold", request.null_threshold);
+  if (request.method != BatchMethod::memit) add("ridge", request.ridge);
+  certificate.parameters.emplace_back("second_moment_tokens", std::to_string(moments.front()->tokens));
+  certificate.parameters.emplace_back("second_moment_text", moments.front()->corpus_sha256);
+  return certificate;
+}
+
+/// What came of the targets, over the facts.
+void measure(const std::vector<TargetScore>& before, const std::vector<TargetScore>& after, Certificate& certificate) {
+  const auto mean = [](const std::vector<TargetScore>& scores, auto of) {
+    double sum = 0;
+    for (const auto& score : scores) sum += of(score);
+    return sum / static_cast<double>(scores.size());
+  };
+  const auto log_probability = [](const TargetScore& score) { return score.log_probability; };
+  const auto is_argmax = [](const TargetScore& score) { return score.is_argmax ? 1.0 : 0.0; };
+  certificate.measured.insert(certificate.measured.end(), {{"log_probability_before", mean(before, log_probability)},
+                                                           {"log_probability_after", mean(after, log_probability)},
+                                                           {"target_is_argmax_before", mean(before, is_argmax)},
+                                                           {"target_is_argmax_after", mean(after, is_argmax)}});
+}
+
+}  // namespace
+
+BatchRequest default_batch_request(BatchMethod method, const model::ModelConfig& config) {
+  BatchRequest request;
+  request.method = method;
+  request.steps = 25;
+  request.clamp = 0.75;
+  request.covariance_weight = static_cast<double>(config.neurons) / 16;
+  request.null_threshold = 0.5;
+  request.ridge = method == BatchMethod::alphaedit ? 0.01 : 0;
+  return request;
+}
+
+std::vector<std::int64_t> default_batch_layers(BatchMethod method, const model::ModelConfig& config) {
+  const bool gpt2 = config.family == model::Family::gpt2;
+  const auto at_depth = [&](double of, double layers) {
+    return std::lround(of / layers * static_cast<double>(config.layers));
+  };
+  const auto first = gpt2 ? at_depth(13, 48) : at_depth(4, 32), last = gpt2 ? at_depth(17, 48) : at_depth(8, 32);
+  if (method == BatchMethod::emmet) return {last};
+  std::vector<std::int64_t> layers(last - first + 1);
+  std::iota(layers.begin(), layers.end(), first);
+  return layers;
+}
+
+std::variant<BatchSolution, Refusal> solve_batch(model::Transformer& transformer, const model::Tokenizer& tokenizer,
+                                                 const BatchRequest& request,
+                                                 const std::vector<const SecondMoment*>& moments,
+                                                 const std::vector<at::Tensor>& earlier) {
+  const at::NoGradGuard no_grad;
+  for (const auto* moment : moments) {
+    if (!transformer.writer({SiteKind::mlp_out, moment->layer}))
+      return Refusal{"mlp_out[" + std::to_string(moment->layer) +
+                     "] is not written by a linear map alone in this model"};
+  }
+  const auto prefixes =
+      sample_prefixes(transformer, tokenizer,
+                      {{request.prefixes, kPrefixTokens, {"The", "Therefore", "Because", "I", "You"}}}, request.seed);
+  auto made = Batch::make(tokenizer, request.facts, prefixes);
+  if (auto* refusal = std::get_if<Refusal>(&made)) return std::move(*refusal);
+  const auto& batch = std::get<Batch>(made);
+
+  const auto last_layer = moments.back()->layer;
+  std::vector<at::Tensor> changes;  // δ a fact
+  double final_loss = 0;
+  for (const auto& fact : batch.facts()) {
+    const ValueObjective objective(transformer, {SiteKind::resid_post, last_layer}, fact.rewriting, fact.anchor,
+                                   fact.target);
+    const auto optimised = optimise_value(objective, request);
+    changes.push_back(optimised.delta);
+    final_loss += optimised.losses.back() / static_cast<double>(batch.facts().size());
+  }
+  const auto before = batch.stream(transformer, last_layer);
+  const auto wanted = at::stack(changes, 1);  // [width, facts]
+  const auto z = before + wanted;
+  const auto scores_before = batch.scores(transformer);
+
+  BatchSolution solution;
+  auto& certificate = solution.certificate = begin_certificate(request, moments, prefixes.size());
+  AppliedDeltas applied(transformer);
+  for (std::size_t i = 0; i < moments.size(); ++i) {
+    const auto layer = moments[i]->layer;
+    const auto K = batch.keys(transformer, layer);  // [d_in, facts]
+    const auto R = (z - batch.stream(transformer, last_layer)) / static_cast<double>(moments.size() - i);
+    const auto [A, null_rank] = answer(request, moments[i]->C, K, i < earlier.size() ? earlier[i] : at::Tensor());
+    if (!A.isfinite().all().item<bool>())
+      return Refusal{"the second moment of mlp_post[" + std::to_string(layer) +
+                     "] cannot be inverted: measure it on a longer text, or name a ridge"};
+    const auto where = "_layer_" + std::to_string(layer);
+    certificate.algebra.emplace_back("constraint_error" + where, mean_share(R.matmul(A.t()).matmul(K) - R, R));
+    if (request.method == BatchMethod::alphaedit)
+      certificate.algebra.emplace_back("null_space_rank" + where, static_cast<double>(null_rank));
+    WeightDelta delta{transformer.writer({SiteKind::mlp_out, layer})->weight, R, A.t().contiguous()};
+    // No more factors than the matrix has rows.
+    if (R.size(1) > R.size(0)) delta = {delta.tensor, at::eye(R.size(0), R.options()), R.matmul(A.t())};
+    certificate.changes.push_back(describe_change(transformer, delta));
+    applied.apply(delta);
+    solution.deltas.push_back(std::move(delta));
+    solution.keys.push_back(K);
+  }
+  const auto missing = z - batch.stream(transformer, last_layer);
+  certificate.measured = {{"value_change_over_value", mean_share(wanted, before)},
+                          {"value_missing", mean_share(missing, wanted)},
+                          {"final_loss", final_loss}};
+  measure(scores_before, batch.scores(transformer), certificate);
+  return solution;
+}
+
+}  // namespace proviso::editing

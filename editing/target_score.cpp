@@ -1,0 +1,56 @@
+#include "editing/target_score.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <utility>
+
+namespace proviso::editing {
+
+namespace {
+
+constexpr std::size_t kTokensInPass = 2048;
+
+}  // namespace
+
+std::vector<TargetScore> target_scores(const model::Transformer& transformer,
+                                       const std::vector<ContinuedPrompt>& prompts, model::SiteVisitor* visitor) {
+  const at::NoGradGuard no_grad;
+  std::vector<TargetScore> scores(prompts.size());
+  for (std::size_t begin = 0; begin < prompts.size();) {
+    std::vector<model::Row> rows;
+    std::vector<std::int64_t> logits_at;
+    std::vector<std::pair<std::size_t, std::size_t>> read;  // prompt and target token of each logits row
+    std::size_t tokens = 0, end = begin;
+    for (; end < prompts.size() && (end == begin || tokens < kTokensInPass); ++end) {
+      const auto& [prompt, target] = prompts[end];
+      model::Row row{prompt, std::ssize(prompt)};
+      row.tokens.insert(row.tokens.end(), target.begin(), target.end() - 1);
+      for (std::size_t t = 0; t < target.size(); ++t) {
+        logits_at.push_back(static_cast<std::int64_t>(tokens + prompt.size() - 1 + t));
+        read.emplace_back(end, t);
+      }
+      tokens += row.tokens.size();
+      rows.push_back(std::move(row));
+    }
+    model::Pass pass;
+    pass.rows = &rows;
+    pass.visitor = visitor;
+    pass.logits_at = logits_at;
+    pass.on_logits = [&](std::int64_t first, const at::Tensor& logits) {
+      for (std::int64_t i = 0; i < logits.size(0); ++i) {
+        const auto [prompt, t] = read[first + i];
+        const auto token = prompts[prompt].target[t];
+        auto& score = scores[prompt];
+        score.log_probability += logits[i].to(at::kDouble).log_softmax(-1)[token].item<double>();
+        score.is_argmax = score.is_argmax && logits[i].argmax().item<std::int64_t>() == token;
+        if (t == 0) score.logit = logits[i][token].item<double>();
+      }
+    };
+    transformer.forward(pass);
+    begin = end;
+  }
+  return scores;
+}
+
+}  // namespace proviso::editing

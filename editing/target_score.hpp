@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "runtime/model/transformer.hpp"
+
+namespace proviso::editing {
+
+/// A prompt and what is to follow it, as tokens; neither is empty.
+struct ContinuedPrompt {
+  std::vector<std::int64_t> prompt, target;
+};
+
+struct TargetScore {
+  double log_probability = 0;  ///< of all the target's tokens
+  double logit = 0;            ///< of its first
+  bool is_argmax = true;       ///< each of its tokens is the likeliest given those before
+};
+
+/// One a prompt, in their order.
+std::vector<TargetScore> target_scores(const model::Transformer& transformer,
+                                       const std::vector<ContinuedPrompt>& prompts,
+                                       model::SiteVisitor* visitor = nullptr);
+
+}  // namespace proviso::editing

@@ -1,0 +1,56 @@
+#include "editing/value_optimisation.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <cmath>
+
+namespace proviso::editing {
+namespace {
+
+/// Adam with its usual constants, on one vector.
+class Adam {
+ public:
+  Adam(const at::Tensor& like, double learning_rate)
+      : mean_(at::zeros_like(like)), square_(at::zeros_like(like)), learning_rate_(learning_rate) {}
+
+  at::Tensor step(const at::Tensor& gradient) {
+    ++count_;
+    mean_ = kBeta1 * mean_ + (1 - kBeta1) * gradient;
+    square_ = kBeta2 * square_ + (1 - kBeta2) * gradient.square();
+    const auto mean = mean_ / (1 - std::pow(kBeta1, count_));
+    const auto square = square_ / (1 - std::pow(kBeta2, count_));
+    return -learning_rate_ * mean / (square.sqrt() + kEpsilon);
+  }
+
+ private:
+  static constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEpsilon = 1e-8;
+  at::Tensor mean_, square_;
+  double learning_rate_;
+  int count_ = 0;
+};
+
+}  // namespace
+
+OptimisedValue optimise_value(const ValueObjective& objective, const ValueSettings& settings) {
+  const at::AutoGradMode gradients(true);
+  OptimisedValue result{at::zeros_like(objective.value()), {}};
+  Adam adam(result.delta, settings.learning_rate);
+  const double largest = settings.clamp * objective.value().norm().item<double>();
+  for (std::int64_t step = 1; step <= settings.steps; ++step) {
+    auto delta = result.delta.detach().requires_grad_(true);
+    const auto loss = objective.loss(delta, settings.kl_factor, settings.weight_decay);
+    result.losses.push_back(loss.total.item<double>());
+    result.target_nll = loss.target_nll;
+    result.kl = loss.kl;
+    if (result.losses.back() < settings.early_stop || step == settings.steps) break;
+    loss.total.backward();
+    const at::NoGradGuard no_grad;
+    result.delta = result.delta + adam.step(delta.grad());
+    if (const double norm = result.delta.norm().item<double>(); norm > largest)
+      result.delta = result.delta * (largest / norm);
+  }
+  return result;
+}
+
+}  // namespace proviso::editing
