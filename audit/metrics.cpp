@@ -222,19 +222,10 @@ class Measurer {
 
   // ---- edits -------------------------------------------------------------------------------------
 
-  struct BoundFact {
-    const dsl::Fact* fact;
-    std::vector<std::int64_t> from, to;
-  };
-
-  std::vector<BoundFact> facts() const {
-    std::vector<BoundFact> facts;
+  std::vector<const runtime::BoundFact*> facts() const {
+    std::vector<const runtime::BoundFact*> facts;
     for (dsl::EditId edit : subject_.edits) {
-      for (const auto& change : bound_.rules->edits[edit].changes) {
-        const auto* fact = std::get_if<dsl::Fact>(&change);
-        if (!fact || !fact->from) continue;
-        facts.push_back({fact, bound_.tokenizer->encode(*fact->from), bound_.tokenizer->encode(fact->to)});
-      }
+      for (const auto& fact : bound_.facts[edit]) facts.push_back(&fact);
     }
     return facts;
   }
@@ -246,10 +237,7 @@ class Measurer {
 
   void measure(const metric::Efficacy&) {
     out_.kind = Values::Kind::share;
-    for (const auto& fact : facts()) {
-      const auto& prompt = bound_.fact_prompt(*fact.fact);
-      add(prompt, prefers(prompt, fact.to, fact.from));
-    }
+    for (const auto* fact : facts()) add(fact->prompt, prefers(fact->prompt, fact->to, fact->from));
     if (out_.values.empty()) out_.empty_set = true;
   }
 
@@ -257,10 +245,11 @@ class Measurer {
     out_.kind = Values::Kind::share;
     const auto all = facts();
     for (const auto& prompt : prompts(m.prompts)) {
-      const BoundFact* about = all.size() == 1 ? &all.front() : nullptr;  // else the longest subject that it names
-      for (const auto& fact : all) {
-        if (all.size() == 1 || prompt.text.find(fact.fact->subject) == std::string::npos) continue;
-        if (!about || fact.fact->subject.size() > about->fact->subject.size()) about = &fact;
+      // The only fact, or the one with the longest subject that the prompt names.
+      const runtime::BoundFact* about = all.size() == 1 ? all.front() : nullptr;
+      for (const auto* fact : all) {
+        if (all.size() == 1 || prompt.text.find(fact->fact.subject) == std::string::npos) continue;
+        if (!about || fact->fact.subject.size() > about->fact.subject.size()) about = fact;
       }
       if (!about) {
         out_.broken = "\"" + prompt.text + "\" names no subject of the facts edited";
@@ -277,7 +266,7 @@ class Measurer {
       bool holds = false;
       for (const auto& answer : prompt.answers) {
         bool beats_all = true;
-        for (const auto& fact : all) beats_all = prefers(prompt, answer, fact.to) && beats_all;
+        for (const auto* fact : all) beats_all = prefers(prompt, answer, fact->to) && beats_all;
         holds = beats_all || holds;
       }
       add(prompt, holds);

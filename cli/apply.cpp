@@ -85,7 +85,13 @@ class Entries {
   void add(const std::string& name, dsl::Span span, std::vector<editing::WeightDelta> deltas,
            std::vector<editing::Certificate> certificates, editing::NamedNumbers costs) {
     const auto& source = sources_.at(span.source);
-    for (const auto& delta : deltas) applied_.apply(delta);
+    bool changed = false;
+    for (const auto& delta : deltas) changed = applied_.apply(delta) || changed;
+    if (!changed) {
+      throw model::InputError(name +
+                              " changes no byte of the model that is there by then: there is nothing to apply\n" +
+                              "  help: leave it out, or make it stronger");
+    }
     entries_.push_back({name, source.path, model::sha256_hex(std::as_bytes(std::span(source.text))), std::move(deltas),
                         std::move(certificates), std::move(costs)});
   }

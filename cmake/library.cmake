@@ -12,7 +12,8 @@ target_include_directories(proviso PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR
 target_link_libraries(proviso PUBLIC torch PRIVATE yaml-cpp OpenSSL::Crypto PkgConfig::RE2 PkgConfig::PCRE2 Threads::Threads
                               $<BUILD_INTERFACE:proviso_options>)
 target_compile_features(proviso PUBLIC cxx_std_20)
-target_link_options(proviso INTERFACE ${OpenMP_CXX_FLAGS})
+target_link_options(proviso INTERFACE
+  "$<$<STREQUAL:$<TARGET_PROPERTY:proviso,TYPE>,STATIC_LIBRARY>:SHELL:${OpenMP_CXX_FLAGS}>")
 set_target_properties(proviso PROPERTIES LINKER_LANGUAGE CXX VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 
 set(package_directory ${CMAKE_INSTALL_LIBDIR}/cmake/Proviso)

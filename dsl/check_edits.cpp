@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "dsl/checker.hpp"
+#include "dsl/record_file.hpp"
 
 namespace proviso::dsl {
 namespace {
@@ -93,7 +94,8 @@ void Checker::define_edit(const Work<ast::Edit>& work) {
       suits(false, direction->span, "remove directions");
       if (auto read = remove(*direction)) edit.changes.emplace_back(std::move(*read));
     } else if (const auto* facts = std::get_if<ast::FactsFrom>(&change)) {
-      not_yet_built(facts->span, "`facts from`", {"write each fact: fact S in TEMPLATE from T0 to T1"});
+      suits(true, facts->span, "write facts");
+      if (auto read = fact_file(*facts)) edit.changes.emplace_back(std::move(*read));
     } else {
       not_yet_built(std::get<ast::Erase>(change).span, "`erase`",
                     {"remove one direction: remove F at mlp_out[*], attn_out[*], embed"});
@@ -134,6 +136,24 @@ std::optional<Fact> Checker::fact(const ast::Fact& node) {
   }
   if (!sound) return std::nullopt;
   return fact;
+}
+
+std::optional<FactFile> Checker::fact_file(const ast::FactsFrom& node) {
+  bool sound = true;
+  for (const auto* option : {&node.file.field, &node.file.cluster}) {
+    if (!*option) continue;
+    report(Code::prompt_file_option, (*option)->span, "facts are read by their records' own fields",
+           {"`answer` names the field of the new continuation, `take` and `seed` choose among the records"});
+    sound = false;
+  }
+  const auto file = prompt_file(node.file);
+  if (file && record_format(node.file.path.value) == RecordFormat::text) {
+    report(Code::prompt_file_kind, node.file.path.span, "a text file has no fields to read facts from",
+           {"facts are read from .jsonl, .json and .csv"});
+    sound = false;
+  }
+  if (!file || !sound) return std::nullopt;
+  return FactFile{*file, node.span};
 }
 
 std::optional<Remove> Checker::remove(const ast::Remove& node) {

@@ -316,6 +316,7 @@ std::optional<Metric> Checker::of_edit(const ast::Call& call) {
     for (const EditId edit : check_->under_edits) {
       for (const auto& change : rule_set_.edits[edit].changes) {
         if (const auto* fact = std::get_if<Fact>(&change)) look(*fact);
+        writes_facts |= std::holds_alternative<FactFile>(change);
       }
     }
   }

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "dsl/checker.hpp"
-#include "dsl/prompt_file.hpp"
+#include "dsl/record_file.hpp"
 
 namespace proviso::dsl {
 namespace {
@@ -103,9 +103,9 @@ std::vector<Prompt> Checker::expanded(const ast::Each& each, const std::string& 
     Prompt prompt{.text = filled(each.text, binding), .answers = {}, .cluster = cluster, .span = each.span};
     for (const ast::Template& answer : each.answers) prompt.answers.push_back(filled(answer, binding));
     bytes += prompt.text.size();
-    if (bytes > kMaxPromptFileBytes) {
+    if (bytes > kMaxRecordFileBytes) {
       report(Code::each_too_large, each.span,
-             "this `each` makes more than " + std::to_string(kMaxPromptFileBytes >> 20) + " MiB of text",
+             "this `each` makes more than " + std::to_string(kMaxRecordFileBytes >> 20) + " MiB of text",
              {"bind fewer values"});
       return {};
     }
@@ -119,7 +119,7 @@ std::optional<PromptFile> Checker::prompt_file(const ast::FromFile& from) {
   file.span = from.path.span;
   const auto opened = path(from.path);
   bool sound = opened.has_value();
-  const auto format = prompt_format(from.path.value);
+  const auto format = record_format(from.path.value);
   if (!format) {
     report(Code::prompt_file_kind, from.path.span,
            "the ending of `" + from.path.value + "` does not tell how to read it",
@@ -129,7 +129,7 @@ std::optional<PromptFile> Checker::prompt_file(const ast::FromFile& from) {
   const auto take_name = [&](const std::optional<ast::String>& written, std::optional<std::string>& into) {
     if (!written) return;
     into = written->value;
-    if (format != PromptFormat::text) return;
+    if (format != RecordFormat::text) return;
     report(Code::prompt_file_option, written->span, "a text file has lines, no fields",
            {"keep expected continuations in a .jsonl, .json or .csv file"});
     sound = false;

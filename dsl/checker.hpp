@@ -127,6 +127,7 @@ class Checker {
   void define_edit(const Work<ast::Edit>& work);
   std::optional<Fact> fact(const ast::Fact& fact);
   std::optional<IndexSet> layers(const ast::Argument& argument);
+  std::optional<FactFile> fact_file(const ast::FactsFrom& facts);
   std::optional<Remove> remove(const ast::Remove& remove);
   std::optional<MethodCall> method(const ast::Call& call);
 

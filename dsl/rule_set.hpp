@@ -322,7 +322,12 @@ struct Remove {
   std::vector<SiteSpec> sites;
   Span span;
 };
-using EditChange = std::variant<Fact, Remove>;
+/// `facts from "file.json"`: read at bind time, as prompts are; `field` and `cluster` are not given.
+struct FactFile {
+  PromptFile file;
+  Span span;
+};
+using EditChange = std::variant<Fact, FactFile, Remove>;
 
 enum class EditMethod {
 #define PROVISO_EDIT_METHOD(method, writes_facts) method,

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <numeric>
@@ -52,22 +53,27 @@ at::Tensor at_subjects(const model::Transformer& transformer, const std::vector<
 /// The facts of one request, as prompts.
 class Batch {
  public:
-  static std::variant<Batch, Refusal> make(const model::Tokenizer& tokenizer, const std::vector<EditedFact>& facts,
-                                           const std::vector<std::string>& prefixes) {
+  static std::variant<Batch, Refusal> make(const model::Tokenizer& tokenizer, const BatchRequest& request,
+                                           const std::vector<std::string>& prefixes, std::int64_t context) {
     Batch batch;
     std::map<std::vector<std::int64_t>, const EditedFact*> seen;
-    for (const auto& fact : facts) {
-      auto prompts = fact_prompts(tokenizer, fact, prefixes);
+    for (const auto& fact : request.facts) {
+      auto prompts = fact_prompts(tokenizer, fact, prefixes, context);
       if (auto* refusal = std::get_if<Refusal>(&prompts)) return std::move(*refusal);
       auto& made = std::get<FactPrompts>(prompts);
       const auto& bare = made.rewriting.front();
       // What a key depends on.
       const std::vector<std::int64_t> known(bare.tokens.begin(), bare.tokens.begin() + bare.subject_last + 1);
       if (const auto [found, fresh] = seen.emplace(known, &fact); !fresh) {
-        return Refusal{"the facts `" + found->second->prompt_template + "` and `" + fact.prompt_template + "` about `" +
-                       fact.subject +
-                       "` have one key, for their texts are equal up to the subject's end: write them one after the "
-                       "other, as two edits, or word one of the templates otherwise before {}"};
+        const auto& other = *found->second;
+        const std::string both = "the facts `" + other.prompt_template + "` and `" + fact.prompt_template +
+                                 "` about `" + fact.subject + "` ";
+        if (other.prompt_template == fact.prompt_template && other.target != fact.target)
+          return Refusal{both + "contradict each other: `" + other.target + "` and `" + fact.target + "`"};
+        if (request.method == BatchMethod::emmet)
+          return Refusal{both +
+                         "have one key, for their texts are equal up to the subject's end, and emmet would have to "
+                         "meet both: use memit or alphaedit, or word one of the templates otherwise before {}"};
       }
       batch.facts_.push_back(std::move(made));
     }
@@ -112,52 +118,87 @@ class Batch {
   std::vector<FactPrompts> facts_;
 };
 
-/// A of `BatchMethod`, [d_in, facts].
+/// S⁻¹ B for a positive definite S, or a refusal that ends with `cure`.
+std::variant<at::Tensor, Refusal> solved(const at::Tensor& S, const at::Tensor& B, const SecondMoment& moment,
+                                         const std::string& cure) {
+  const auto [L, info] = at::linalg_cholesky_ex(S);
+  if (info.item<std::int64_t>() == 0) {
+    auto X = at::cholesky_solve(B, L);
+    if (X.isfinite().all().item<bool>()) return X;
+  }
+  return Refusal{"the equations at mlp_post[" + std::to_string(moment.layer) +
+                 "] are singular, with a second moment of " + std::to_string(moment.tokens) + " tokens and " +
+                 std::to_string(moment.C.size(0)) + " neurons: " + cure};
+}
+
+/// A of `BatchMethod`.
 struct Answer {
-  at::Tensor A;
+  at::Tensor A;                ///< [d_in, facts]
   std::int64_t null_rank = 0;  ///< alphaedit: of P
 };
 
-Answer answer(const BatchRequest& request, const at::Tensor& C, const at::Tensor& K, const at::Tensor& earlier) {
+std::variant<Answer, Refusal> answer(const BatchRequest& request, const SecondMoment& moment, const at::Tensor& K,
+                                     const at::Tensor& earlier) {
+  const auto& C = moment.C;
   const auto mean_eigenvalue = C.diagonal().mean();
-  switch (request.method) {
-    case BatchMethod::memit:
-      return {at::linalg_solve(request.covariance_weight * C + K.matmul(K.t()), K)};
-    case BatchMethod::emmet: {
-      const auto CK = at::linalg_solve(C + request.ridge * mean_eigenvalue * at::eye(C.size(0), C.options()), K);
-      return {at::linalg_solve(K.t().matmul(CK), CK.t()).t()};
-    }
-    case BatchMethod::alphaedit:
-      break;
+  const auto answered = [](std::variant<at::Tensor, Refusal> A) -> std::variant<Answer, Refusal> {
+    if (auto* refusal = std::get_if<Refusal>(&A)) return std::move(*refusal);
+    return Answer{std::get<at::Tensor>(std::move(A))};
+  };
+  const auto ridge = needed_ridge(moment, request.ridge) * mean_eigenvalue * at::eye(C.size(0), C.options());
+  if (request.method == BatchMethod::memit)
+    return answered(
+        solved(request.covariance_weight * (C + ridge) + K.matmul(K.t()), K, moment, "measure it on a longer text"));
+  if (request.method == BatchMethod::emmet) {
+    const auto CK = solved(C + ridge, K, moment, "measure it on a longer text, or name a ridge");
+    if (const auto* refusal = std::get_if<Refusal>(&CK)) return *refusal;
+    const auto& C_inv_K = std::get<at::Tensor>(CK);
+    auto A_t = solved(K.t().matmul(C_inv_K), C_inv_K.t(), moment,
+                      "the facts' keys depend on each other: use memit or alphaedit, or write fewer at once");
+    if (auto* refusal = std::get_if<Refusal>(&A_t)) return std::move(*refusal);
+    return Answer{std::get<at::Tensor>(A_t).t()};
   }
   // A lies in the null space, P = U Uᵀ, so the system is solved there: it is symmetric and as small as the space.
   const auto [values, vectors] = at::linalg_eigh(C);  // ascending
   const auto rank = (values < request.null_threshold * mean_eigenvalue).sum().item<std::int64_t>();
+  if (rank == 0)
+    return Refusal{"no eigenvalue of the second moment of mlp_post[" + std::to_string(moment.layer) + "] lies under " +
+                   short_text(request.null_threshold) + " of their mean: the least is " +
+                   short_text((values[0] / mean_eigenvalue).item<double>()) + "; raise null_threshold"};
   const auto U = vectors.narrow(1, 0, rank);
   const auto inside = U.t().matmul(earlier.defined() ? at::cat({K, earlier}, 1) : K);
   const auto r = request.ridge * C.diagonal().sum();
   const auto system = inside.matmul(inside.t()) + r * at::eye(rank, C.options());
-  return {U.matmul(at::linalg_solve(system, inside.narrow(1, 0, K.size(1)))), rank};
+  auto within = solved(system, inside.narrow(1, 0, K.size(1)), moment, "raise ridge");
+  if (auto* refusal = std::get_if<Refusal>(&within)) return std::move(*refusal);
+  return Answer{U.matmul(std::get<at::Tensor>(within)), rank};
 }
 
-double mean_share(const at::Tensor& part, const at::Tensor& whole) {
-  return (part.norm(2, 0) / whole.norm(2, 0).clamp_min(1e-30)).mean().item<double>();
+/// Of Frobenius norms; 0 of nothing is 0.
+double share(const at::Tensor& part, const at::Tensor& whole) {
+  return (part.norm() / whole.norm().clamp_min(1e-300)).item<double>();
 }
 
-std::string layers_text(const std::vector<const SecondMoment*>& moments) {
+/// √(tr ΔCΔᵀ / tr WCWᵀ): how far a key such as those of the text is moved, over what the matrix makes of it.
+double other_keys_moved(const at::Tensor& R, const at::Tensor& A, const at::Tensor& W, const at::Tensor& C) {
+  const auto moved = (R.matmul(A.t().matmul(C).matmul(A)) * R).sum();
+  return (moved / (W.matmul(C) * W).sum()).sqrt().item<double>();
+}
+
+std::string listed(const std::vector<const SecondMoment*>& moments, std::int64_t SecondMoment::*of) {
   std::string text;
-  for (const auto* moment : moments) text += (text.empty() ? "" : ", ") + std::to_string(moment->layer);
+  for (const auto* moment : moments) text += (text.empty() ? "" : ", ") + std::to_string(moment->*of);
   return text;
 }
 
 Certificate begin_certificate(const BatchRequest& request, const std::vector<const SecondMoment*>& moments,
-                              std::size_t prefixes) {
+                              std::size_t prefixes, double earlier_facts) {
   static const std::map<BatchMethod, const char*> kNames = {
       {BatchMethod::memit, "memit"}, {BatchMethod::emmet, "emmet"}, {BatchMethod::alphaedit, "alphaedit"}};
   Certificate certificate;
   certificate.method = kNames.at(request.method);
   certificate.parameters = {{"facts", std::to_string(request.facts.size())},
-                            {"layers", layers_text(moments)},
+                            {"layers", listed(moments, &SecondMoment::layer)},
                             {"steps", std::to_string(request.steps)},
                             {"learning_rate", short_text(request.learning_rate)},
                             {"kl_factor", short_text(request.kl_factor)},
@@ -171,8 +212,10 @@ Certificate begin_certificate(const BatchRequest& request, const std::vector<con
   };
   if (request.method == BatchMethod::memit) add("covariance_weight", request.covariance_weight);
   if (request.method == BatchMethod::alphaedit) add("null_threshold", request.null_threshold);
-  if (request.method != BatchMethod::memit) add("ridge", request.ridge);
-  certificate.parameters.emplace_back("second_moment_tokens", std::to_string(moments.front()->tokens));
+  const bool of_C = request.method != BatchMethod::alphaedit;
+  add("ridge", of_C ? needed_ridge(*moments.front(), request.ridge) : request.ridge);
+  if (request.method == BatchMethod::alphaedit) add("earlier_facts", earlier_facts);
+  certificate.parameters.emplace_back("second_moment_tokens", listed(moments, &SecondMoment::tokens));
   certificate.parameters.emplace_back("second_moment_text", moments.front()->corpus_sha256);
   return certificate;
 }
@@ -186,8 +229,10 @@ void measure(const std::vector<TargetScore>& before, const std::vector<TargetSco
   };
   const auto log_probability = [](const TargetScore& score) { return score.log_probability; };
   const auto is_argmax = [](const TargetScore& score) { return score.is_argmax ? 1.0 : 0.0; };
+  const auto least = std::ranges::min(after, {}, &TargetScore::log_probability);
   certificate.measured.insert(certificate.measured.end(), {{"log_probability_before", mean(before, log_probability)},
                                                            {"log_probability_after", mean(after, log_probability)},
+                                                           {"least_log_probability_after", least.log_probability},
                                                            {"target_is_argmax_before", mean(before, is_argmax)},
                                                            {"target_is_argmax_after", mean(after, is_argmax)}});
 }
@@ -230,18 +275,27 @@ std::variant<BatchSolution, Refusal> solve_batch(model::Transformer& transformer
   const auto prefixes =
       sample_prefixes(transformer, tokenizer,
                       {{request.prefixes, kPrefixTokens, {"The", "Therefore", "Because", "I", "You"}}}, request.seed);
-  auto made = Batch::make(tokenizer, request.facts, prefixes);
+  auto made = Batch::make(tokenizer, request, prefixes, transformer.config().context);
   if (auto* refusal = std::get_if<Refusal>(&made)) return std::move(*refusal);
   const auto& batch = std::get<Batch>(made);
 
   const auto last_layer = moments.back()->layer;
   std::vector<at::Tensor> changes;  // δ a fact
-  double final_loss = 0;
-  for (const auto& fact : batch.facts()) {
+  double final_loss = 0, known = 0;
+  for (std::size_t i = 0; i < batch.facts().size(); ++i) {
+    const auto& fact = batch.facts()[i];
     const ValueObjective objective(transformer, {SiteKind::resid_post, last_layer}, fact.rewriting, fact.anchor,
                                    fact.target);
     const auto optimised = optimise_value(objective, request);
-    changes.push_back(optimised.delta);
+    const auto& delta = optimised.delta;
+    const bool holds = optimised.losses.front() < request.early_stop;
+    const bool reaches = optimised.target_nll != optimised.first_target_nll;
+    if (!delta.isfinite().all().item<bool>() || !(holds || reaches))
+      return Refusal{"no change of the stream after layer " + std::to_string(last_layer) + " at the end of `" +
+                     request.facts[i].subject + "` leads to `" + request.facts[i].target +
+                     "`: edit earlier layers, from which attention takes it to the prompt's end"};
+    known += holds;
+    changes.push_back(delta);
     final_loss += optimised.losses.back() / static_cast<double>(batch.facts().size());
   }
   const auto before = batch.stream(transformer, last_layer);
@@ -250,21 +304,24 @@ std::variant<BatchSolution, Refusal> solve_batch(model::Transformer& transformer
   const auto scores_before = batch.scores(transformer);
 
   BatchSolution solution;
-  auto& certificate = solution.certificate = begin_certificate(request, moments, prefixes.size());
+  auto& certificate = solution.certificate = begin_certificate(
+      request, moments, prefixes.size(), earlier.empty() || !earlier[0].defined() ? 0 : earlier[0].size(1));
   AppliedDeltas applied(transformer);
   for (std::size_t i = 0; i < moments.size(); ++i) {
     const auto layer = moments[i]->layer;
     const auto K = batch.keys(transformer, layer);  // [d_in, facts]
     const auto R = (z - batch.stream(transformer, last_layer)) / static_cast<double>(moments.size() - i);
-    const auto [A, null_rank] = answer(request, moments[i]->C, K, i < earlier.size() ? earlier[i] : at::Tensor());
-    if (!A.isfinite().all().item<bool>())
-      return Refusal{"the second moment of mlp_post[" + std::to_string(layer) +
-                     "] cannot be inverted: measure it on a longer text, or name a ridge"};
+    auto answered = answer(request, *moments[i], K, i < earlier.size() ? earlier[i] : at::Tensor());
+    if (auto* refusal = std::get_if<Refusal>(&answered)) return std::move(*refusal);
+    const auto& [A, null_rank] = std::get<Answer>(answered);
+    const auto weight = transformer.writer({SiteKind::mlp_out, layer})->weight;
     const auto where = "_layer_" + std::to_string(layer);
-    certificate.algebra.emplace_back("constraint_error" + where, mean_share(R.matmul(A.t()).matmul(K) - R, R));
+    certificate.algebra.emplace_back("constraint_error" + where, share(R.matmul(A.t()).matmul(K) - R, R));
+    certificate.algebra.emplace_back("other_keys_moved" + where,
+                                     other_keys_moved(R, A, transformer.get(weight).to(at::kDouble), moments[i]->C));
     if (request.method == BatchMethod::alphaedit)
       certificate.algebra.emplace_back("null_space_rank" + where, static_cast<double>(null_rank));
-    WeightDelta delta{transformer.writer({SiteKind::mlp_out, layer})->weight, R, A.t().contiguous()};
+    WeightDelta delta{weight, R, A.t().contiguous()};
     // No more factors than the matrix has rows.
     if (R.size(1) > R.size(0)) delta = {delta.tensor, at::eye(R.size(0), R.options()), R.matmul(A.t())};
     certificate.changes.push_back(describe_change(transformer, delta));
@@ -273,9 +330,10 @@ std::variant<BatchSolution, Refusal> solve_batch(model::Transformer& transformer
     solution.keys.push_back(K);
   }
   const auto missing = z - batch.stream(transformer, last_layer);
-  certificate.measured = {{"value_change_over_value", mean_share(wanted, before)},
-                          {"value_missing", mean_share(missing, wanted)},
-                          {"final_loss", final_loss}};
+  certificate.measured = {{"value_change_over_value", share(wanted, before)},
+                          {"value_missing", share(missing, wanted)},
+                          {"final_loss", final_loss},
+                          {"facts_known_before", known}};
   measure(scores_before, batch.scores(transformer), certificate);
   return solution;
 }

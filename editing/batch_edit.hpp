@@ -24,8 +24,9 @@ namespace proviso::editing {
 ///
 /// MEMIT (Meng et al. 2023): A = (λ C + K Kᵀ)⁻¹ K, which weighs the facts against C, all other keys' second moment.
 /// EMMET (Gupta et al. 2024): A = C⁻¹ K (Kᵀ C⁻¹ K)⁻¹, which meets every fact and moves other keys least.
-/// AlphaEdit (Fang et al. 2025): A = (P (K Kᵀ + S) + r I)⁻¹ P K, with P the projection on C's null space, so that other
-/// keys are not moved at all, and S = K Kᵀ of the batches that came before.
+/// AlphaEdit (Fang et al. 2025): A = (P (K Kᵀ + S) + r I)⁻¹ P K, with P the projection on where C is small, its "null
+/// space", so that other keys are hardly moved, and S = K Kᵀ of the batches that came before.
+/// `other_keys_moved_layer_L` in the certificate says how far: √(tr ΔCΔᵀ / tr WCWᵀ).
 enum class BatchMethod { memit, emmet, alphaedit };
 
 struct BatchRequest : ValueSettings {
@@ -38,7 +39,7 @@ struct BatchRequest : ValueSettings {
   double ridge = 0;              ///< alphaedit's r, in the mean squared norm of a key; emmet: added to C as rome's
 };
 
-/// The published defaults, scaled to the model (docs/decisions/0007).
+/// Ours where the published defaults do not carry over to small models: docs/decisions/0007 says which and why.
 BatchRequest default_batch_request(BatchMethod method, const model::ModelConfig& config);
 
 /// The published layers' relative depth: Llama 3's 4 to 8 of 32, and GPT-2 XL's 13 to 17 of 48 for the gpt2 family; the
@@ -52,8 +53,9 @@ struct BatchSolution {
 };
 
 /// `moments` are of the layers to be changed, from the first on; `earlier` are, by layer, the keys of batches that
-/// alphaedit is to keep, [d_in, facts] (empty: none). A refusal where a fact cannot be edited well, or where two facts
-/// have one key. The model, changed layer by layer on the way, is left as found.
+/// alphaedit is to keep, [d_in, facts] (empty: none). A refusal where a fact cannot be edited well, where two
+/// contradict each other, and where equations are singular. The model, changed layer by layer on the way, is left as
+/// found.
 std::variant<BatchSolution, Refusal> solve_batch(model::Transformer& transformer, const model::Tokenizer& tokenizer,
                                                  const BatchRequest& request,
                                                  const std::vector<const SecondMoment*>& moments,

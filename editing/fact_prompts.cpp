@@ -105,7 +105,7 @@ std::vector<std::string> sample_prefixes(const model::Transformer& transformer, 
 }
 
 std::variant<FactPrompts, Refusal> fact_prompts(const model::Tokenizer& tokenizer, const EditedFact& fact,
-                                                const std::vector<std::string>& prefixes) {
+                                                const std::vector<std::string>& prefixes, std::int64_t context) {
   const auto slot = fact.prompt_template.find(kSlot);
   if (slot == std::string::npos || fact.prompt_template.find(kSlot, slot + 1) != std::string::npos)
     return Refusal{"the template \"" + fact.prompt_template + "\" must hold {} once, where the subject goes"};
@@ -122,6 +122,13 @@ std::variant<FactPrompts, Refusal> fact_prompts(const model::Tokenizer& tokenize
         "the model; begin the template with other words before {}"};
   for (const auto& prefix : prefixes)
     prompts.rewriting.push_back(locate_subject(tokenizer, prefix + ". " + before, fact.subject, after));
+  for (const auto& prompt : prompts.rewriting) {
+    const auto tokens = std::ssize(prompt.tokens) + std::ssize(prompts.target);
+    if (tokens > context)
+      return Refusal{"the fact about `" + fact.subject + "` takes " + std::to_string(tokens) +
+                     " tokens behind a generated prefix, and the model reads " + std::to_string(context) +
+                     ": shorten its template, or give prefixes: 0"};
+  }
   prompts.anchor = locate_subject(tokenizer, "", fact.subject, " is a");
   // The distribution is read at the subject's last token: what follows it is of no account.
   if (prompts.anchor.subject_last == 0) prompts.anchor = prompts.rewriting.front();

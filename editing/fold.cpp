@@ -59,12 +59,12 @@ std::variant<std::vector<WeightDelta>, Refusal> fold(const FoldRequest& request,
   if (!writer) return Refusal{dsl::to_string(site) + " is not written by a linear map alone"};
 
   std::vector<WeightDelta> deltas;
-  const auto weight = transformer.get(writer->weight);
+  const auto weight = transformer.get(writer->weight).cpu();
   if (site.kind == SiteKind::embed) {
     // Every position is the sum of a token row and, in some families, a position row: the offset joins one of them.
     deltas.push_back(fold_rows(writer->weight, weight, request, /*with_offset=*/true));
     if (const auto positions = transformer.position_embedding_name(); !positions.empty())
-      deltas.push_back(fold_rows(positions, transformer.get(positions), request, /*with_offset=*/false));
+      deltas.push_back(fold_rows(positions, transformer.get(positions).cpu(), request, /*with_offset=*/false));
     std::erase_if(deltas, [](const WeightDelta& delta) { return is_zero(delta.left); });
     return deltas;
   }
@@ -73,7 +73,7 @@ std::variant<std::vector<WeightDelta>, Refusal> fold(const FoldRequest& request,
   if (!is_zero(change.P)) deltas.push_back(fold_columns(writer->weight, weight, change));
   const auto bias = writer->bias.empty() ? at::Tensor() : transformer.get(writer->bias);
   auto bias_change = change.offset;
-  if (bias.defined()) bias_change = bias_change - change.P.mv(change.D.mv(bias.to(at::kDouble)));
+  if (bias.defined()) bias_change = bias_change - change.P.mv(change.D.mv(bias.cpu().to(at::kDouble)));
   if (is_zero(bias_change)) return deltas;
   if (writer->bias.empty())
     return Refusal{"it adds a constant to " + dsl::to_string(site) + ", whose map has no bias in this family"};

@@ -56,9 +56,12 @@ void add_factor(std::vector<std::pair<std::string, at::Tensor>>& tensors, const 
 
 void write_factors(const std::string& path, const LedgerEntry& entry) {
   std::vector<std::pair<std::string, at::Tensor>> tensors;
-  for (const auto& delta : entry.deltas) {
-    add_factor(tensors, delta.tensor + ".left", delta.left);
-    add_factor(tensors, delta.tensor + ".right", delta.right);
+  // Numbered in the order in which they apply: several may change one tensor.
+  for (std::size_t i = 0; i < entry.deltas.size(); ++i) {
+    const auto& delta = entry.deltas[i];
+    const auto name = std::to_string(i) + "." + delta.tensor;
+    add_factor(tensors, name + ".left", delta.left);
+    add_factor(tensors, name + ".right", delta.right);
   }
   std::vector<model::TensorToWrite> written;
   for (const auto& [name, tensor] : tensors)
@@ -66,8 +69,9 @@ void write_factors(const std::string& path, const LedgerEntry& entry) {
                        model::ElementType::f32,
                        tensor.sizes().vec(),
                        {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}});
-  model::write_safetensors(path, written,
-                           {{"format", "pt"}, {"change", "W' = W + (left + left.rest) (right + right.rest)"}});
+  model::write_safetensors(
+      path, written,
+      {{"format", "pt"}, {"change", "number by number: W' = W + (left + left.rest) (right + right.rest)"}});
 }
 
 Json numbers_json(const NamedNumbers& numbers) {

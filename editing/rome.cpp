@@ -73,7 +73,7 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
   const auto half = request.prefixes / 2;
   const auto prefixes =
       sample_prefixes(transformer, tokenizer, {{half, 5}, {request.prefixes - half, 10}}, request.seed);
-  auto made = fact_prompts(tokenizer, request, prefixes);
+  auto made = fact_prompts(tokenizer, request, prefixes, transformer.config().context);
   if (auto* refusal = std::get_if<Refusal>(&made)) return *refusal;
   const auto& prompts = std::get<FactPrompts>(made);
   const auto& target = prompts.target;
@@ -84,8 +84,14 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
   const auto k_bare = objective.keys()[0];
   const auto k_mean = objective.keys().mean(0);
   const auto mean_eigenvalue = moment.C.diagonal().mean();
-  const auto C = moment.C + at::diag(request.ridge * mean_eigenvalue.expand({moment.C.size(0)}));
-  auto u = at::linalg_solve(C, k_mean);
+  const double ridge = needed_ridge(moment, request.ridge);
+  const auto C = moment.C + at::diag(ridge * mean_eigenvalue.expand({moment.C.size(0)}));
+  const auto [L, info] = at::linalg_cholesky_ex(C);
+  if (info.item<std::int64_t>() != 0)
+    return Refusal{"the second moment of mlp_post[" + std::to_string(moment.layer) + "], of " +
+                   std::to_string(moment.tokens) + " tokens and " + std::to_string(C.size(0)) +
+                   " neurons, cannot be inverted: measure it on a longer text, or name a ridge"};
+  auto u = at::cholesky_solve(k_mean.unsqueeze(1), L).squeeze(1);
   u = u / u.norm();
   solution.seconds.keys = watch.lap();
 
@@ -101,8 +107,8 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
   solution.key_projection = k_star.dot(u).item<double>();
   const auto left = (v_star - W.mv(k_star) - bias) / solution.key_projection;
   if (!left.isfinite().all().item<bool>())
-    return Refusal{"the second moment of mlp_post[" + std::to_string(moment.layer) +
-                   "] cannot be inverted: measure it on a longer text, or name a ridge"};
+    return Refusal{"the value looked for at mlp_out[" + std::to_string(moment.layer) +
+                   "] is no number any more: lower learning_rate"};
   solution.delta = {writer->weight, left.unsqueeze(1), u.unsqueeze(0)};
 
   auto& certificate = solution.certificate;
@@ -116,7 +122,7 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
       {"weight_decay", short_text(request.weight_decay)},
       {"clamp", short_text(request.clamp)},
       {"early_stop", short_text(request.early_stop)},
-      {"ridge", short_text(request.ridge)},
+      {"ridge", short_text(ridge)},
       {"prefixes", std::to_string(prefixes.size())},
       {"seed", std::to_string(request.seed)},
       {"second_moment_tokens", std::to_string(moment.tokens)},

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 #include <span>
+#include <utility>
 
 #include "editing/site_capture.hpp"
 #include "runtime/model/sinks.hpp"
@@ -21,34 +23,44 @@ constexpr std::int64_t kRowLength = 128;
 constexpr std::size_t kRowsAPass = 16;
 constexpr char kKind[] = "second_moment";
 
-SecondMoment compute(const model::Transformer& transformer, const model::Tokenizer& tokenizer, std::int64_t layer,
-                     const Corpus& corpus) {
+/// One pass over the corpus for all layers.
+std::vector<SecondMoment> compute(const model::Transformer& transformer, const model::Tokenizer& tokenizer,
+                                  const std::vector<std::int64_t>& layers, const Corpus& corpus) {
   const at::NoGradGuard no_grad;
   const auto& config = transformer.config();
-  const Site keys_site{SiteKind::mlp_post, layer}, residual_site{SiteKind::resid_post, layer};
-  auto sum = at::zeros({config.neurons, config.neurons}, at::device(transformer.options().device).dtype(at::kDouble));
-  SecondMoment moment{.layer = layer, .C = {}, .tokens = 0, .sinks = 0, .corpus_sha256 = corpus.sha256};
+  std::vector<SecondMoment> moments;
+  std::vector<Site> sites;
+  for (const auto layer : layers) {
+    auto sum = at::zeros({config.neurons, config.neurons}, at::device(transformer.options().device).dtype(at::kDouble));
+    moments.push_back({.layer = layer, .C = sum, .tokens = 0, .sinks = 0, .corpus_sha256 = corpus.sha256});
+    sites.push_back({SiteKind::mlp_post, layer});
+    sites.push_back({SiteKind::resid_post, layer});
+  }
 
   const auto all_rows = corpus_rows(corpus, tokenizer, std::min(kRowLength, config.context));
   for (std::size_t first = 0; first < all_rows.size(); first += kRowsAPass) {
     const std::vector<model::Row> rows(all_rows.begin() + first,
                                        all_rows.begin() + std::min(first + kRowsAPass, all_rows.size()));
-    SiteCapture capture({keys_site, residual_site});
+    SiteCapture capture(sites);
     model::Pass pass;
     pass.rows = &rows;
     pass.visitor = &capture;
-    pass.stop_after = residual_site;
+    pass.stop_after = Site{SiteKind::resid_post, *std::ranges::max_element(layers)};
     const auto layout = transformer.forward(pass);
-    const auto kept = ordinary_positions(capture.at(residual_site), layout);
-    const auto K = capture.at(keys_site).index({kept}).to(at::kDouble);  // [kept, neurons]
-    sum.addmm_(K.t(), K);
-    moment.tokens += K.size(0);
-    moment.sinks += layout.size() - K.size(0);
+    for (auto& moment : moments) {
+      const auto kept = ordinary_positions(capture.at({SiteKind::resid_post, moment.layer}), layout);
+      const auto K = capture.at({SiteKind::mlp_post, moment.layer}).index({kept}).to(at::kDouble);  // [kept, neurons]
+      moment.C.addmm_(K.t(), K);
+      moment.tokens += K.size(0);
+      moment.sinks += layout.size() - K.size(0);
+    }
   }
-  if (moment.tokens == 0)
-    throw model::InputError("the text for the second moments holds too few tokens; name a longer one");
-  moment.C = (sum / static_cast<double>(moment.tokens)).to(at::kFloat).to(at::kDouble);
-  return moment;
+  for (auto& moment : moments) {
+    if (moment.tokens == 0)
+      throw model::InputError("the text for the second moments holds too few tokens; name a longer one");
+    moment.C = (moment.C / static_cast<double>(moment.tokens)).to(at::kFloat).to(at::kDouble);
+  }
+  return moments;
 }
 
 /// Checks that what a file holds is of `layer` and of that many neurons a layer.
@@ -83,23 +95,51 @@ at::Tensor ordinary_positions(const at::Tensor& residual, const model::PackedLay
   return kept.to(residual.device());
 }
 
-SecondMoment read_second_moment(const std::string& path, std::int64_t layer, std::int64_t neurons) {
-  return from_kept(path, model::read_kept_tensor(path, kKind), layer, neurons);
+SecondMoment read_second_moment(const model::Transformer& transformer, const std::string& path, std::int64_t layer,
+                                const std::string& cache_directory) {
+  const auto kept = model::read_kept_tensor(path, kKind);
+  const auto of = kept.metadata.find("model");
+  if (of != kept.metadata.end() && of->second != transformer.card().sha256(cache_directory))
+    throw model::InputError(path + ": was measured on another model; name one of this model, or a text to measure");
+  auto moment = from_kept(path, kept, layer, transformer.config().neurons);
+  moment.C = moment.C.to(transformer.options().device);
+  return moment;
 }
 
-SecondMoment second_moment(const model::Transformer& transformer, const model::Tokenizer& tokenizer, std::int64_t layer,
-                           const Corpus& corpus, const std::string& cache_directory) {
-  const model::TensorCache cache(transformer, cache_directory, kKind,
-                                 {{"layer", std::to_string(layer)}, {"corpus", corpus.sha256}});
+double needed_ridge(const SecondMoment& moment, double asked) {
+  constexpr double kLeast = 1e-3;
+  return asked > 0 || moment.tokens >= moment.C.size(0) ? asked : kLeast;
+}
+
+std::vector<SecondMoment> second_moments(const model::Transformer& transformer, const model::Tokenizer& tokenizer,
+                                         const std::vector<std::int64_t>& layers, const Corpus& corpus,
+                                         const std::string& cache_directory) {
   const auto neurons = transformer.config().neurons;
-  if (const auto kept = cache.read(); kept && kept->value.sizes() == at::IntArrayRef{neurons, neurons}) {
-    auto moment = from_kept(cache_directory, *kept, layer, neurons);
-    moment.C = moment.C.to(transformer.options().device);
-    return moment;
+  const auto cache = [&](std::int64_t layer) {
+    return model::TensorCache(transformer, cache_directory, kKind,
+                              {{"layer", std::to_string(layer)}, {"corpus", corpus.sha256}});
+  };
+  std::map<std::int64_t, SecondMoment> found;
+  std::vector<std::int64_t> missing;
+  for (const auto layer : layers) {
+    if (const auto kept = cache(layer).read(); kept && kept->value.sizes() == at::IntArrayRef{neurons, neurons}) {
+      auto moment = from_kept(cache_directory, *kept, layer, neurons);
+      moment.C = moment.C.to(transformer.options().device);
+      found.emplace(layer, std::move(moment));
+    } else {
+      missing.push_back(layer);
+    }
   }
-  auto moment = compute(transformer, tokenizer, layer, corpus);
-  cache.write(moment.C, {{"tokens", std::to_string(moment.tokens)}, {"sinks", std::to_string(moment.sinks)}});
-  return moment;
+  if (!missing.empty()) {
+    for (auto& moment : compute(transformer, tokenizer, missing, corpus)) {
+      cache(moment.layer)
+          .write(moment.C, {{"tokens", std::to_string(moment.tokens)}, {"sinks", std::to_string(moment.sinks)}});
+      found.emplace(moment.layer, std::move(moment));
+    }
+  }
+  std::vector<SecondMoment> moments;
+  for (const auto layer : layers) moments.push_back(found.at(layer));
+  return moments;
 }
 
 }  // namespace proviso::editing

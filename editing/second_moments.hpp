@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "editing/corpus.hpp"
 #include "runtime/model/transformer.hpp"
@@ -24,14 +25,20 @@ struct SecondMoment {
 /// their row's median. `residual` is [n, width]; the answer [n] bool.
 at::Tensor ordinary_positions(const at::Tensor& residual, const model::PackedLayout& layout);
 
-/// Streams `corpus` through the model as far as `layer`. Kept in `cache_directory` (nothing where it is "") by
-/// model, layer and corpus; a damaged file there is computed again. Ask for it on the model as loaded: the
-/// cache knows the weights by their files.
-SecondMoment second_moment(const model::Transformer& transformer, const model::Tokenizer& tokenizer, std::int64_t layer,
-                           const Corpus& corpus, const std::string& cache_directory);
+/// What is added to C's diagonal, as a share of its mean eigenvalue: `asked`, or 0.001 where that is 0 and C, of fewer
+/// tokens than neurons, is singular.
+double needed_ridge(const SecondMoment& moment, double asked);
 
-/// One that `second_moment` has kept, for a model with that many neurons a layer. Throws `InputError` where the file
-/// is damaged or of another shape or layer.
-SecondMoment read_second_moment(const std::string& path, std::int64_t layer, std::int64_t neurons);
+/// Streams `corpus` through the model as far as the last of `layers`; the answers are in their order. Kept in
+/// `cache_directory` (see `TensorCache`) by model, layer and corpus. Ask for them on the model as loaded: the cache
+/// knows the weights by their files.
+std::vector<SecondMoment> second_moments(const model::Transformer& transformer, const model::Tokenizer& tokenizer,
+                                         const std::vector<std::int64_t>& layers, const Corpus& corpus,
+                                         const std::string& cache_directory);
+
+/// One that `second_moments` has kept for this model. Throws `InputError` where the file is damaged, or of another
+/// model, shape or layer.
+SecondMoment read_second_moment(const model::Transformer& transformer, const std::string& path, std::int64_t layer,
+                                const std::string& cache_directory);
 
 }  // namespace proviso::editing

@@ -41,6 +41,7 @@ OptimisedValue optimise_value(const ValueObjective& objective, const ValueSettin
     auto delta = result.delta.detach().requires_grad_(true);
     const auto loss = objective.loss(delta, settings.kl_factor, settings.weight_decay);
     result.losses.push_back(loss.total.item<double>());
+    if (step == 1) result.first_target_nll = loss.target_nll;
     result.target_nll = loss.target_nll;
     result.kl = loss.kl;
     if (result.losses.back() < settings.early_stop || step == settings.steps) break;

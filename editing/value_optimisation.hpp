@@ -20,8 +20,9 @@ struct ValueSettings {
 };
 
 struct OptimisedValue {
-  at::Tensor delta;            // [width] float64
-  std::vector<double> losses;  ///< one an evaluation
+  at::Tensor delta;             // [width] float64
+  std::vector<double> losses;   ///< one an evaluation
+  double first_target_nll = 0;  ///< at δ = 0
   double target_nll = 0, kl = 0;
 };
 

@@ -30,8 +30,9 @@ at::Tensor tensor_to_change(const model::Transformer& transformer, const WeightD
 }
 
 at::Tensor changed_tensor(const at::Tensor& before, const WeightDelta& delta) {
-  if (before.dim() == 1) return (before.to(at::kDouble) + delta.left.mm(delta.right).squeeze(1)).to(before.dtype());
-  return before.to(at::kDouble).addmm_(delta.left, delta.right).to(before.dtype());
+  const auto left = delta.left.to(before.device()), right = delta.right.to(before.device());
+  if (before.dim() == 1) return (before.to(at::kDouble) + left.mm(right).squeeze(1)).to(before.dtype());
+  return before.to(at::kDouble).addmm(left, right).to(before.dtype());
 }
 
 AppliedDeltas::~AppliedDeltas() { revert(); }

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "dsl/check.hpp"
+#include "dsl/fact_file.hpp"
 #include "dsl/prompt_file.hpp"
 #include "runtime/condition.hpp"
 #include "runtime/formats/safetensors.hpp"
@@ -63,7 +64,10 @@ class Binder {
         }
         for (const auto& edit : rules_.edits) this->edit(edit);
         for (const auto& check : rules_.checks) {
-          for (const auto& expectation : check.expectations) metric(expectation.metric);
+          for (const auto& expectation : check.expectations) {
+            metric(expectation.metric);
+            true_targets(expectation.metric, check.under_edits);
+          }
         }
       }
     }
@@ -102,23 +106,30 @@ class Binder {
 
   // ---- prompts -------------------------------------------------------------------------------
 
+  template <class Item>
+  std::vector<Item> read_file(const dsl::PromptFile& file,
+                              dsl::Outcome<std::vector<Item>> (*read)(const dsl::PromptFile&, std::string_view),
+                              std::string* hash = nullptr) {
+    try {
+      const auto mapped = model::MappedFile::open(file.path);
+      const auto bytes = mapped->bytes();
+      auto outcome = read(file, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+      diagnostics_.insert(diagnostics_.end(), outcome.diagnostics.begin(), outcome.diagnostics.end());
+      if (hash) *hash = model::sha256_hex(bytes);
+      if (outcome.value) return std::move(*outcome.value);
+    } catch (const InputError& failure) {
+      error(Code::unreadable_file, file.span, failure.what(), {"name a file that exists and can be read"});
+    }
+    return {};
+  }
+
   void prompts(const dsl::PromptsDecl& declaration) {
     std::vector<dsl::Prompt> texts;
     std::string hash;
     if (const auto* inline_prompts = std::get_if<std::vector<dsl::Prompt>>(&declaration.source)) {
       texts = *inline_prompts;
     } else {
-      const auto& file = std::get<dsl::PromptFile>(declaration.source);
-      try {
-        const auto mapped = model::MappedFile::open(file.path);
-        const auto bytes = mapped->bytes();
-        auto read = dsl::read_prompt_file(file, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
-        diagnostics_.insert(diagnostics_.end(), read.diagnostics.begin(), read.diagnostics.end());
-        if (read.value) texts = std::move(*read.value);
-        hash = model::sha256_hex(bytes);
-      } catch (const InputError& failure) {
-        error(Code::unreadable_file, file.span, failure.what(), {"name a file that exists and can be read"});
-      }
+      texts = read_file(std::get<dsl::PromptFile>(declaration.source), dsl::read_prompt_file, &hash);
     }
     BoundPrompts bound;
     std::map<std::string, std::int64_t> clusters;
@@ -377,14 +388,37 @@ class Binder {
     if (declaration.method.layers) {
       for (const auto& range : declaration.method.layers->ranges) exists(range.last);
     }
+    bound_.facts.emplace_back();
     for (const auto& change : declaration.changes) {
       if (const auto* fact = std::get_if<dsl::Fact>(&change)) {
         this->fact(*fact);
+      } else if (const auto* file = std::get_if<dsl::FactFile>(&change)) {
+        for (const auto& fact : read_file(file->file, dsl::read_fact_file)) this->fact(fact);
       } else {
         remove(std::get<dsl::Remove>(change));
       }
     }
-    for (const auto& expectation : declaration.expectations) metric(expectation.metric);
+    for (const auto& expectation : declaration.expectations) {
+      metric(expectation.metric);
+      true_targets(expectation.metric, {bound_.facts.size() - 1});
+    }
+  }
+
+  /// What weighs the new continuation against the old one needs both; of facts in files that is known only now.
+  void true_targets(const dsl::Metric& metric, const std::vector<dsl::EditId>& edits) {
+    const bool weighs = std::holds_alternative<dsl::metric::Efficacy>(metric.node) ||
+                        std::holds_alternative<dsl::metric::Paraphrase>(metric.node) ||
+                        std::holds_alternative<dsl::metric::Specificity>(metric.node);
+    if (!weighs) return;
+    for (const dsl::EditId edit : edits) {
+      for (const auto& fact : bound_.facts[edit]) {
+        if (fact.fact.from) continue;
+        error(Code::no_true_target, metric.span,
+              "the fact about \"" + fact.fact.subject + "\" names no old continuation to weigh the new one against",
+              {"measure accuracy(P) on prompts that are to be continued by the new one"});
+        return;
+      }
+    }
   }
 
   void fact(const dsl::Fact& fact) {
@@ -396,17 +430,18 @@ class Binder {
                 "model",
             {"write a template with words before the subject: \"I think that {} …\""});
     }
-    const auto target = bound_.tokenizer->encode(fact.to);
-    if (target.empty() || (fact.from && bound_.tokenizer->encode(*fact.from).empty())) {
+    BoundFact bound{fact, {}, {}, bound_.tokenizer->encode(fact.to)};
+    if (fact.from) bound.from = bound_.tokenizer->encode(*fact.from);
+    if (bound.to.empty() || (fact.from && bound.from.empty())) {
       error(Code::empty_prompt, fact.span, "a target has no tokens");
       return;
     }
-    BoundPrompt prompt;
+    BoundPrompt& prompt = bound.prompt;
     prompt.text = prefix + fact.prompt_template.substr(fact.prompt_template.find("{}") + 2);
     prompt.tokens = bound_.tokenizer->encode(prompt.text, true);
-    prompt.cluster = static_cast<std::int64_t>(bound_.fact_prompts.size());
-    context(prompt.tokens.size() + target.size(), fact.span);
-    bound_.fact_prompts.emplace(&fact, std::move(prompt));
+    prompt.cluster = facts_++;
+    context(prompt.tokens.size() + bound.to.size(), fact.span);
+    bound_.facts.back().push_back(std::move(bound));
   }
 
   void remove(const dsl::Remove& remove) {
@@ -481,6 +516,7 @@ class Binder {
   const dsl::RuleSet& rules_;
   const model::ModelCard& card_;
   const std::string& cache_directory_;
+  std::int64_t facts_ = 0;
   BoundRules bound_;
   std::vector<dsl::Diagnostic> diagnostics_;
 };

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,6 +21,12 @@ struct BoundPrompt {
 
 using BoundPrompts = std::vector<BoundPrompt>;
 
+struct BoundFact {
+  dsl::Fact fact;
+  BoundPrompt prompt;                  ///< the template with the subject in it
+  std::vector<std::int64_t> from, to;  ///< tokens; `from` is empty where the fact names none
+};
+
 /// A rule set on a model: every prompt is tokens, every site and layer exists, every word that must be one
 /// token is one. Nothing that follows can fail because of what the user wrote, but for what only running
 /// the model can tell (a chosen token that is a secondary sink, a contrast without difference).
@@ -29,9 +34,9 @@ struct BoundRules {
   std::shared_ptr<const dsl::RuleSet> rules;
   const model::ModelCard* card = nullptr;
   std::shared_ptr<const model::Tokenizer> tokenizer;
-  std::vector<BoundPrompts> prompts;     // by PromptsId
-  std::vector<dsl::Site> feature_sites;  // by FeatureId; canonical
-  std::map<const dsl::Fact*, BoundPrompt> fact_prompts;
+  std::vector<BoundPrompts> prompts;            // by PromptsId
+  std::vector<dsl::Site> feature_sites;         // by FeatureId; canonical
+  std::vector<std::vector<BoundFact>> facts;    // by EditId, in written order
   std::vector<std::string> prompt_file_hashes;  // by PromptsId: SHA-256 of the file's bytes, "" for inline ones
 
   const std::string& feature_name(dsl::FeatureId id) const { return rules->features[id].name; }
@@ -39,8 +44,6 @@ struct BoundRules {
   std::vector<dsl::Site> sites_of(const dsl::Intervention& sentence) const;
   std::vector<dsl::Site> expand(const std::vector<dsl::SiteSpec>& specs) const;
   std::int64_t token_id(const std::string& text) const;  ///< of a text that is one token
-  /// The template with the subject in it.
-  const BoundPrompt& fact_prompt(const dsl::Fact& fact) const { return fact_prompts.at(&fact); }
 };
 
 }  // namespace proviso::runtime

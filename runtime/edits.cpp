@@ -87,10 +87,9 @@ class EditSolver {
 
   void rome(const SecondMoments& moments, std::uint64_t seed) {
     const auto& moment = *moments.of(declaration_, transformer_.config()).front();
-    for (const auto& change : declaration_.changes) {
-      const auto& fact = std::get<dsl::Fact>(change);
-      auto solution =
-          editing::solve_rome(transformer_, *bound_.tokenizer, rome_request(declaration_.method, fact, seed), moment);
+    for (const auto& fact : bound_.facts[solved_.edit]) {
+      auto solution = editing::solve_rome(transformer_, *bound_.tokenizer,
+                                          rome_request(declaration_.method, fact.fact, seed), moment);
       if (const auto* refusal = std::get_if<editing::Refusal>(&solution)) {
         solved_.refused = refusal->reason;
         return;
@@ -111,7 +110,8 @@ class EditSolver {
     take_common(call, seed, request);
     take(call, "covariance_weight", request.covariance_weight);
     take(call, "null_threshold", request.null_threshold);
-    for (const auto& change : declaration_.changes) request.facts.push_back(edited(std::get<dsl::Fact>(change)));
+    for (const auto& fact : bound_.facts[solved_.edit]) request.facts.push_back(edited(fact.fact));
+    if (request.facts.empty()) return;  // an empty file: the edit changes no byte
     const auto of_layers = moments.of(declaration_, transformer_.config());
     std::vector<at::Tensor> kept;
     for (const auto* moment : of_layers) {
@@ -165,7 +165,7 @@ class EditSolver {
         keep(std::move(delta));
       }
       const auto writer = transformer_.writer(site);
-      const auto weight = transformer_.get(writer->weight).to(at::kDouble);
+      const auto weight = transformer_.get(writer->weight).cpu().to(at::kDouble);
       const auto written =
           site.kind == dsl::SiteKind::embed ? directions.matmul(weight.t()) : directions.matmul(weight);
       left_over = std::max(left_over, (written.norm() / weight.norm()).item<double>());
@@ -223,13 +223,22 @@ std::vector<SecondMoments::Key> SecondMoments::keys(const dsl::EditDecl& edit, c
 
 void SecondMoments::prepare(const dsl::EditDecl& edit, const model::Transformer& transformer,
                             const model::Tokenizer& tokenizer) {
+  std::vector<std::int64_t> to_measure;
+  std::string text;
   for (const Key& wanted : keys(edit, transformer.config())) {
     if (moments_.contains(wanted)) continue;
     const auto& [layer, source] = wanted;
-    moments_[wanted] =
-        edit.method.parameters.contains("second_moments")
-            ? editing::read_second_moment(source, layer, transformer.config().neurons)
-            : editing::second_moment(transformer, tokenizer, layer, editing::read_corpus(source), cache_directory_);
+    if (edit.method.parameters.contains("second_moments")) {
+      moments_[wanted] = editing::read_second_moment(transformer, source, layer, cache_directory_);
+    } else {
+      to_measure.push_back(layer);
+      text = source;
+    }
+  }
+  if (to_measure.empty()) return;
+  for (auto& moment :
+       editing::second_moments(transformer, tokenizer, to_measure, editing::read_corpus(text), cache_directory_)) {
+    moments_[{moment.layer, text}] = std::move(moment);
   }
 }
 
@@ -289,7 +298,7 @@ std::vector<editing::WeightDelta> turned_at_random(const std::vector<editing::We
     auto random = at::empty(own.sizes(), at::kDouble);
     auto* values = random.mutable_data_ptr<double>();
     for (std::int64_t j = 0; j < random.numel(); ++j) values[j] = source.next();
-    const auto [frame, unused] = at::linalg_qr(random);
+    const auto [frame, unused] = at::linalg_qr(random.to(r.device()));
     const auto parts = frame.matmul(r).split_with_sizes(ranks, 1);
     for (std::size_t k = 0; k < members.size(); ++k) {
       auto& delta = turned[members[k]];

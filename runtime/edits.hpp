@@ -22,7 +22,7 @@ namespace proviso::runtime {
 struct SolvedEdit {
   dsl::EditId edit = 0;
   std::vector<editing::WeightDelta> deltas;        ///< to be applied in this order
-  std::vector<editing::Certificate> certificates;  ///< one a fact; of `remove`, one for all
+  std::vector<editing::Certificate> certificates;  ///< one a fact of rome; else one for all
   editing::NamedNumbers costs;                     ///< of all together, on text that the edit never saw
   std::map<std::int64_t, at::Tensor> kept_keys;    ///< alphaedit: by layer, what later batches are to leave alone
   std::string refused;                             ///< why it cannot be made; "" otherwise

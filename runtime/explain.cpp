@@ -61,6 +61,8 @@ ordered_json explain_edits(const BoundRules& bound) {
     for (const auto& change : edit.changes) {
       if (const auto* fact = std::get_if<dsl::Fact>(&change)) {
         changes.push_back("\"" + fact->subject + "\" to \"" + fact->to + "\"");
+      } else if (const auto* file = std::get_if<dsl::FactFile>(&change)) {
+        changes.push_back("facts from " + file->file.path);
       } else {
         const auto& remove = std::get<dsl::Remove>(change);
         changes.push_back("remove " + bound.feature_name(remove.feature) + " at " +

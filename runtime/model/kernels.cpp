@@ -15,6 +15,10 @@
 #else
 #define PROVISO_FOR_EACH_CPU
 #endif
+// clang lints this file, without an omp.h.
+#if AT_PARALLEL_OPENMP && !defined(_OPENMP) && !defined(__clang__)
+#error "compile with OpenMP's flag: without it at::parallel_for is a plain loop"
+#endif
 #define PROVISO_INLINE inline __attribute__((always_inline))
 
 namespace proviso::model {

@@ -1,6 +1,7 @@
 #include "runtime/model/tensor_cache.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -9,6 +10,7 @@
 #include <system_error>
 
 #include "runtime/formats/safetensors.hpp"
+#include "runtime/formats/sha256.hpp"
 
 namespace proviso::model {
 
@@ -18,6 +20,17 @@ namespace {
 
 constexpr char kVersion[] = "1";
 constexpr std::size_t kHashCharacters = 16;  // of a hash, in a file's name
+
+/// Of what says how a Hugging Face model's weights and texts are used; a GGUF file holds all of it.
+std::string hash_of_files_beside(const ModelCard& card, const std::string& directory) {
+  std::vector<std::string> files;
+  if (!card.config_file.empty()) {
+    files.push_back(card.config_file);
+    const auto tokenizer = fs::path(card.config_file).replace_filename("tokenizer.json").string();
+    if (fs::exists(tokenizer)) files.push_back(tokenizer);
+  }
+  return sha256_of_files(files, directory);
+}
 
 }  // namespace
 
@@ -38,9 +51,13 @@ TensorCache::TensorCache(const Transformer& transformer, const std::string& dire
   if (directory.empty()) return;
   identity_ = of;
   identity_["model"] = transformer.card().sha256(directory);
+  identity_["beside"] = hash_of_files_beside(transformer.card(), directory);
   identity_["dtype"] = at::toString(transformer.options().dtype);
+  identity_["device"] = transformer.options().device.str();
+  identity_["threads"] = std::to_string(at::get_num_threads());
   identity_["version"] = kVersion;
-  std::string file = identity_["model"].substr(0, kHashCharacters) + "-" + identity_["dtype"];
+  std::string file = identity_["model"].substr(0, kHashCharacters) + "-" + identity_["dtype"] + "-" +
+                     identity_["device"] + "-" + identity_["threads"];
   for (const auto& [key, value] : of) file += "-" + value.substr(0, kHashCharacters);
   path_ = (fs::path(directory) / kind_ / (file + ".safetensors")).string();
 }

@@ -19,9 +19,10 @@ struct KeptTensor {
 /// Throws `InputError` where the file is damaged, has no such tensor, or holds values that are no numbers.
 KeptTensor read_kept_tensor(const std::string& path, const std::string& name);
 
-/// What was measured on a model, kept between runs under its weights' hash, its dtype and `of` (the text, the
-/// layer …). Ask for it on the model as loaded: the weights are known by their files. A file that is missing,
-/// damaged or of something else is none; one that cannot be written is measured again next time.
+/// What was measured on a model, kept between runs under the hashes of its weights, configuration and tokenizer, the
+/// dtype, device and threads (sums round by them) and `of` (the text, the layer …). Ask for it on the model as loaded:
+/// the weights are known by their files. A file that is missing, damaged or of something else is none; one that cannot
+/// be written is measured again next time.
 class TensorCache {
  public:
   /// `kind` names the folder, and the tensor in its files. Nothing is kept where `directory` is "".

@@ -48,8 +48,9 @@ TEST_CASE("SmolLM2 moves the Eiffel Tower to Rome, forgets little else, and move
   const auto unseen = editing::read_corpus(PROVISO_SOURCE_DIR "/rules/corpus/held_out");
   const auto layer = editing::default_rome_layer(model.transformer->config());
   REQUIRE(layer == 5);
-  const auto moment =
-      editing::second_moment(*model.transformer, *model.tokenizer, layer, corpus, PROVISO_SOURCE_DIR "/.cache/proviso");
+  const auto moment = editing::second_moments(*model.transformer, *model.tokenizer, {layer}, corpus,
+                                              PROVISO_SOURCE_DIR "/.cache/proviso")
+                          .front();
 
   editing::RomeRequest request;
   request.subject = "The Eiffel Tower";

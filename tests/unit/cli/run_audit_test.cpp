@@ -140,9 +140,20 @@ TEST_CASE("apply writes weights that act as the rules do, and revert gives back 
   const auto json = GENERATE(test::tiny_llama_json(), test::tiny_gpt2_json());
   const Case tiny(R"(
 edit e { remove f at attn_out[1], mlp_out[1] using project(strength: 50%) }
+edit one_by_one {
+  fact "cat" in "The {} sat on" to "a"
+  fact "dog" in "A {} ran to" to "c"
+  using rome(layer: 0, steps: 2, prefixes: 0, text: "text.txt")
+}
+edit together {
+  fact "cat" in "The {} sat on" to "b"
+  fact "dog" in "A {} ran to" to "d"
+  using alphaedit(layers: 0, steps: 2, prefixes: 0, null_threshold: 1000, text: "text.txt")
+}
 rule r { suppress f by 80% at mlp_out[1], attn_out[*], embed  steer f by 1 at mlp_out[0] }
 )",
                   json);
+  test::write_bytes(tiny.folder / "text.txt", "The cat sat on the mat and looked.\nA dog ran by, and was gone.\n");
   const std::string edited = tiny.folder / "edited", reverted = tiny.folder / "reverted";
   const auto applied = tiny.run({"apply", tiny.file, "-o", edited});
   INFO(applied.err);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "dsl/record_file.hpp"
 #include "dsl/utf8.hpp"
 
 namespace proviso::dsl {
@@ -39,14 +40,14 @@ std::string numbered(int count) {
 }  // namespace
 
 TEST_CASE("prompt files: the ending says the format, in any case") {
-  CHECK(prompt_format("a.txt") == PromptFormat::text);
-  CHECK(prompt_format("a.b/c.JSONL") == PromptFormat::json_lines);
-  CHECK(prompt_format("a.ndjson") == PromptFormat::json_lines);
-  CHECK(prompt_format("a.json") == PromptFormat::json);
-  CHECK(prompt_format("a.Csv") == PromptFormat::csv);
-  CHECK_FALSE(prompt_format("a.tsv"));
-  CHECK_FALSE(prompt_format("a.txt/b"));
-  CHECK_FALSE(prompt_format("txt"));
+  CHECK(record_format("a.txt") == RecordFormat::text);
+  CHECK(record_format("a.b/c.JSONL") == RecordFormat::json_lines);
+  CHECK(record_format("a.ndjson") == RecordFormat::json_lines);
+  CHECK(record_format("a.json") == RecordFormat::json);
+  CHECK(record_format("a.Csv") == RecordFormat::csv);
+  CHECK_FALSE(record_format("a.tsv"));
+  CHECK_FALSE(record_format("a.txt/b"));
+  CHECK_FALSE(record_format("txt"));
 }
 
 TEST_CASE("prompt files: byte order marks and line breaks of other systems") {
@@ -67,7 +68,7 @@ TEST_CASE("prompt files: what is wrong is said with its line") {
 }
 
 TEST_CASE("prompt files: larger ones than 64 MiB are refused unread") {
-  const std::string bytes(kMaxPromptFileBytes + 1, 'x');
+  const std::string bytes(kMaxRecordFileBytes + 1, 'x');
   CHECK(said(read_prompt_file(file("a.txt"), bytes)).starts_with("prompt-file-too-large"));
 }
 

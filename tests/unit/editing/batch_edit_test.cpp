@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 
 #include "editing/rome.hpp"
@@ -20,7 +21,7 @@ editing::SecondMoment moment_of(const RandomModel& random, std::int64_t layer) {
   std::string text;
   for (int i = 0; i < 40; ++i)
     text += "Line " + std::to_string(i * 7919) + " tells of " + std::string(i % 5 + 1, 'a' + i % 26) + ". ";
-  return editing::second_moment(*random.transformer, *random.tokenizer, layer, {{text}, "c0ffee"}, "");
+  return editing::second_moments(*random.transformer, *random.tokenizer, {layer}, {{text}, "c0ffee"}, "").front();
 }
 
 struct Problem {
@@ -105,14 +106,14 @@ TEST_CASE("alphaedit moves no key outside the null space, and keeps earlier batc
   const auto push = problem.request.ridge * C.diagonal().sum() * delta.matmul(U);
   CHECK(ratio((delta.matmul(K) - R).matmul(K.t()).matmul(U) + push, push) < 1e-8);
 
-  const auto on_keys_of_the_first = [&] {
-    const auto second = problem.solved();
-    return ratio(whole(second.deltas[0]).matmul(K), whole(second.deltas[0]).matmul(second.keys[0]));
-  };
+  // A later batch pays for moving the first one's keys: the gradient of ‖Δ K₂ − R₂‖² + ‖Δ K‖² + r ‖Δ‖² vanishes.
   problem.request.facts = {{"Volga", "The {} is in", " Hu"}};
-  const double alone = on_keys_of_the_first();
-  problem.earlier = {1e3 * K};
-  CHECK(on_keys_of_the_first() < 0.01 * alone);
+  problem.earlier = {K};
+  const auto second = problem.solved();
+  const auto change = whole(second.deltas[0]), K2 = second.keys[0], R2 = second.deltas[0].left;
+  const auto costs = problem.request.ridge * C.diagonal().sum() * change + change.matmul(K).matmul(K.t());
+  CHECK(ratio(((change.matmul(K2) - R2).matmul(K2.t()) + costs).matmul(U), costs.matmul(U)) < 1e-8);
+  CHECK(ratio(change.matmul(K).matmul(K.t()).matmul(U), costs.matmul(U)) > 0.01);  // so that K has a say
 }
 
 TEST_CASE("one fact by emmet is what rome writes") {
@@ -126,6 +127,47 @@ TEST_CASE("one fact by emmet is what rome writes") {
   const auto rome = std::get<editing::RomeSolution>(
       editing::solve_rome(*problem.random.transformer, *problem.random.tokenizer, request, problem.moments[0]));
   CHECK(ratio(whole(batch.deltas[0]) - whole(rome.delta), whole(rome.delta)) < 1e-3);
+}
+
+TEST_CASE("z is divided over the layers, and keys weigh the bare prompt as much as all prefixed ones") {
+  auto json = tiny_llama_json();
+  json["num_hidden_layers"] = 3;
+  Problem problem(BatchMethod::memit, {0, 1}, json);
+  const auto& transformer = *problem.random.transformer;
+  const auto& tokenizer = *problem.random.tokenizer;
+  const auto solution = problem.solved();
+  const auto prefixes = editing::sample_prefixes(
+      transformer, tokenizer, {{5, 10, {"The", "Therefore", "Because", "I", "You"}}}, problem.request.seed);
+  REQUIRE(prefixes.size() == 5);
+  CHECK(prefixes[1].starts_with("Therefore"));
+  for (std::size_t i = 0; i < problem.request.facts.size(); ++i) {
+    const auto prompts = std::get<editing::FactPrompts>(
+        editing::fact_prompts(tokenizer, problem.request.facts[i], prefixes, transformer.config().context));
+    const auto objective = [&](std::int64_t layer) {
+      return editing::ValueObjective(transformer, {dsl::SiteKind::resid_post, layer}, prompts.rewriting, prompts.anchor,
+                                     prompts.target);
+    };
+    const auto keys = objective(0).keys();  // [1 + prefixes, neurons]
+    const auto expected = (keys[0] + keys.narrow(0, 1, 5).mean(0)) / 2;
+    const auto column = static_cast<std::int64_t>(i);
+    CHECK(ratio(solution.keys[0].select(1, column) - expected, expected) < 1e-5);
+    const auto delta = editing::optimise_value(objective(1), problem.request).delta;
+    CHECK(ratio(solution.deltas[0].left.select(1, column) - delta / 2, delta) < 1e-5);
+  }
+}
+
+TEST_CASE("a fact that holds already is left out of no number, and one that no layer can lead to is refused") {
+  Problem problem(BatchMethod::memit);
+  problem.request.early_stop = 100;  // all facts hold, by this
+  const auto solution = problem.solved();
+  CHECK(number(solution.certificate.measured, "facts_known_before") == 3);
+  CHECK(number(solution.certificate.measured, "value_missing") < 1);
+  CHECK(solution.deltas[0].norm() == 0);
+
+  Problem late(BatchMethod::memit, {1});  // the model's last layer: nothing takes z from the subject to the end
+  const auto refused = late.answer();
+  REQUIRE(std::holds_alternative<editing::Refusal>(refused));
+  CHECK_THAT(std::get<editing::Refusal>(refused).reason, Catch::Contains("edit earlier layers"));
 }
 
 TEST_CASE("what is missing is divided over the layers, and the model is left as found") {
@@ -149,10 +191,47 @@ TEST_CASE("what is missing is divided over the layers, and the model is left as 
         number(solution.certificate.measured, "log_probability_before") + 0.3);
 }
 
-TEST_CASE("facts that one key cannot tell apart are refused") {
-  Problem problem(BatchMethod::memit);
-  problem.request.facts = {{"Eiffel", "The {} is in", " Ro"}, {"Eiffel", "The {} stands in", " Pa"}};
+TEST_CASE("facts that contradict each other are refused, and by emmet those that one key cannot tell apart") {
+  const auto method = GENERATE(BatchMethod::memit, BatchMethod::emmet, BatchMethod::alphaedit);
+  Problem problem(method);
+  const auto refusal = [&] {
+    const auto answer = problem.answer();
+    const auto* refused = std::get_if<editing::Refusal>(&answer);
+    return refused ? refused->reason : "";
+  };
+  problem.request.facts = {{"Eiffel", "The {} is in", " Ro"}, {"Eiffel", "The {} is in", " Pa"}};
+  CHECK_THAT(refusal(), Catch::Contains("contradict each other: ` Ro` and ` Pa`"));
+  problem.request.facts[1] = {"Eiffel", "The {} stands in", " Pa"};
+  CHECK_THAT(refusal(), method == BatchMethod::emmet ? Catch::Contains("have one key") : Catch::Contains(""));
+  CHECK(refusal().empty() == (method != BatchMethod::emmet));
+}
+
+TEST_CASE("a second moment that a text does not fill is refused where it is inverted") {
+  const auto method = GENERATE(BatchMethod::memit, BatchMethod::emmet);
+  Problem problem(method);
+  if (method == BatchMethod::emmet) {
+    // Of fewer tokens than neurons it cannot be inverted, and is not taken as it is.
+    Problem short_text(method);
+    short_text.moments[0].tokens = short_text.moments[0].C.size(0) - 1;
+    const auto& parameters = short_text.solved().certificate.parameters;
+    CHECK(std::ranges::find(parameters, std::pair<std::string, std::string>("ridge", "0.001")) != parameters.end());
+  }
+  auto& C = problem.moments[0].C;
+  C = at::zeros_like(C);
+  C[0][0] = 1;  // of rank one
   const auto refused = problem.answer();
   REQUIRE(std::holds_alternative<editing::Refusal>(refused));
-  CHECK_THAT(std::get<editing::Refusal>(refused).reason, Catch::Contains("have one key"));
+  CHECK_THAT(std::get<editing::Refusal>(refused).reason, Catch::Contains("measure it on a longer text"));
+  if (method == BatchMethod::emmet) {
+    problem.request.ridge = 0.1;
+    CHECK(std::holds_alternative<BatchSolution>(problem.answer()));
+  }
+}
+
+TEST_CASE("a null space without a direction is refused") {
+  Problem problem(BatchMethod::alphaedit);
+  problem.request.null_threshold = 1e-8;
+  const auto refused = problem.answer();
+  REQUIRE(std::holds_alternative<editing::Refusal>(refused));
+  CHECK_THAT(std::get<editing::Refusal>(refused).reason, Catch::Contains("raise null_threshold"));
 }

@@ -101,8 +101,8 @@ TEST_CASE("the ledger names every tensor with its hash before and after, and kee
     model::dequantize(tensor, {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
     parts[tensor.name] = values.to(at::kDouble);
   }
-  CHECK(
-      at::allclose(parts.at(down + ".left") + parts.at(down + ".left.rest"), entries[0].deltas[0].left, 1e-13, 1e-15));
+  CHECK(at::allclose(parts.at("0." + down + ".left") + parts.at("0." + down + ".left.rest"), entries[0].deltas[0].left,
+                     1e-13, 1e-15));
 }
 
 TEST_CASE("a folder altered since is refused by the file's name, and nothing is written") {

@@ -29,7 +29,7 @@ editing::Corpus small_corpus() {
 }
 
 editing::SecondMoment moment_of(const RandomModel& random) {
-  return editing::second_moment(*random.transformer, *random.tokenizer, kLayer, small_corpus(), "");
+  return editing::second_moments(*random.transformer, *random.tokenizer, {kLayer}, small_corpus(), "").front();
 }
 
 RomeRequest small_request() {

@@ -29,7 +29,7 @@ std::filesystem::path only_file(const std::filesystem::path& folder) {
 
 TEST_CASE("the second moment averages k kᵀ over every position that is no sink") {
   RandomModel random;
-  const auto moment = editing::second_moment(*random.transformer, *random.tokenizer, 1, small_corpus(), "");
+  const auto moment = editing::second_moments(*random.transformer, *random.tokenizer, {1}, small_corpus(), "").front();
   auto sum = at::zeros({24, 24}, at::kDouble);
   std::int64_t kept = 0, left_out = 0;
   for (const auto& row : rows_of(*random.tokenizer, small_corpus().documents)) {
@@ -60,11 +60,27 @@ TEST_CASE("positions far longer than their row's median are sinks") {
   CHECK(at::equal(kept, at::tensor(std::vector<int>{0, 1, 1, 0, 1, 1, 0, 1, 1}).to(at::kBool)));
 }
 
+TEST_CASE("one pass over the text measures several layers as one pass each does") {
+  RandomModel random;
+  const auto measured = [&](const std::vector<std::int64_t>& layers) {
+    return editing::second_moments(*random.transformer, *random.tokenizer, layers, small_corpus(), "");
+  };
+  const auto both = measured({1, 0});
+  REQUIRE(both.size() == 2);
+  for (std::size_t i = 0; i < 2; ++i) {
+    const auto alone = measured({both[i].layer}).front();
+    CHECK(both[i].layer == 1 - static_cast<std::int64_t>(i));
+    CHECK(at::equal(both[i].C, alone.C));
+    CHECK(both[i].tokens == alone.tokens);
+  }
+}
+
 TEST_CASE("a cached second moment equals the fresh one, and a damaged one is computed again") {
   RandomModel random;
   TemporaryFolder cache;
   const auto ask = [&] {
-    return editing::second_moment(*random.transformer, *random.tokenizer, 0, small_corpus(), cache.path().string());
+    return editing::second_moments(*random.transformer, *random.tokenizer, {0}, small_corpus(), cache.path().string())
+        .front();
   };
   const auto fresh = ask();
   const auto file = only_file(cache.path() / "second_moment");
@@ -84,11 +100,15 @@ TEST_CASE("a stored second moment is read by name, and another layer's or model'
   RandomModel random;
   TemporaryFolder cache;
   const auto moment =
-      editing::second_moment(*random.transformer, *random.tokenizer, 0, small_corpus(), cache.path().string());
+      editing::second_moments(*random.transformer, *random.tokenizer, {0}, small_corpus(), cache.path().string())
+          .front();
   const auto file = only_file(cache.path() / "second_moment").string();
-  CHECK(at::equal(editing::read_second_moment(file, 0, 24).C, moment.C));
-  CHECK_THROWS_WITH(editing::read_second_moment(file, 1, 24), Catch::Contains("is of layer 0, not 1"));
-  CHECK_THROWS_WITH(editing::read_second_moment(file, 0, 32), Catch::Contains("is not of 32 neurons"));
+  const auto read = [&](const RandomModel& model, std::int64_t layer) {
+    return editing::read_second_moment(*model.transformer, file, layer, "");
+  };
+  CHECK(at::equal(read(random, 0).C, moment.C));
+  CHECK_THROWS_WITH(read(random, 1), Catch::Contains("is of layer 0, not 1"));
+  CHECK_THROWS_WITH(read(RandomModel(tiny_gpt2_json()), 0), Catch::Contains("was measured on another model"));
 }
 
 TEST_CASE("a corpus is a file, or a folder's texts in name order") {

@@ -157,6 +157,31 @@ TEST_CASE("weights are as they were after a failure, too") {
   CHECK(test::weights_of(*rules.model.transformer) == weights);
 }
 
+TEST_CASE("alphaedit spares the facts of earlier edits of its sequence, and of no other") {
+  const std::string using_alphaedit =
+      "using alphaedit(layers: 0, steps: 3, prefixes: 0, null_threshold: 1000, text: \"text.txt\") }\n";
+  RulesOnModel rules("edit a { fact \"cat\" in \"The {} sat on\" to \"b\" " + using_alphaedit +
+                         "edit b { fact \"dog\" in \"A {} ran to\" to \"d\" " + using_alphaedit,
+                     test::tiny_llama_json(),
+                     {{"text.txt", "The cat sat on the mat and looked.\nA dog ran by, and the cat was gone.\n"}});
+  Session session(*rules.model.transformer, rules.bound, {});
+  PlanBuilder builder(rules.bound);
+  builder.state({0, 1}, {});
+  session.prepare(optimise(builder.take(), rules.bound, {}));
+  const auto spared = [&](const std::vector<dsl::EditId>& edits) {
+    const auto& solved = session.solve(edits).back();
+    INFO(solved.refused);
+    REQUIRE(solved.certificates.size() == 1);
+    for (const auto& [name, value] : solved.certificates[0].parameters) {
+      if (name == "earlier_facts") return value;
+    }
+    return std::string("no such parameter");
+  };
+  CHECK(spared({0}) == "0");
+  CHECK(spared({1}) == "0");
+  CHECK(spared({0, 1}) == "1");
+}
+
 TEST_CASE("what only the model can tell of a feature is diagnosed") {
   const auto found = [](const std::string& feature) {
     RulesOnModel rules(kSides + feature);
