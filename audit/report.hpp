@@ -186,6 +186,14 @@ std::string to_json(const Report& report, const RenderOptions& options);
 Report from_yaml(const std::string& text, const std::string& path);
 /// The JSON Schema that every report satisfies: report.schema.json, as built into the program.
 std::string_view report_schema();
+/// For CI systems: a JUnit document, a test case for each check, edit and example. What is inconclusive or vacuous is a
+/// failure there, what is waived or experimental is skipped.
+std::string to_junit(const Report& report);
+/// For code scanning: SARIF 2.1.0, a result for each check, edit and example at its place in the rule file. What is
+/// waived is suppressed, what is experimental is informational.
+std::string to_sarif(const Report& report);
+/// An expectation in one line: "accuracy(capitals) >= 90%: 71.88% [54.63%, 84.44%], 32 prompts; …".
+std::string expectation_line(const ExpectationResult& expectation);
 /// For people: width at most `columns`, colour by ANSI codes where `colour`. Redact the report first.
 std::string to_text(const Report& report, std::size_t columns, bool colour);
 

@@ -346,6 +346,13 @@ void add_activity(TextPage& page, const std::vector<RuleActivity>& activity) {
 
 }  // namespace
 
+std::string expectation_line(const ExpectationResult& expectation) {
+  std::string line = expectation.text + ": " + measured(expectation.estimate, read_text(expectation.text)) + ", " +
+                     counted(expectation.estimate.n, "prompt");
+  if (!expectation.reason.empty()) line += "; " + expectation.reason;
+  return harmless(line);
+}
+
 std::string to_text(const Report& report, std::size_t columns, bool colour) {
   TextPage page(columns, colour);
   add_head(page, report);

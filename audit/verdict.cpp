@@ -171,16 +171,16 @@ std::vector<Judgement> judgements(const Report& report) {
   std::vector<Judgement> result;
   for (const CheckResult& check : report.checks)
     result.push_back({Judgement::Kind::check, check.name, check.status, check.severity, experimental(check.annotations),
-                      &check.expectations});
+                      &check.expectations, check.where, &check.annotations, check.waiver ? &*check.waiver : nullptr});
   for (const EditResult& edit : report.edits)
     result.push_back({Judgement::Kind::edit, edit.name, edit.status, dsl::CheckSeverity::major,
-                      experimental(edit.annotations), &edit.expectations});
+                      experimental(edit.annotations), &edit.expectations, edit.where, &edit.annotations});
   std::map<std::string, int> seen;
   for (const ExampleResult& example : report.examples) {
     std::string name = example.rule + " " + example.kind;
     if (const int nth = ++seen[name]; nth > 1) name += " (" + std::to_string(nth) + ")";
     result.push_back({Judgement::Kind::example, std::move(name), example.status, dsl::CheckSeverity::major,
-                      experimental(example.annotations), nullptr});
+                      experimental(example.annotations), nullptr, example.where, &example.annotations});
   }
   return result;
 }

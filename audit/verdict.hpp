@@ -65,7 +65,7 @@ struct Summary {
 /// Counts everything, experimental too.
 Summary summarise(const Report& report);
 
-/// What a report says of one check, edit or example, in the order of the report.
+/// What a report says of one check, edit or example, in the order of the report, which it points into.
 struct Judgement {
   enum class Kind { check, edit, example } kind = Kind::check;
   std::string name;  ///< of an example: "keep_calm fires on", its second "keep_calm fires on (2)"
@@ -73,6 +73,9 @@ struct Judgement {
   dsl::CheckSeverity severity = dsl::CheckSeverity::major;  ///< edits and examples are `major`
   bool experimental = false;
   const std::vector<ExpectationResult>* expectations = nullptr;  ///< null for an example
+  std::string where;                                             ///< "capitals.proviso:47"
+  const dsl::Annotations* annotations = nullptr;
+  const WaiverResult* waiver = nullptr;  ///< null where there is none
 
   /// pass and waived.
   bool stands() const { return status == Status::pass || status == Status::waived; }

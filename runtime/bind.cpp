@@ -12,7 +12,6 @@
 #include "dsl/prompt_file.hpp"
 #include "runtime/condition.hpp"
 #include "runtime/formats/safetensors.hpp"
-#include "runtime/formats/sha256.hpp"
 
 namespace proviso::runtime {
 
@@ -108,14 +107,12 @@ class Binder {
 
   template <class Item>
   std::vector<Item> read_file(const dsl::PromptFile& file,
-                              dsl::Outcome<std::vector<Item>> (*read)(const dsl::PromptFile&, std::string_view),
-                              std::string* hash = nullptr) {
+                              dsl::Outcome<std::vector<Item>> (*read)(const dsl::PromptFile&, std::string_view)) {
     try {
       const auto mapped = model::MappedFile::open(file.path);
       const auto bytes = mapped->bytes();
       auto outcome = read(file, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
       diagnostics_.insert(diagnostics_.end(), outcome.diagnostics.begin(), outcome.diagnostics.end());
-      if (hash) *hash = model::sha256_hex(bytes);
       if (outcome.value) return std::move(*outcome.value);
     } catch (const InputError& failure) {
       error(Code::unreadable_file, file.span, failure.what(), {"name a file that exists and can be read"});
@@ -125,11 +122,10 @@ class Binder {
 
   void prompts(const dsl::PromptsDecl& declaration) {
     std::vector<dsl::Prompt> texts;
-    std::string hash;
     if (const auto* inline_prompts = std::get_if<std::vector<dsl::Prompt>>(&declaration.source)) {
       texts = *inline_prompts;
     } else {
-      texts = read_file(std::get<dsl::PromptFile>(declaration.source), dsl::read_prompt_file, &hash);
+      texts = read_file(std::get<dsl::PromptFile>(declaration.source), dsl::read_prompt_file);
     }
     BoundPrompts bound;
     std::map<std::string, std::int64_t> clusters;
@@ -144,7 +140,6 @@ class Binder {
       }
     }
     bound_.prompts.push_back(std::move(bound));
-    bound_.prompt_file_hashes.push_back(std::move(hash));
   }
 
   std::optional<BoundPrompt> tokenise(const dsl::PromptsDecl& declaration, const dsl::Prompt& prompt, dsl::Span span) {

@@ -34,10 +34,9 @@ struct BoundRules {
   std::shared_ptr<const dsl::RuleSet> rules;
   const model::ModelCard* card = nullptr;
   std::shared_ptr<const model::Tokenizer> tokenizer;
-  std::vector<BoundPrompts> prompts;            // by PromptsId
-  std::vector<dsl::Site> feature_sites;         // by FeatureId; canonical
-  std::vector<std::vector<BoundFact>> facts;    // by EditId, in written order
-  std::vector<std::string> prompt_file_hashes;  // by PromptsId: SHA-256 of the file's bytes, "" for inline ones
+  std::vector<BoundPrompts> prompts;          // by PromptsId
+  std::vector<dsl::Site> feature_sites;       // by FeatureId; canonical
+  std::vector<std::vector<BoundFact>> facts;  // by EditId, in written order
 
   const std::string& feature_name(dsl::FeatureId id) const { return rules->features[id].name; }
   /// Canonical sites of a sentence: those it names, or its feature's own.

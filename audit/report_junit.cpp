@@ -1,0 +1,124 @@
+#include <array>
+#include <string>
+#include <string_view>
+
+#include "audit/report.hpp"
+#include "audit/text_page.hpp"
+#include "audit/verdict.hpp"
+
+namespace proviso::audit {
+
+namespace {
+
+/// In an attribute or between tags. XML 1.0 has no way to write most control characters: they are shown as escapes.
+std::string escaped(std::string_view text) {
+  std::string result;
+  for (const char c : harmless(text)) {
+    switch (c) {
+      case '&':
+        result += "&amp;";
+        break;
+      case '<':
+        result += "&lt;";
+        break;
+      case '>':
+        result += "&gt;";
+        break;
+      case '"':
+        result += "&quot;";
+        break;
+      default:
+        result += c;
+    }
+  }
+  return result;
+}
+
+std::string attribute(std::string_view name, std::string_view value) {
+  return " " + std::string(name) + "=\"" + escaped(value) + "\"";
+}
+
+enum class Outcome { passed, failed, broken, skipped };
+
+Outcome outcome_of(const Judgement& judgement) {
+  if (judgement.status == Status::pass) return Outcome::passed;
+  if (judgement.status == Status::waived || judgement.experimental) return Outcome::skipped;
+  return judgement.status == Status::error ? Outcome::broken : Outcome::failed;
+}
+
+std::string why_skipped(const Judgement& judgement) {
+  if (judgement.status != Status::waived) return "experimental, and " + std::string(status_name(judgement.status));
+  return "waived until " + date_text(judgement.waiver->until) + " by " + judgement.waiver->by + ": " +
+         judgement.waiver->because;
+}
+
+std::string test_case(const Judgement& judgement) {
+  const auto colon = judgement.where.rfind(':');
+  std::string text = "    <testcase" + attribute("classname", judgement.where.substr(0, colon)) +
+                     attribute("name", judgement.name) + attribute("file", judgement.where.substr(0, colon));
+  if (colon != std::string::npos) text += attribute("line", judgement.where.substr(colon + 1));
+  const Outcome outcome = outcome_of(judgement);
+  if (outcome == Outcome::passed) return text + "/>\n";
+  text += ">\n";
+  if (outcome == Outcome::skipped) {
+    text += "      <skipped" + attribute("message", why_skipped(judgement)) + "/>\n";
+  } else {
+    const std::string tag = outcome == Outcome::broken ? "error" : "failure";
+    const std::string severity(dsl::severity_name(judgement.severity));
+    text += "      <" + tag + attribute("type", status_name(judgement.status)) +
+            attribute("message", std::string(status_name(judgement.status)) + ", " + severity) + ">";
+    if (judgement.expectations != nullptr) {
+      for (const ExpectationResult& expectation : *judgement.expectations) {
+        text += "\n" + escaped(status_name(expectation.status)) + ": " + escaped(expectation_line(expectation));
+      }
+    }
+    text += "\n      </" + tag + ">\n";
+  }
+  return text + "    </testcase>\n";
+}
+
+struct Tally {
+  std::array<int, 4> of{};  ///< by `Outcome`
+  int all = 0;
+
+  void add(Outcome outcome) {
+    ++all;
+    ++of[static_cast<std::size_t>(outcome)];
+  }
+  std::string attributes() const {
+    const auto count = [&](Outcome outcome) { return std::to_string(of[static_cast<std::size_t>(outcome)]); };
+    return attribute("tests", std::to_string(all)) + attribute("failures", count(Outcome::failed)) +
+           attribute("errors", count(Outcome::broken)) + attribute("skipped", count(Outcome::skipped));
+  }
+};
+
+}  // namespace
+
+std::string to_junit(const Report& report) {
+  struct Suite {
+    const char* name;
+    Judgement::Kind kind;
+  };
+  constexpr Suite kSuites[] = {
+      {"checks", Judgement::Kind::check}, {"edits", Judgement::Kind::edit}, {"examples", Judgement::Kind::example}};
+  const auto all = judgements(report);
+  Tally total;
+  std::string suites;
+  for (const Suite& suite : kSuites) {
+    Tally tally;
+    std::string cases;
+    for (const Judgement& judgement : all) {
+      if (judgement.kind != suite.kind) continue;
+      tally.add(outcome_of(judgement));
+      total.add(outcome_of(judgement));
+      cases += test_case(judgement);
+    }
+    if (tally.all == 0) continue;
+    suites += "  <testsuite" + attribute("name", suite.name) + tally.attributes() +
+              attribute("timestamp", report.run.date + "T00:00:00") + ">\n" + cases + "  </testsuite>\n";
+  }
+  return "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites" + attribute("name", "proviso " + report.model.name) +
+         total.attributes() + ">\n" + suites + "</testsuites>\n";
+}
+
+}  // namespace proviso::audit

@@ -1,0 +1,115 @@
+// The renderings that CI systems read.
+
+#include <boost/property_tree/ptree.hpp>
+#include <boost/property_tree/xml_parser.hpp>
+#include <catch2/catch.hpp>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+
+#include "audit/report.hpp"
+#include "tests/support/reports.hpp"
+
+namespace proviso::audit {
+namespace {
+
+using boost::property_tree::ptree;
+using tests::report_with_everything;
+
+ptree parsed(const std::string& xml) {
+  std::istringstream in(xml);
+  ptree tree;
+  read_xml(in, tree);
+  return tree;
+}
+
+/// Test cases by name, of all suites.
+std::map<std::string, ptree> cases_of(const ptree& document) {
+  std::map<std::string, ptree> cases;
+  for (const auto& [tag, suite] : document.get_child("testsuites")) {
+    if (tag != "testsuite") continue;
+    for (const auto& [inner, test_case] : suite) {
+      if (inner == "testcase") cases.emplace(test_case.get<std::string>("<xmlattr>.name"), test_case);
+    }
+  }
+  return cases;
+}
+
+}  // namespace
+
+TEST_CASE("JUnit: every verdict that does not stand is a failure or an error, and what is waived is skipped") {
+  const Report report = report_with_everything();
+  const auto document = parsed(to_junit(report));
+  const auto cases = cases_of(document);
+  CHECK(cases.size() == report.checks.size() + report.edits.size() + report.examples.size());
+
+  const auto& failed = cases.at("anger_is_causal");
+  CHECK(failed.get<std::string>("<xmlattr>.file") == "capitals.proviso");
+  CHECK(failed.get<int>("<xmlattr>.line") == 47);
+  CHECK(failed.get<std::string>("failure.<xmlattr>.message") == "fail, critical");
+  CHECK_THAT(failed.get<std::string>("failure"), Catch::Contains("generates: /idiot|\"stupid\"/i)) <= -30%") &&
+                                                     Catch::Contains("-12% [-19%, -4%], 64 prompts"));
+  CHECK(cases.at("was_waived").get<std::string>("failure.<xmlattr>.type") == "inconclusive");
+  CHECK(cases.at("undefined").get<std::string>("skipped.<xmlattr>.message") == "experimental, and error");
+  CHECK(cases.at("stays_fluent").count("failure") == 0);
+  const auto skipped = cases.at("stays_calm").get<std::string>("skipped.<xmlattr>.message");
+  CHECK(skipped == "waived until 2027-03-31 by model-risk: tracked as AUD-14: see \"the register\"");
+
+  std::map<std::string, int> counted;
+  for (const auto& [name, test_case] : cases) {
+    for (const char* outcome : {"failure", "error", "skipped"}) counted[outcome] += test_case.count(outcome) > 0;
+  }
+  const auto total = [&](const char* attribute) {
+    return document.get<int>(std::string("testsuites.<xmlattr>.") + attribute);
+  };
+  CHECK(total("tests") == static_cast<int>(cases.size()));
+  CHECK(total("failures") == counted["failure"]);
+  CHECK(total("errors") == counted["error"]);
+  CHECK(total("skipped") == counted["skipped"]);
+}
+
+TEST_CASE("JUnit: an error is told from a failure") {
+  Report report = report_with_everything();
+  report.checks[4].annotations.status = dsl::Annotations::Status::stable;
+  const auto document = parsed(to_junit(report));
+  CHECK(cases_of(document).at("undefined").get<std::string>("error.<xmlattr>.type") == "error");
+  CHECK(document.get<int>("testsuites.<xmlattr>.errors") == 1);
+}
+
+TEST_CASE("JUnit: bytes that XML cannot hold are shown as escapes") {
+  Report report = report_with_everything();
+  report.checks[0].expectations[0].reason = "a \x1b[31m <b> & \"c\"";
+  const auto cases = cases_of(parsed(to_junit(report)));
+  CHECK_THAT(cases.at("anger_is_causal").get<std::string>("failure"), Catch::Contains("a \\x1b[31m <b> & \"c\""));
+}
+
+TEST_CASE("SARIF: a result for each verdict, where the rule file states it") {
+  const Report report = report_with_everything();
+  const auto sarif = nlohmann::json::parse(to_sarif(report));
+  CHECK(sarif["version"] == "2.1.0");
+  const auto& run = sarif["runs"][0];
+  const auto& rules = run["tool"]["driver"]["rules"];
+  REQUIRE(run["results"].size() == report.checks.size() + report.edits.size() + report.examples.size());
+  std::map<std::string, nlohmann::json> by_rule;
+  for (const auto& result : run["results"]) {
+    CHECK(rules[result["ruleIndex"].get<std::size_t>()]["id"] == result["ruleId"]);
+    CHECK((result["kind"] == "fail") == (result["level"] != "none"));
+    by_rule[result["ruleId"]] = result;
+  }
+  const auto& failed = by_rule.at("check/anger_is_causal");
+  CHECK(failed["level"] == "error");
+  CHECK(failed["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "capitals.proviso");
+  CHECK(failed["locations"][0]["physicalLocation"]["region"]["startLine"] == 47);
+  CHECK_FALSE(failed.contains("suppressions"));
+  const auto& passed = by_rule.at("check/stays_fluent");
+  CHECK(passed["kind"] == "pass");
+  CHECK(passed["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "more%20rules.proviso");
+  const auto& waived = by_rule.at("check/stays_calm");
+  CHECK(waived["suppressions"][0]["justification"] ==
+        "tracked as AUD-14: see \"the register\" (model-risk, until 2027-03-31)");
+  CHECK(by_rule.at("check/was_waived")["level"] == "note");
+  CHECK(run["artifacts"][1]["hashes"]["sha-256"] == report.rules[1].second);
+}
+
+}  // namespace proviso::audit
