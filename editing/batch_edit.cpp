@@ -198,15 +198,10 @@ Certificate begin_certificate(const BatchRequest& request, const std::vector<con
   Certificate certificate;
   certificate.method = kNames.at(request.method);
   certificate.parameters = {{"facts", std::to_string(request.facts.size())},
-                            {"layers", listed(moments, &SecondMoment::layer)},
-                            {"steps", std::to_string(request.steps)},
-                            {"learning_rate", short_text(request.learning_rate)},
-                            {"kl_factor", short_text(request.kl_factor)},
-                            {"weight_decay", short_text(request.weight_decay)},
-                            {"clamp", short_text(request.clamp)},
-                            {"early_stop", short_text(request.early_stop)},
-                            {"prefixes", std::to_string(prefixes)},
-                            {"seed", std::to_string(request.seed)}};
+                            {"layers", listed(moments, &SecondMoment::layer)}};
+  add_parameters(request, certificate.parameters);
+  certificate.parameters.emplace_back("prefixes", std::to_string(prefixes));
+  certificate.parameters.emplace_back("seed", std::to_string(request.seed));
   const auto add = [&](const char* name, double value) {
     certificate.parameters.emplace_back(name, short_text(value));
   };

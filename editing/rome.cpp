@@ -116,18 +116,16 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
   certificate.parameters = {
       {"layer", std::to_string(moment.layer)},
       {"variant", request.variant == RomeRequest::Variant::averaged ? "averaged" : "original"},
-      {"steps", std::to_string(request.steps)},
-      {"learning_rate", short_text(request.learning_rate)},
-      {"kl_factor", short_text(request.kl_factor)},
-      {"weight_decay", short_text(request.weight_decay)},
-      {"clamp", short_text(request.clamp)},
-      {"early_stop", short_text(request.early_stop)},
-      {"ridge", short_text(ridge)},
-      {"prefixes", std::to_string(prefixes.size())},
-      {"seed", std::to_string(request.seed)},
-      {"second_moment_tokens", std::to_string(moment.tokens)},
-      {"second_moment_text", moment.corpus_sha256},
   };
+  add_parameters(request, certificate.parameters);
+  certificate.parameters.insert(certificate.parameters.end(),
+                                {
+                                    {"ridge", short_text(ridge)},
+                                    {"prefixes", std::to_string(prefixes.size())},
+                                    {"seed", std::to_string(request.seed)},
+                                    {"second_moment_tokens", std::to_string(moment.tokens)},
+                                    {"second_moment_text", moment.corpus_sha256},
+                                });
   certificate.changes = {describe_change(transformer, solution.delta)};
 
   const auto v_norm = v_star.norm().item<double>();

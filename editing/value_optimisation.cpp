@@ -5,6 +5,8 @@
 
 #include <cmath>
 
+#include "editing/certificate.hpp"
+
 namespace proviso::editing {
 namespace {
 
@@ -31,6 +33,15 @@ class Adam {
 };
 
 }  // namespace
+
+void add_parameters(const ValueSettings& settings, std::vector<std::pair<std::string, std::string>>& parameters) {
+  parameters.insert(parameters.end(), {{"steps", std::to_string(settings.steps)},
+                                       {"learning_rate", short_text(settings.learning_rate)},
+                                       {"kl_factor", short_text(settings.kl_factor)},
+                                       {"weight_decay", short_text(settings.weight_decay)},
+                                       {"clamp", short_text(settings.clamp)},
+                                       {"early_stop", short_text(settings.early_stop)}});
+}
 
 OptimisedValue optimise_value(const ValueObjective& objective, const ValueSettings& settings) {
   const at::AutoGradMode gradients(true);

@@ -3,6 +3,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "editing/value_objective.hpp"
@@ -18,6 +20,9 @@ struct ValueSettings {
   double clamp = 4;           ///< the most that ‖δ‖ may be, in ‖v₀‖
   double early_stop = 0.05;   ///< the loss under which it ends
 };
+
+/// As a certificate names them.
+void add_parameters(const ValueSettings& settings, std::vector<std::pair<std::string, std::string>>& parameters);
 
 struct OptimisedValue {
   at::Tensor delta;             // [width] float64

@@ -7,6 +7,7 @@
 
 #include "editing/rome.hpp"
 #include "editing/side_effects.hpp"
+#include "tests/support/named_number.hpp"
 #include "tests/support/random_model.hpp"
 
 using namespace proviso;
@@ -31,13 +32,6 @@ double log_probability(const SmolLm2& model, const std::string& text, const std:
   REQUIRE(token.size() == 1);
   const auto logits = logits_of(*model.transformer, rows_of(*model.tokenizer, {prompt}));
   return logits[-1].log_softmax(-1)[token[0]].item<double>();
-}
-
-double number(const editing::NamedNumbers& numbers, const std::string& name) {
-  for (const auto& [key, value] : numbers)
-    if (key == name) return value;
-  FAIL("no number " << name);
-  return 0;
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <catch2/catch.hpp>
 
 #include "editing/rome.hpp"
+#include "tests/support/named_number.hpp"
 #include "tests/support/random_model.hpp"
 
 using namespace proviso;
@@ -55,13 +56,6 @@ struct Problem {
 at::Tensor whole(const editing::WeightDelta& delta) { return delta.left.matmul(delta.right); }
 
 double ratio(const at::Tensor& part, const at::Tensor& of) { return (part.norm() / of.norm()).item<double>(); }
-
-double number(const editing::NamedNumbers& numbers, const std::string& name) {
-  for (const auto& [key, value] : numbers)
-    if (key == name) return value;
-  FAIL("no number " << name);
-  return 0;
-}
 
 }  // namespace
 

@@ -7,6 +7,7 @@
 
 #include "editing/side_effects.hpp"
 #include "editing/value_objective.hpp"
+#include "tests/support/named_number.hpp"
 #include "tests/support/random_model.hpp"
 
 using namespace proviso;
@@ -52,13 +53,6 @@ std::string refusal(const RandomModel& random, const RomeRequest& request) {
   const auto result = editing::solve_rome(*random.transformer, *random.tokenizer, request, moment_of(random));
   REQUIRE(std::holds_alternative<editing::Refusal>(result));
   return std::get<editing::Refusal>(result).reason;
-}
-
-double number(const editing::NamedNumbers& numbers, const std::string& name) {
-  for (const auto& [key, value] : numbers)
-    if (key == name) return value;
-  FAIL("no number " << name);
-  return 0;
 }
 
 struct Problem {
