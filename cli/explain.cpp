@@ -29,7 +29,17 @@ void register_explain(CLI::App& program, Invocation& invocation) {
       if (!opened->bound) return kInputAtFault;
       const auto plan = audit::plan_audit(*opened->bound, wanted);
       const auto format = invocation.options.output.value_or(OutputFormat::text);
-      const auto explained = runtime::explain(plan, *opened->bound);
+      // What an unconditional sentence does to the attention sink is measured; all else needs no weights.
+      runtime::FirstPositionChanges changes;
+      if (const auto features = runtime::first_position_features(plan); !features.empty()) {
+        const auto transformer = load_weights(invocation, *opened->model);
+        runtime::Session session(*transformer, *opened->bound, session_options(invocation));
+        const auto diagnostics = session.build(features);
+        print_diagnostics(invocation, invocation.err, opened->files->sources, diagnostics);
+        if (dsl::has_errors(diagnostics)) return kInputAtFault;
+        changes = runtime::first_position_changes(session, plan);
+      }
+      const auto explained = runtime::explain(plan, *opened->bound, changes);
       invocation.out << (format == OutputFormat::text ? runtime::explanation_text(explained)
                                                       : render_document(explained, format));
       return kDone;

@@ -1,8 +1,11 @@
 #include "runtime/explain.hpp"
 
 #include <algorithm>
+#include <iomanip>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <tuple>
 #include <vector>
@@ -35,7 +38,40 @@ std::string sites_text(const std::vector<dsl::Site>& sites) {
   return text;
 }
 
-ordered_json explain_rules(const Plan& plan) {
+bool acts_everywhere(const PlannedSentence& sentence) { return !sentence.sentence.condition; }
+
+/// The plan's states with their unconditional sentences alone, on the first token of each sequence.
+Plan first_position_plan(const Plan& plan) {
+  Plan firsts;
+  std::set<std::vector<std::int64_t>> seen;
+  for (const auto& sequence : plan.sequences) {
+    if (sequence.tokens.empty() || !seen.insert({sequence.tokens.front()}).second) continue;
+    firsts.sequences.push_back({{sequence.tokens.front()}, 1, ""});
+  }
+  for (const auto& state : plan.states) {
+    if (state.controls) continue;
+    ModelState unconditional{state.label};
+    std::copy_if(state.sentences.begin(), state.sentences.end(), std::back_inserter(unconditional.sentences),
+                 acts_everywhere);
+    if (unconditional.sentences.empty()) continue;
+    for (auto& sentence : unconditional.sentences) {
+      firsts.features.insert(sentence.sentence.feature);
+      sentence.hooks.insert(sentence.hooks.end(), sentence.folds.begin(), sentence.folds.end());
+      sentence.folds.clear();
+    }
+    Run run{firsts.states.size()};
+    run.batches.emplace_back();
+    for (SequenceId id = 0; id < firsts.sequences.size(); ++id) {
+      run.wants[id].firing = true;
+      run.batches.back().sequences.push_back(id);
+    }
+    firsts.states.push_back(std::move(unconditional));
+    firsts.runs.push_back(std::move(run));
+  }
+  return firsts;
+}
+
+ordered_json explain_rules(const Plan& plan, const FirstPositionChanges& changes) {
   ordered_json rules = ordered_json::array();
   std::map<std::tuple<std::string, std::string, std::string>, bool> told;
   for (const auto& state : plan.states) {
@@ -45,6 +81,11 @@ ordered_json explain_rules(const Plan& plan) {
       if (!sentence.folds.empty()) entry["weight_edits"] = sites_text(sentence.folds);
       if (!sentence.hooks.empty()) entry["hooks"] = sites_text(sentence.hooks);
       if (!sentence.why.empty()) entry["why"] = sentence.why;
+      if (const auto at_0 = changes.find({sentence.rule, sentence.sentence.text}); at_0 != changes.end()) {
+        const auto largest = std::max_element(at_0->second.begin(), at_0->second.end(),
+                                              [](const auto& a, const auto& b) { return a.second < b.second; });
+        entry["relative_change_at_0"] = {{"largest", largest->second}, {"site", dsl::to_string(largest->first)}};
+      }
       if (told.emplace(std::tuple{sentence.rule, sentence.sentence.text, entry.dump()}, true).second) {
         rules.push_back(std::move(entry));
       }
@@ -78,7 +119,25 @@ ordered_json explain_edits(const BoundRules& bound) {
 
 }  // namespace
 
-ordered_json explain(const Plan& plan, const BoundRules& bound) {
+std::set<dsl::FeatureId> first_position_features(const Plan& plan) { return first_position_plan(plan).features; }
+
+FirstPositionChanges first_position_changes(Session& session, const Plan& plan) {
+  const Plan firsts = first_position_plan(plan);
+  const Evidence evidence = session.carry_out(firsts);
+  FirstPositionChanges changes;
+  for (StateId id = 0; id < firsts.states.size(); ++id) {
+    const auto& sentences = firsts.states[id].sentences;
+    for (std::size_t i = 0; i < sentences.size(); ++i) {
+      auto& by_site = changes[{sentences[i].rule, sentences[i].sentence.text}];
+      for (const auto& [site, activity] : evidence.state(id).activity[i]) {
+        by_site[site] = std::max(by_site[site], activity.relative_change_at_0 / static_cast<double>(activity.firsts));
+      }
+    }
+  }
+  return changes;
+}
+
+ordered_json explain(const Plan& plan, const BoundRules& bound, const FirstPositionChanges& changes) {
   ordered_json features = ordered_json::array();
   for (dsl::FeatureId id : plan.features) {
     features.push_back({{"feature", bound.feature_name(id)}, {"site", dsl::to_string(bound.feature_sites[id])}});
@@ -128,7 +187,7 @@ ordered_json explain(const Plan& plan, const BoundRules& bound) {
                       {"on", std::find(plan.passes.begin(), plan.passes.end(), pass.name) != plan.passes.end()}});
   }
   const auto counts = plan.counts();
-  return {{"rules", explain_rules(plan)},
+  return {{"rules", explain_rules(plan, changes)},
           {"edits", explain_edits(bound)},
           {"features", std::move(features)},
           {"states", std::move(states)},
@@ -150,6 +209,11 @@ std::string explanation_text(const ordered_json& explanation) {
     if (rule.contains("weight_edits")) out << "      weight edit at " << text(rule["weight_edits"]) << "\n";
     if (rule.contains("hooks")) out << "      hook at " << text(rule["hooks"]) << "\n";
     if (rule.contains("why")) out << "      because " << text(rule["why"]) << "\n";
+    if (rule.contains("relative_change_at_0")) {
+      const auto& at_0 = rule["relative_change_at_0"];
+      out << "      at the first position it changes the vector by " << std::setprecision(2)
+          << 100 * at_0["largest"].get<double>() << "% of its length at most (" << text(at_0["site"]) << ")\n";
+    }
   }
   if (!explanation["edits"].empty()) out << "Edits\n";
   for (const auto& edit : explanation["edits"]) {

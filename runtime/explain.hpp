@@ -1,17 +1,31 @@
 #pragma once
 
+#include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "runtime/bound_rules.hpp"
 #include "runtime/plan.hpp"
+#include "runtime/session.hpp"
 
 namespace proviso::runtime {
 
+/// ‖Δx‖/‖x‖ at the first position by site, for a sentence (its rule's name, its text) that acts there.
+using FirstPositionChanges = std::map<std::pair<std::string, std::string>, std::map<dsl::Site, double>>;
+
+/// What the plan's unconditional sentences do at the first position, the attention sink: measured on the first tokens
+/// of the plan's sequences, the mean over them, on the model without the edits that stand beside them. The features
+/// that it needs are `first_position_features`, and are built.
+FirstPositionChanges first_position_changes(Session& session, const Plan& plan);
+std::set<dsl::FeatureId> first_position_features(const Plan& plan);
+
 /// A plan for people and programs: `rules` (each sentence, its sites, whether hook or weight edit and why), `edits`,
 /// `states` (the model states with their sequences, passes, tokens and where they stop), `features`,
-/// `passes` and `totals`. Needs no weights.
-nlohmann::ordered_json explain(const Plan& plan, const BoundRules& bound);
+/// `passes` and `totals`.
+nlohmann::ordered_json explain(const Plan& plan, const BoundRules& bound, const FirstPositionChanges& changes);
 
 /// The same as text.
 std::string explanation_text(const nlohmann::ordered_json& explanation);

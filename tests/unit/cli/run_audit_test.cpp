@@ -284,6 +284,10 @@ check c { under rule r  expect perplexity(["The hat", "A dog"]) <= 10 }
   CHECK(rules[0]["hooks"] == "resid_post[1]");
   CHECK(rules[1]["hooks"] == "attn_out[0]");
   CHECK(rules[1]["why"] == "its condition is decided at each token");
+  // What acts everywhere acts on the first position too, folded or not.
+  CHECK(rules[0]["relative_change_at_0"]["largest"].get<double>() > 0);
+  CHECK(rules[2]["relative_change_at_0"]["site"] == "attn_out[1]");
+  CHECK_FALSE(rules[1].contains("relative_change_at_0"));
   const auto hooked = tiny.run({"explain", tiny.file, "--output", "json", "--no-pass", "fold"});
   CHECK_FALSE(nlohmann::json::parse(hooked.out)["rules"][0].contains("weight_edits"));
 }
