@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "audit/expectations.hpp"
@@ -70,13 +71,17 @@ class Auditor {
 
   template <class Each>
   void each_expectation(Each each) const {
-    for (const auto& check : rules_.checks) {
+    for (dsl::CheckId id = 0; id < rules_.checks.size(); ++id) {
+      const auto& check = rules_.checks[id];
       if (!options_.selection.checks || check.imported || !options_.selection.takes(check)) continue;
-      for (const auto& expectation : check.expectations) each(expectation, Under{check.under_edits, check.under_rules});
+      const auto attacks = check.under_attacks.empty() ? std::nullopt : std::optional(id);
+      for (const auto& expectation : check.expectations) {
+        each(expectation, Under{check.under_edits, check.under_rules, attacks});
+      }
     }
     for (dsl::EditId id = 0; id < rules_.edits.size(); ++id) {
       if (!takes_edit(id)) continue;
-      for (const auto& expectation : rules_.edits[id].expectations) each(expectation, Under{{id}, {}});
+      for (const auto& expectation : rules_.edits[id].expectations) each(expectation, Under{{id}, {}, std::nullopt});
     }
   }
 
@@ -111,6 +116,9 @@ class Auditor {
       result.annotations = check.annotations;
       result.severity = check.severity;
       result.where = where(check.span);
+      for (dsl::EditId edit : check.under_edits) result.under.push_back("edit " + rules_.edits[edit].name);
+      for (dsl::RuleId rule : check.under_rules) result.under.push_back("rule " + rules_.rules[rule].name);
+      for (const auto& attack : check.under_attacks) result.under.push_back("attack " + attack.text);
       for (std::size_t i = 0; i < check.expectations.size(); ++i) result.expectations.push_back(judge(*next++));
       const auto waiver = std::find_if(rules_.waivers.begin(), rules_.waivers.end(),
                                        [&](const dsl::Waiver& w) { return w.check == id; });

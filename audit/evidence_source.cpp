@@ -13,8 +13,9 @@ std::int64_t last_position(const runtime::BoundPrompt& prompt) {
   return static_cast<std::int64_t>(prompt.tokens.size()) - 1;
 }
 
-runtime::GenerationKey generation(StateId state, SequenceId sequence, const dsl::metric::Rate& rate) {
-  return {state, sequence, rate.tokens, rate.samples, rate.temperature};
+runtime::GenerationKey generation(StateId state, SequenceId sequence, const dsl::metric::Rate& rate,
+                                  std::uint64_t seed) {
+  return {state, sequence, rate.tokens, rate.samples, rate.temperature, rate.temperature > 0 ? seed : 0};
 }
 
 }  // namespace
@@ -59,8 +60,9 @@ Activations PlanningSource::activations(StateId state, const Prompt& prompt, dsl
   return {};
 }
 
-std::vector<std::string> PlanningSource::texts(StateId state, const Prompt& prompt, const dsl::metric::Rate& rate) {
-  builder_.want_generation(generation(state, builder_.ask(prompt, {}, rate.samples), rate));
+std::vector<std::string> PlanningSource::texts(StateId state, const Prompt& prompt, const dsl::metric::Rate& rate,
+                                               std::uint64_t seed) {
+  builder_.want_generation(generation(state, builder_.ask(prompt, {}, rate.samples), rate, seed));
   return {};
 }
 
@@ -144,9 +146,10 @@ Activations ReadingSource::activations(StateId state, const Prompt& prompt, dsl:
   return {seen(state, id).features.at(feature), evidence_.at(0, id).ordinary.at(feature)};
 }
 
-std::vector<std::string> ReadingSource::texts(StateId state, const Prompt& prompt, const dsl::metric::Rate& rate) {
+std::vector<std::string> ReadingSource::texts(StateId state, const Prompt& prompt, const dsl::metric::Rate& rate,
+                                              std::uint64_t seed) {
   std::vector<std::string> texts;
-  for (const auto& written : evidence_.texts(generation(state, find(prompt), rate))) {
+  for (const auto& written : evidence_.texts(generation(state, find(prompt), rate, seed))) {
     note(state, written);
     texts.push_back(written.text);
   }

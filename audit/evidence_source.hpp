@@ -46,8 +46,9 @@ class EvidenceSource {
   /// KL(as loaded ‖ state) after each position, nats.
   virtual std::vector<double> kl(runtime::StateId state, const Prompt& prompt) = 0;
   virtual Activations activations(runtime::StateId state, const Prompt& prompt, dsl::FeatureId feature) = 0;
-  virtual std::vector<std::string> texts(runtime::StateId state, const Prompt& prompt,
-                                         const dsl::metric::Rate& rate) = 0;
+  /// `seed` is added to the run's, where texts are sampled.
+  virtual std::vector<std::string> texts(runtime::StateId state, const Prompt& prompt, const dsl::metric::Rate& rate,
+                                         std::uint64_t seed) = 0;
   /// Positions at which each sentence of the state held, by sentence.
   virtual std::vector<std::int64_t> firing(runtime::StateId state, const Prompt& prompt) = 0;
   virtual double cosine(dsl::FeatureId f, dsl::FeatureId g) = 0;
@@ -63,7 +64,8 @@ class PlanningSource : public EvidenceSource {
   std::vector<double> text(runtime::StateId, const Prompt&) override;
   std::vector<double> kl(runtime::StateId, const Prompt&) override;
   Activations activations(runtime::StateId, const Prompt&, dsl::FeatureId) override;
-  std::vector<std::string> texts(runtime::StateId, const Prompt&, const dsl::metric::Rate&) override;
+  std::vector<std::string> texts(runtime::StateId, const Prompt&, const dsl::metric::Rate&,
+                                 std::uint64_t seed) override;
   std::vector<std::int64_t> firing(runtime::StateId, const Prompt&) override;
   double cosine(dsl::FeatureId f, dsl::FeatureId g) override;
 
@@ -83,7 +85,8 @@ class ReadingSource : public EvidenceSource {
   std::vector<double> text(runtime::StateId, const Prompt&) override;
   std::vector<double> kl(runtime::StateId, const Prompt&) override;
   Activations activations(runtime::StateId, const Prompt&, dsl::FeatureId) override;
-  std::vector<std::string> texts(runtime::StateId, const Prompt&, const dsl::metric::Rate&) override;
+  std::vector<std::string> texts(runtime::StateId, const Prompt&, const dsl::metric::Rate&,
+                                 std::uint64_t seed) override;
   std::vector<std::int64_t> firing(runtime::StateId, const Prompt&) override;
   double cosine(dsl::FeatureId f, dsl::FeatureId g) override;
 

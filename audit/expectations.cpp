@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <utility>
 
@@ -12,6 +13,31 @@ namespace proviso::audit {
 namespace {
 
 constexpr double kReportedConfidence = 0.95;
+
+/// One of the combinations that `across` asks for; of an expectation without it, the only one.
+struct Combination {
+  std::string name;                                ///< "seed 1, as written"
+  std::uint64_t seed = 0;                          ///< added to the run's
+  std::optional<dsl::PromptsId> paraphrases = {};  ///< in place of the metric's one set
+};
+
+std::vector<Combination> combinations(const dsl::Across& across, const runtime::BoundRules& bound) {
+  std::vector<Combination> all;
+  const auto add = [&](std::uint64_t seed, std::optional<dsl::PromptsId> paraphrases, const std::string& prompts) {
+    std::string name = across.seeds > 0 ? "seed " + std::to_string(bound.seed + seed) : "";
+    if (!prompts.empty()) name += (name.empty() ? "" : ", ") + prompts;
+    all.push_back({std::move(name), seed, paraphrases});
+  };
+  for (std::int64_t seed = 0; seed < std::max<std::int64_t>(1, across.seeds); ++seed) {
+    const auto offset = static_cast<std::uint64_t>(seed);
+    add(offset, std::nullopt, across.paraphrases.empty() ? "" : "as written");
+    for (std::size_t i = 0; i < across.paraphrases.size(); ++i) {
+      const std::string& name = bound.rules->prompts[across.paraphrases[i]].name;
+      add(offset, across.paraphrases[i], name.empty() ? "paraphrases " + std::to_string(i + 1) : name);
+    }
+  }
+  return all;
+}
 
 /// The numbers of one expectation, asked of either source.
 struct Numbers {
@@ -33,38 +59,59 @@ std::vector<dsl::EditId> edits_with(std::vector<dsl::EditId> edits, const dsl::m
   return edits;
 }
 
-Numbers numbers(const dsl::Expectation& expectation, const Under& under, const runtime::BoundRules& bound,
-                runtime::PlanBuilder& builder, EvidenceSource& source) {
+Numbers numbers(const dsl::Expectation& expectation, const Combination& combination, const Under& under,
+                const runtime::BoundRules& bound, runtime::PlanBuilder& builder, EvidenceSource& source) {
   Numbers numbers;
   const auto* effect = effect_of(expectation);
   const dsl::Metric& metric = effect ? *effect->on : expectation.metric;
   const auto edits = edits_with(under.edits, effect);
-  const auto in = [&](runtime::StateId state) { return measure(metric, {state, edits}, bound, source); };
+  const std::uint64_t seed = combination.seed;
+  const auto in = [&](runtime::StateId state, const std::optional<dsl::CheckId>& attacks) {
+    return measure(metric, {state, edits, combination.paraphrases, attacks, seed}, bound, source);
+  };
   if (!effect) {
-    if (!under.empty()) numbers.baseline = in(builder.loaded());
-    numbers.after = in(builder.state(under.edits, under.rules));
+    if (!under.empty()) numbers.baseline = in(builder.loaded(), std::nullopt);
+    numbers.after = in(builder.state(under.edits, under.rules, nullptr, seed), under.attacks);
     return numbers;
   }
   if (!under.empty()) {
-    numbers.baseline_before = in(builder.loaded());
-    numbers.baseline = in(builder.state({}, {}, &effect->change));
+    numbers.baseline_before = in(builder.loaded(), std::nullopt);
+    numbers.baseline = in(builder.state({}, {}, &effect->change, seed), std::nullopt);
   }
-  numbers.before = in(builder.state(under.edits, under.rules));
-  const auto treated = builder.state(under.edits, under.rules, &effect->change);
-  numbers.after = in(treated);
-  for (std::int64_t i = 0; i < effect->controls; ++i) numbers.controls.push_back(in(builder.control(treated, i)));
+  numbers.before = in(builder.state(under.edits, under.rules, nullptr, seed), under.attacks);
+  const auto treated = builder.state(under.edits, under.rules, &effect->change, seed);
+  numbers.after = in(treated, under.attacks);
+  for (std::int64_t i = 0; i < effect->controls; ++i) {
+    numbers.controls.push_back(in(builder.control(treated, i, seed), under.attacks));
+  }
   return numbers;
 }
 
+/// "typos(rate: 5%)", the second of that text "typos(rate: 5%) (2)".
+std::vector<std::string> attack_names(const dsl::CheckDecl& check) {
+  std::vector<std::string> names;
+  std::map<std::string, int> seen;
+  for (const auto& attack : check.under_attacks) {
+    const int nth = ++seen[attack.text];
+    names.push_back(attack.text + (nth > 1 ? " (" + std::to_string(nth) + ")" : ""));
+  }
+  return names;
+}
+
 /// Why the number shows nothing, or "".
-std::string vacuous(const ReadContext& c, const Numbers& n) {
+std::string vacuous(const ReadContext& c, const Numbers& n, const Combination& combination,
+                    const std::vector<std::pair<std::string, std::int64_t>>& attacked) {
   for (const Values* values : {&n.before, &n.after}) {
     if (values->empty_set) return "a set that it is measured on is empty";
     if (values->one_value) return "the feature reads one value on all prompts";
   }
   const auto* effect = effect_of(c.expectation);
   if (!effect && n.after.with_itself) return "the model as loaded is compared with itself";
-  const auto state = c.builder.state(c.under.edits, c.under.rules, effect ? &effect->change : nullptr);
+  for (const auto& [attack, changed] : attacked) {
+    if (changed == 0) return "attack " + attack + " changed no prompt";
+  }
+  const auto state =
+      c.builder.state(c.under.edits, c.under.rules, effect ? &effect->change : nullptr, combination.seed);
   const auto& edit_changed = c.evidence.state(state).edit_changed;
   const auto& edits = c.plan.states[state].edits;
   for (std::size_t i = 0; i < edits.size(); ++i) {
@@ -86,10 +133,10 @@ std::string vacuous(const ReadContext& c, const Numbers& n) {
   return "";
 }
 
-std::string refused(const ReadContext& c) {
+std::string refused(const ReadContext& c, std::uint64_t seed) {
   auto edits = edits_with(c.under.edits, effect_of(c.expectation));
   if (edits.empty()) return "";
-  for (const auto& edit : c.session.solve(edits)) {
+  for (const auto& edit : c.session.solve(edits, seed)) {
     if (!edit.refused.empty()) return "edit " + c.bound.rules->edits[edit.edit].name + ": " + edit.refused;
   }
   return "";
@@ -148,54 +195,88 @@ std::vector<Evidence> worst_prompts(const dsl::Expectation& expectation, const V
   return worst;
 }
 
+Measured::Part read(const ReadContext& c, const Combination& combination) {
+  Measured::Part part;
+  part.combination = combination.name;
+  auto& result = part.result;
+  result.text = c.expectation.text;
+  result.asked_confidence = c.expectation.confidence;
+  const auto settle = [&](Status status, std::string reason) {
+    part.settled = true;
+    result.status = status;
+    result.reason = std::move(reason);
+  };
+  result.estimate.value = std::nan("");
+  if (std::string why = refused(c, combination.seed); !why.empty()) {
+    settle(Status::error, std::move(why));
+    return part;
+  }
+
+  c.source.forget();
+  const Numbers n = numbers(c.expectation, combination, c.under, c.bound, c.builder, c.source);
+  if (!n.after.broken.empty()) {
+    settle(Status::error, n.after.broken);
+    return part;
+  }
+  if (!c.source.finite()) {
+    settle(Status::error, "the model's numbers are NaN or infinite here");
+    return part;
+  }
+  const double confidence = c.expectation.confidence.value_or(kReportedConfidence);
+  const bool relative = c.expectation.relative;
+  const auto* effect = effect_of(c.expectation);
+  const std::uint64_t seed = c.seed + combination.seed;
+  result.estimate =
+      effect ? estimate_difference(n.before, n.after, relative, confidence, seed) : estimate(n.after, confidence, seed);
+  if (n.baseline) {
+    result.baseline = n.baseline_before
+                          ? estimate_difference(*n.baseline_before, *n.baseline, relative, confidence, seed).value
+                          : estimate(*n.baseline, confidence, seed).value;
+  }
+  if (c.under.attacks) {
+    const auto names = attack_names(c.bound.rules->checks[*c.under.attacks]);
+    for (std::size_t i = 0; i < names.size(); ++i) result.attacked.emplace_back(names[i], n.after.attacked[i]);
+  }
+  if (effect && !n.controls.empty()) result.control = control(n, result.estimate.value, relative, seed);
+  const auto* before = effect ? &n.before.values : n.baseline ? &n.baseline->values : nullptr;
+  result.evidence = worst_prompts(c.expectation, n.after, before);
+  if (std::string why = vacuous(c, n, combination, result.attacked); !why.empty())
+    settle(Status::vacuous, std::move(why));
+  return part;
+}
+
+/// Whether a speaks more against the claim than b.
+bool worse(const dsl::Expectation& expectation, const ExpectationResult& a, const ExpectationResult& b) {
+  if (a.status != b.status) return worst(a.status, b.status) == a.status;
+  switch (expectation.op) {
+    case dsl::Compare::less:
+    case dsl::Compare::less_equal:
+      return a.estimate.value > b.estimate.value;
+    case dsl::Compare::greater:
+    case dsl::Compare::greater_equal:
+      return a.estimate.value < b.estimate.value;
+    case dsl::Compare::equal:
+    case dsl::Compare::not_equal:
+      return false;
+  }
+  return false;
+}
+
 }  // namespace
 
 void ask(const dsl::Expectation& expectation, const Under& under, const runtime::BoundRules& bound,
          runtime::PlanBuilder& builder, EvidenceSource& source) {
-  numbers(expectation, under, bound, builder, source);
+  for (const auto& combination : combinations(expectation.across, bound)) {
+    numbers(expectation, combination, under, bound, builder, source);
+  }
 }
 
 Measured read(const ReadContext& c) {
   Measured measured;
   measured.expectation = &c.expectation;
-  auto& result = measured.result;
-  result.text = c.expectation.text;
-  result.asked_confidence = c.expectation.confidence;
-  const auto settle = [&](Status status, std::string reason) {
-    measured.settled = true;
-    result.status = status;
-    result.reason = std::move(reason);
-  };
-  result.estimate.value = std::nan("");
-  if (std::string why = refused(c); !why.empty()) {
-    settle(Status::error, std::move(why));
-    return measured;
+  for (const auto& combination : combinations(c.expectation.across, c.bound)) {
+    measured.parts.push_back(read(c, combination));
   }
-
-  c.source.forget();
-  const Numbers n = numbers(c.expectation, c.under, c.bound, c.builder, c.source);
-  if (!n.after.broken.empty()) {
-    settle(Status::error, n.after.broken);
-    return measured;
-  }
-  if (!c.source.finite()) {
-    settle(Status::error, "the model's numbers are NaN or infinite here");
-    return measured;
-  }
-  const double confidence = c.expectation.confidence.value_or(kReportedConfidence);
-  const bool relative = c.expectation.relative;
-  const auto* effect = effect_of(c.expectation);
-  result.estimate = effect ? estimate_difference(n.before, n.after, relative, confidence, c.seed)
-                           : estimate(n.after, confidence, c.seed);
-  if (n.baseline) {
-    result.baseline = n.baseline_before
-                          ? estimate_difference(*n.baseline_before, *n.baseline, relative, confidence, c.seed).value
-                          : estimate(*n.baseline, confidence, c.seed).value;
-  }
-  if (effect && !n.controls.empty()) result.control = control(n, result.estimate.value, relative, c.seed);
-  const auto* before = effect ? &n.before.values : n.baseline ? &n.baseline->values : nullptr;
-  result.evidence = worst_prompts(c.expectation, n.after, before);
-  if (std::string why = vacuous(c, n); !why.empty()) settle(Status::vacuous, std::move(why));
   return measured;
 }
 
@@ -203,20 +284,47 @@ void correct(std::vector<Measured>& measured) {
   std::vector<Control*> controls;
   std::vector<double> p;
   for (auto& one : measured) {
-    if (!one.result.control) continue;
-    controls.push_back(&*one.result.control);
-    p.push_back(one.result.control->p);
+    for (auto& part : one.parts) {
+      if (!part.result.control) continue;
+      controls.push_back(&*part.result.control);
+      p.push_back(part.result.control->p);
+    }
   }
   const auto corrected = holm(p);
   for (std::size_t i = 0; i < controls.size(); ++i) controls[i]->p_holm = corrected[i];
 }
 
 ExpectationResult judge(const Measured& measured) {
-  ExpectationResult result = measured.result;
-  if (measured.settled) return result;
-  auto [status, reason] = decide(claim_of(*measured.expectation), result.estimate, result.control);
-  result.status = status;
-  result.reason = std::move(reason);
+  const dsl::Expectation& expectation = *measured.expectation;
+  std::vector<ExpectationResult> results;
+  std::vector<Status> statuses;
+  AcrossResult across;
+  for (const auto& part : measured.parts) {
+    ExpectationResult result = part.result;
+    if (!part.settled) {
+      auto [status, reason] = decide(claim_of(expectation), result.estimate, result.control);
+      result.status = status;
+      result.reason = std::move(reason);
+    }
+    across.values.emplace_back(part.combination, result.estimate.value);
+    across.statuses.emplace_back(part.combination, result.status);
+    statuses.push_back(result.status);
+    results.push_back(std::move(result));
+  }
+  ExpectationResult result = *std::max_element(results.begin(), results.end(),
+                                               [&](const auto& a, const auto& b) { return worse(expectation, b, a); });
+  if (expectation.across.empty()) return result;
+
+  across.combinations = static_cast<std::int64_t>(statuses.size());
+  across.held = share_passing(statuses);
+  const Status together = across_status(statuses);
+  if (together != result.status) {
+    const auto held = std::count(statuses.begin(), statuses.end(), Status::pass);
+    result.reason = "held under " + std::to_string(held) + " of " + std::to_string(statuses.size()) + " combinations" +
+                    (result.reason.empty() ? "" : "; at worst: " + result.reason);
+  }
+  result.status = together;
+  result.across = std::move(across);
   return result;
 }
 

@@ -18,14 +18,20 @@ inline constexpr std::size_t kEvidenceShown = 5;
 struct Under {
   std::vector<dsl::EditId> edits;
   std::vector<dsl::RuleId> rules;
-  bool empty() const { return edits.empty() && rules.empty(); }
+  std::optional<dsl::CheckId> attacks;  ///< the check whose attacks are in force
+  bool empty() const { return edits.empty() && rules.empty() && !attacks; }
 };
 
-/// An expectation's numbers, before the audit's effects have been corrected together.
+/// An expectation's numbers, before the audit's effects have been corrected together: one part for each combination
+/// that `across` asks for, else one.
 struct Measured {
+  struct Part {
+    std::string combination;   ///< "seed 1, as written"
+    ExpectationResult result;  ///< without its status, unless `settled`
+    bool settled = false;      ///< vacuous or an error, whatever the number
+  };
   const dsl::Expectation* expectation = nullptr;
-  ExpectationResult result;  ///< without its status, unless `settled`
-  bool settled = false;      ///< vacuous or an error, whatever the number
+  std::vector<Part> parts;
 };
 
 /// Puts everything that an expectation needs into a plan.
@@ -47,10 +53,10 @@ struct ReadContext {
 /// Reads the numbers from what was seen.
 Measured read(const ReadContext& context);
 
-/// Holm's correction over the p-values of all controls.
+/// Holm's correction over the p-values of all controls, those of every combination included.
 void correct(std::vector<Measured>& measured);
 
-/// Compares with the bound.
+/// Compares with the bound, every combination by itself.
 ExpectationResult judge(const Measured& measured);
 
 }  // namespace proviso::audit

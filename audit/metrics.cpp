@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <set>
 #include <utility>
 
 namespace proviso::audit {
@@ -28,15 +29,27 @@ class Measurer {
       : subject_(subject), state_(subject.state), bound_(bound), source_(source) {}
 
   Values run(const dsl::Metric& metric) {
+    if (subject_.attacks) out_.attacked.resize(bound_.rules->checks[*subject_.attacks].under_attacks.size(), 0);
     std::visit([this](const auto& node) { measure(node); }, metric.node);
     return std::move(out_);
   }
 
  private:
+  PromptsId written(PromptsId id) const { return subject_.paraphrases.value_or(id); }
+
   const runtime::BoundPrompts& prompts(PromptsId id) {
-    const auto& set = bound_.prompts[id];
+    const auto& set = subject_.attacks ? attacked({*subject_.attacks, subject_.seed, false, written(id)})
+                                       : bound_.prompts[written(id)];
     if (set.empty()) out_.empty_set = true;
     return set;
+  }
+
+  const runtime::BoundPrompts& attacked(const runtime::AttackedKey& key) {
+    const auto& [prompts, changed] = bound_.attacked.at(key);
+    if (seen_.insert(key).second) {
+      for (std::size_t i = 0; i < changed.size(); ++i) out_.attacked[i] += changed[i];
+    }
+    return prompts;
   }
 
   void add(const BoundPrompt& prompt, double value, double weight = 1, std::string output = "") {
@@ -77,7 +90,7 @@ class Measurer {
     out_.kind = Values::Kind::share;
     const re2::RE2 pattern(m.regex, re2::RE2::Quiet);
     for (const auto& prompt : prompts(m.prompts)) {
-      const auto texts = source_.texts(state_, prompt, m);
+      const auto texts = source_.texts(state_, prompt, m, subject_.seed);
       std::int64_t matching = 0;
       std::string shown;
       for (const auto& text : texts) {
@@ -237,22 +250,32 @@ class Measurer {
 
   void measure(const metric::Efficacy&) {
     out_.kind = Values::Kind::share;
-    for (const auto* fact : facts()) add(fact->prompt, prefers(fact->prompt, fact->to, fact->from));
+    for (dsl::EditId edit : subject_.edits) {
+      const auto* under_attack = subject_.attacks ? &attacked({*subject_.attacks, subject_.seed, true, edit}) : nullptr;
+      const auto& facts = bound_.facts[edit];
+      for (std::size_t i = 0; i < facts.size(); ++i) {
+        const BoundPrompt& prompt = under_attack ? (*under_attack)[i] : facts[i].prompt;
+        add(prompt, prefers(prompt, facts[i].to, facts[i].from));
+      }
+    }
     if (out_.values.empty()) out_.empty_set = true;
   }
 
   void measure(const metric::Paraphrase& m) {
     out_.kind = Values::Kind::share;
     const auto all = facts();
-    for (const auto& prompt : prompts(m.prompts)) {
+    const auto& set = prompts(m.prompts);
+    for (std::size_t i = 0; i < set.size(); ++i) {
+      const BoundPrompt& prompt = set[i];
+      const std::string& text = bound_.prompts[written(m.prompts)][i].text;  // an attack may hide the subject
       // The only fact, or the one with the longest subject that the prompt names.
       const runtime::BoundFact* about = all.size() == 1 ? all.front() : nullptr;
       for (const auto* fact : all) {
-        if (all.size() == 1 || prompt.text.find(fact->fact.subject) == std::string::npos) continue;
+        if (all.size() == 1 || text.find(fact->fact.subject) == std::string::npos) continue;
         if (!about || fact->fact.subject.size() > about->fact.subject.size()) about = fact;
       }
       if (!about) {
-        out_.broken = "\"" + prompt.text + "\" names no subject of the facts edited";
+        out_.broken = "\"" + text + "\" names no subject of the facts edited";
         return;
       }
       add(prompt, prefers(prompt, about->to, about->from));
@@ -278,6 +301,7 @@ class Measurer {
   const runtime::BoundRules& bound_;
   EvidenceSource& source_;
   Values out_;
+  std::set<runtime::AttackedKey> seen_;
   double least_ = std::numeric_limits<double>::infinity(), most_ = -std::numeric_limits<double>::infinity();
   std::int64_t feature_prompts_ = 0;
 };

@@ -24,17 +24,22 @@ struct PromptValue {
 struct Values {
   enum class Kind { share, mean, perplexity, perplexity_rise, auroc, maximum, number } kind = Kind::mean;
   std::vector<PromptValue> values;
-  std::vector<PromptValue> others;  ///< auroc's negative side; perplexity_rise's texts on the model as loaded
-  bool empty_set = false;           ///< a set without prompts was asked about
-  bool one_value = false;           ///< a feature read one value on 8 or more prompts
-  bool with_itself = false;         ///< the model as loaded was compared with itself
-  std::string broken;               ///< why there is no value at all: an `error`
+  std::vector<PromptValue> others;     ///< auroc's negative side; perplexity_rise's texts on the model as loaded
+  bool empty_set = false;              ///< a set without prompts was asked about
+  bool one_value = false;              ///< a feature read one value on 8 or more prompts
+  bool with_itself = false;            ///< the model as loaded was compared with itself
+  std::vector<std::int64_t> attacked;  ///< how many of the prompts each attack in force changed
+  std::string broken;                  ///< why there is no value at all: an `error`
 };
 
-/// What a metric is measured on: the model state, and the edits in it (for `efficacy` and its kin).
+/// What a metric is measured on: the model state, the edits in it (for `efficacy` and its kin), and what becomes of its
+/// prompts.
 struct Subject {
   runtime::StateId state = 0;
   std::vector<dsl::EditId> edits;
+  std::optional<dsl::PromptsId> paraphrases = std::nullopt;  ///< in place of the metric's one set
+  std::optional<dsl::CheckId> attacks = std::nullopt;        ///< the check whose attacks are in force
+  std::uint64_t seed = 0;                                    ///< added to the run's: of attacks and of sampled texts
 };
 
 /// Asks `source` for everything `metric` (any but `effect`) needs, and reads it.

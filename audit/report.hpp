@@ -40,10 +40,12 @@ struct Evidence {
   std::string output;  ///< generated text, where there is one
 };
 
+/// The rest of the expectation's result is that of the combination that speaks most against it.
 struct AcrossResult {
   std::int64_t combinations = 0;
-  double held = 0;  ///< share
-  std::vector<std::pair<std::string, double>> values;
+  double held = 0;                                       ///< share
+  std::vector<std::pair<std::string, double>> values;    ///< by combination: "seed 1, as written"
+  std::vector<std::pair<std::string, Status>> statuses;  ///< the same
 };
 
 struct ExpectationResult {
@@ -53,6 +55,7 @@ struct ExpectationResult {
   Estimate estimate;
   std::optional<double> asked_confidence;
   std::optional<double> baseline;
+  std::vector<std::pair<std::string, std::int64_t>> attacked;  ///< how many prompts each attack in force changed
   std::optional<Control> control;
   std::optional<AcrossResult> across;
   std::vector<Evidence> evidence;  ///< the five worst, then prompt order
@@ -70,7 +73,8 @@ struct CheckResult {
   Status status = Status::error;
   Status status_before_waiver = Status::error;
   dsl::CheckSeverity severity = dsl::CheckSeverity::major;
-  std::string where;  ///< "capitals.proviso:47"
+  std::string where;               ///< "capitals.proviso:47"
+  std::vector<std::string> under;  ///< "rule keep_calm", "attack typos(rate: 5%)"
   std::vector<ExpectationResult> expectations;
   std::optional<WaiverResult> waiver;
 };

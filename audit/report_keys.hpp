@@ -63,7 +63,7 @@ void describe(A& a, Evidence& e) {
 
 template <class A>
 void describe(A& a, AcrossResult& r) {
-  a.key("combinations", r.combinations).key("held", r.held).key("values", r.values);
+  a.key("combinations", r.combinations).key("held", r.held).key("values", r.values).if_any("statuses", r.statuses);
 }
 
 template <class A>
@@ -79,6 +79,7 @@ void describe(A& a, ExpectationResult& e) {
       .if_any("p", e.estimate.p)
       .if_any("asked_confidence", e.asked_confidence)
       .if_any("baseline", e.baseline)
+      .if_any("attacked", e.attacked)
       .if_any("control", e.control)
       .if_any("across", e.across)
       .if_any("evidence", e.evidence);
@@ -104,7 +105,8 @@ void describe(A& a, CheckResult& c) {
       .key("status", c.status)
       .key("severity", c.severity)
       .key("tags", c.annotations.tags)
-      .key("where", c.where);
+      .key("where", c.where)
+      .if_any("under", c.under);
   describe_annotations(a, c.annotations).if_any("waiver", c.waiver).key("expectations", c.expectations);
 }
 

@@ -214,6 +214,18 @@ void add_evidence(TextPage& page, std::size_t indent, const std::vector<Evidence
   }
 }
 
+/// "seed 0, as written 71.88% (pass); …"
+std::string combinations(const AcrossResult& across, const Written& written) {
+  std::vector<std::string> parts;
+  for (std::size_t i = 0; i < across.values.size(); ++i) {
+    const auto& [name, value] = across.values[i];
+    const std::string status =
+        i < across.statuses.size() ? " (" + std::string(status_name(across.statuses[i].second)) + ")" : "";
+    parts.push_back(name + " " + number_text(value, written) + status);
+  }
+  return joined(parts, "; ");
+}
+
 /// Everything known about an expectation that did not pass.
 void add_expectation(TextPage& page, std::size_t indent, const ExpectationResult& expectation) {
   const Written written = read_text(expectation.text);
@@ -234,10 +246,16 @@ void add_expectation(TextPage& page, std::size_t indent, const ExpectationResult
         {grouped(control->n) + " " + control->kind + ": mean " + number_text(control->value, written.percent) +
          ", spread " + number_text(control->spread, written.percent) + "; rank " + grouped(control->rank) + " of " +
          grouped(control->n + 1) + ", p " + number_text(control->p) + ", corrected " + number_text(control->p_holm)});
+  if (!expectation.attacked.empty()) {
+    std::vector<std::string> attacks;
+    for (const auto& [attack, changed] : expectation.attacked)
+      attacks.push_back(attack + " changed " + counted(changed, "prompt"));
+    page.labelled(indent, "attacks", {joined(attacks, "; ")});
+  }
   if (const auto& across = expectation.across)
     page.labelled(indent, "across",
                   {"held in " + number_text(across->held, true) + " of " +
-                   counted(across->combinations, "combination") + ": " + listed(across->values)});
+                   counted(across->combinations, "combination") + ": " + combinations(*across, written)});
   add_evidence(page, indent, expectation.evidence, prompts_in_percent(written, expectation.text));
 }
 
@@ -256,7 +274,7 @@ std::string remarks(const dsl::Annotations& annotations) {
 void add_what_did_not_pass(TextPage& page, Status status, const std::string& name, std::string_view severity,
                            const std::string& where, const dsl::Annotations& annotations,
                            const std::vector<ExpectationResult>& expectations,
-                           const std::optional<WaiverResult>& waiver) {
+                           const std::optional<WaiverResult>& waiver, const std::vector<std::string>& under) {
   page.line(2, {status_cell(status), {name, Style::strong}, {std::string(severity)}, {where, Style::dim}});
   if (!annotations.title.empty()) page.line(4, {{annotations.title}});
   if (const std::string remark = remarks(annotations); !remark.empty()) page.line(4, {{remark, Style::set_aside}});
@@ -264,6 +282,7 @@ void add_what_did_not_pass(TextPage& page, Status status, const std::string& nam
     page.labelled(
         4, waiver->expired ? "expired" : "waived",
         {"until " + date_text(waiver->until) + " by " + waiver->by + ": " + waiver->because, Style::set_aside});
+  if (!under.empty()) page.labelled(4, "under", {joined(under)});
   for (const ExpectationResult& expectation : expectations)
     if (expectation.status != Status::pass) add_expectation(page, 4, expectation);
 }
@@ -387,11 +406,11 @@ std::string to_text(const Report& report, std::size_t columns, bool colour) {
     for (const CheckResult& check : report.checks)
       if (!stands(check))
         add_what_did_not_pass(page, check.status, check.name, dsl::severity_name(check.severity), check.where,
-                              check.annotations, check.expectations, check.waiver);
+                              check.annotations, check.expectations, check.waiver, check.under);
     for (const EditResult& edit : report.edits)
       if (!stands(edit))
         add_what_did_not_pass(page, edit.status, edit.name, "", edit.where, edit.annotations, edit.expectations,
-                              std::nullopt);
+                              std::nullopt, {});
   }
   return page.take();
 }

@@ -41,7 +41,8 @@ int check(const Invocation& invocation, const CheckOptions& options) {
   if (checked.value && !options.model.empty()) {
     const auto model = open_model(options.model);
     const auto rules = std::make_shared<const dsl::RuleSet>(std::move(*checked.value));
-    const auto bound = runtime::bind(rules, model->card, model->tokenizer, invocation.options.cache);
+    const auto bound =
+        runtime::bind(rules, model->card, model->tokenizer, invocation.options.cache, invocation.options.seed);
     found.insert(found.end(), bound.diagnostics.begin(), bound.diagnostics.end());
   }
   print_diagnostics(invocation, invocation.out, sources, found);

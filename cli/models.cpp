@@ -53,8 +53,8 @@ std::unique_ptr<BoundFiles> bind_rules(const Invocation& invocation, const std::
   opened->files = load_rules(invocation, paths);
   if (!opened->files->rules) return opened;
   opened->model = open_model(model_path);
-  auto outcome =
-      runtime::bind(opened->files->rules, opened->model->card, opened->model->tokenizer, invocation.options.cache);
+  auto outcome = runtime::bind(opened->files->rules, opened->model->card, opened->model->tokenizer,
+                               invocation.options.cache, invocation.options.seed);
   if (!outcome.diagnostics.empty()) {
     print_diagnostics(invocation, invocation.err, opened->files->sources, outcome.diagnostics);
   }

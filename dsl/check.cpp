@@ -248,7 +248,9 @@ void Checker::check_change(const metric::Effect& effect, Span span) {
 
 void Checker::define_under(const ast::Under& under, CheckDecl& check) {
   if (under.kind == ast::Under::Kind::attack) {
-    not_yet_built(under.span, "`under attack`", {"write the attacked texts as prompts of their own"});
+    for (const ast::Call& call : under.attacks) {
+      if (auto read = attack(call)) check.under_attacks.push_back(std::move(*read));
+    }
     return;
   }
   const bool rules = under.kind == ast::Under::Kind::rule;

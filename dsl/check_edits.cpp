@@ -103,6 +103,7 @@ void Checker::define_edit(const Work<ast::Edit>& work) {
   }
 
   edit_ = &node;
+  edit_method_ = edit.method;
   for (const ast::Expectation& expected : node.expectations) {
     if (auto read = expectation(expected)) edit.expectations.push_back(std::move(*read));
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 #include <utility>
 
 #include "dsl/checker.hpp"
@@ -17,15 +18,6 @@ std::string end_text(double value, bool share) { return share ? number_text(100 
 std::string range_text(const MetricTraits& traits) {
   if (std::isinf(traits.high)) return "at least " + end_text(traits.low, traits.share);
   return "between " + end_text(traits.low, traits.share) + " and " + end_text(traits.high, traits.share);
-}
-
-/// The sets of prompts that a metric is measured on.
-std::size_t set_count(const Metric& metric) {
-  if (const auto* effect = std::get_if<metric::Effect>(&metric.node)) return set_count(*effect->on);
-  if (std::holds_alternative<metric::Auroc>(metric.node)) return 2;
-  const bool none =
-      std::holds_alternative<metric::Cosine>(metric.node) || std::holds_alternative<metric::Efficacy>(metric.node);
-  return none ? 0 : 1;
 }
 
 bool samples_text(const Metric& metric) {
@@ -58,10 +50,7 @@ std::optional<Expectation> Checker::expectation(const ast::Expectation& node) {
     sound = false;
   }
   sound = sound && check_bound(node, result) && check_confidence(node, result);
-  if (!node.across.empty()) {
-    refuse_across(node, result);
-    return std::nullopt;
-  }
+  sound = across(node, result) && sound;
   if (!sound) return std::nullopt;
   return result;
 }
@@ -117,60 +106,136 @@ bool Checker::check_confidence(const ast::Expectation& node, Expectation& expect
 }
 
 bool Checker::anything_random(const Expectation& expectation) const {
-  if (expectation.beyond_control || samples_text(expectation.metric)) return true;
-  if (edit_ != nullptr)
-    return edit_->method && edit_->method->method.name.text == "rome";  // its prefixes are generated
-  return check_ != nullptr && std::any_of(check_->under_edits.begin(), check_->under_edits.end(), [&](EditId edit) {
-           return rule_set_.edits[edit].method.method == EditMethod::rome;
-         });
+  const auto generates_prefixes = [](const MethodCall& method) {
+    return traits(method.method).writes_facts && !method.parameters.contains("seed");
+  };
+  const auto random_edit = [&](EditId id) { return generates_prefixes(rule_set_.edits[id].method); };
+  const auto& resampled = expectation.across.ablations;
+  if (expectation.beyond_control || samples_text(expectation.metric) ||
+      std::ranges::find(resampled, Ablation::resample) != resampled.end()) {
+    return true;
+  }
+  const auto* effect = std::get_if<metric::Effect>(&expectation.metric.node);
+  const auto* change = effect != nullptr ? std::get_if<ChangeEdit>(&effect->change) : nullptr;
+  if (change != nullptr && random_edit(change->edit)) return true;
+  if (edit_ != nullptr) return generates_prefixes(edit_method_);
+  return check_ != nullptr && (std::ranges::any_of(check_->under_edits, random_edit) ||
+                               std::ranges::any_of(check_->under_attacks, &Attack::random));
 }
 
-/// What is wrong with the sweeps is said; what is right with them is not yet built.
-void Checker::refuse_across(const ast::Expectation& node, const Expectation& expectation) {
+bool Checker::across(const ast::Expectation& node, Expectation& expectation) {
+  using Read = bool (Checker::*)(const ast::Call&, Expectation&);
+  // Seeds last: whether anything is random depends on the others.
+  static constexpr std::pair<std::string_view, Read> kSweeps[] = {{"ablation", &Checker::across_ablations},
+                                                                  {"paraphrases", &Checker::across_paraphrases},
+                                                                  {"seeds", &Checker::across_seeds}};
   bool sound = true;
-  for (const ast::Call& sweep : node.across) sound &= check_sweep(sweep, expectation);
-  if (!sound) return;
-  not_yet_built(node.across.front().span, "`across`", {"write one expectation for each variant"});
+  for (const auto& [name, read] : kSweeps) {
+    const ast::Call* first = nullptr;
+    for (const ast::Call& sweep : node.across) {
+      if (sweep.name.text != name) continue;
+      if (first != nullptr) {
+        report(Code::repeated_argument, sweep.span, "`" + sweep.name.text + "` is given twice");
+        sound = false;
+        continue;
+      }
+      first = &sweep;
+      sound &= (this->*read)(sweep, expectation);
+    }
+  }
+  for (const ast::Call& sweep : node.across) {
+    const std::string& name = sweep.name.text;
+    if (std::ranges::any_of(kSweeps, [&](const auto& known) { return known.first == name; })) continue;
+    const auto nearest = nearest_name(name, {"seeds", "ablation", "paraphrases"});
+    report(Code::sweep_misfit, sweep.name.span, "nothing is repeated across `" + name + "`",
+           {nearest ? "did you mean `" + *nearest + "`?"
+                    : "repeat across seeds(N), ablation(zero, mean, resample) or paraphrases(P)"});
+    sound = false;
+  }
+  return sound;
 }
 
-bool Checker::check_sweep(const ast::Call& sweep, const Expectation& expectation) {
-  const std::string& name = sweep.name.text;
-  if (name == "seeds") {
-    const auto given = arguments(sweep, {{"how many seeds"}});
-    if (!given || !whole(*given->at(0), "how many seeds are tried", {.low = 1, .high = 10'000})) return false;
-    if (anything_random(expectation)) return true;
-    report(Code::nothing_random, sweep.span, "nothing is random here, so every seed measures the same",
-           {"`seeds` suits sampled generation (temperature: T), `beyond control`, and edits by rome"});
+bool Checker::across_seeds(const ast::Call& sweep, Expectation& expectation) {
+  const auto given = arguments(sweep, {{"how many seeds"}});
+  const auto seeds =
+      given ? whole(*given->at(0), "how many seeds are tried", {.low = 1, .high = 10'000}) : std::nullopt;
+  if (!seeds) return false;
+  expectation.across.seeds = *seeds;
+  if (anything_random(expectation)) return true;
+  report(Code::nothing_random, sweep.span, "nothing is random here, so every seed measures the same",
+         {"`seeds` suits sampled generation (temperature: T), random attacks, `beyond control`, ablation(resample) and "
+          "edits whose method generates prefixes"});
+  return false;
+}
+
+bool Checker::across_ablations(const ast::Call& sweep, Expectation& expectation) {
+  if (sweep.arguments.empty()) {
+    report(Code::missing_argument, sweep.span, "`ablation` needs at least one of zero, mean and resample");
     return false;
   }
-  if (name == "ablation") {
-    if (sweep.arguments.empty()) {
-      report(Code::missing_argument, sweep.span, "`ablation` needs at least one of zero, mean and resample");
+  std::vector<Ablation>& ablations = expectation.across.ablations;
+  for (const ast::Argument& argument : sweep.arguments) {
+    const auto chosen = word(argument, {kAblationNames[0], kAblationNames[1], kAblationNames[2]});
+    if (!chosen) return false;
+    const auto at = std::ranges::find(kAblationNames, std::string_view(*chosen)) - std::begin(kAblationNames);
+    if (std::ranges::find(ablations, static_cast<Ablation>(at)) != ablations.end()) {
+      report(Code::repeated_argument, argument.span, "`" + *chosen + "` is given twice");
       return false;
     }
-    for (const ast::Argument& argument : sweep.arguments) {
-      if (!word(argument, {"zero", "mean", "resample"})) return false;
-    }
-    const auto* effect = std::get_if<metric::Effect>(&expectation.metric.node);
-    if (effect != nullptr && !std::holds_alternative<ChangeEdit>(effect->change)) return true;
+    ablations.push_back(static_cast<Ablation>(at));
+  }
+  const auto* effect = std::get_if<metric::Effect>(&expectation.metric.node);
+  if (effect == nullptr || std::holds_alternative<ChangeEdit>(effect->change)) {
     report(Code::sweep_misfit, sweep.span, "`ablation` says how a feature is taken out, and nothing is taken out here",
            {"measure a change: effect(suppress F, on: METRIC)"});
     return false;
   }
-  if (name == "paraphrases") {
-    const auto given = arguments(sweep, {{"a set of prompts"}});
-    if (!given || !prompts(*given->at(0))) return false;
-    if (set_count(expectation.metric) == 1) return true;
-    report(Code::sweep_misfit, sweep.span,
-           "`paraphrases` stands in for a metric's one set of prompts, and this metric has " +
-               std::to_string(set_count(expectation.metric)));
+  const auto takes_out = [](const Intervention& each) {
+    return each.operation == Operation::suppress && each.amount == 1;
+  };
+  const auto* sentence = std::get_if<Intervention>(&effect->change);
+  const bool whole_features =
+      sentence != nullptr
+          ? takes_out(*sentence)
+          : std::ranges::all_of(rule_set_.rules[std::get<ChangeRule>(effect->change).rule].interventions, takes_out);
+  if (!whole_features) {
+    report(Code::sweep_misfit, sweep.span, "`ablation` takes features out whole, and this change does something else",
+           {"measure a change that only suppresses: effect(suppress F, on: METRIC), without `by`"});
     return false;
   }
-  const auto nearest = nearest_name(name, {"seeds", "ablation", "paraphrases"});
-  report(Code::sweep_misfit, sweep.name.span, "nothing is repeated across `" + name + "`",
-         {nearest ? "did you mean `" + *nearest + "`?"
-                  : "repeat across seeds(N), ablation(zero, mean, resample) or paraphrases(P)"});
+  not_yet_built(sweep.name.span, "`across ablation(…)`", {"write one expectation for each change"});
   return false;
+}
+
+bool Checker::across_paraphrases(const ast::Call& sweep, Expectation& expectation) {
+  if (sweep.arguments.empty()) {
+    report(Code::missing_argument, sweep.span, "`paraphrases` needs at least one set of prompts");
+    return false;
+  }
+  for (const ast::Argument& argument : sweep.arguments) {
+    if (argument.label) {
+      report(Code::unknown_argument, argument.label->span, "`paraphrases` has no named parameters");
+      return false;
+    }
+    const auto set = prompts(argument);
+    if (!set) return false;
+    const Metric& metric = expectation.metric;
+    const std::size_t sets = prompt_sets(metric).size();
+    if (sets != 1) {
+      report(Code::sweep_misfit, sweep.span,
+             "`paraphrases` stands in for a metric's one set of prompts, and this metric has " + std::to_string(sets));
+      return false;
+    }
+    const auto* effect = std::get_if<metric::Effect>(&metric.node);
+    const auto& measured = effect != nullptr ? effect->on->node : metric.node;
+    const bool compares =
+        std::holds_alternative<metric::Accuracy>(measured) || std::holds_alternative<metric::Specificity>(measured);
+    if (compares && !require_answers(*set, argument.span, metric.text.substr(0, metric.text.find('(')))) return false;
+    if (const auto feature = measured_feature(metric))
+      check_training(*feature, {*set}, argument.span, Code::measured_on_training);
+    expectation.across.paraphrases.push_back(*set);
+  }
+  return true;
 }
 
 }  // namespace proviso::dsl

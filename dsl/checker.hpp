@@ -146,12 +146,19 @@ class Checker {
   std::optional<Metric> of_edit(const ast::Call& call);
   void check_training(FeatureId feature, std::initializer_list<PromptsId> sets, Span span, Code code);
 
+  // ---- check_attacks.cpp ----
+  std::optional<Attack> attack(const ast::Call& call);
+  bool attack_form(const ast::Argument& argument, Attack& attack);
+  bool attack_templates(const ast::Argument& argument, Attack& attack);
+
   // ---- check_expectations.cpp ----
   std::optional<Expectation> expectation(const ast::Expectation& node);
   bool check_bound(const ast::Expectation& node, const Expectation& expectation);
   bool check_confidence(const ast::Expectation& node, Expectation& expectation);
-  void refuse_across(const ast::Expectation& node, const Expectation& expectation);
-  bool check_sweep(const ast::Call& sweep, const Expectation& expectation);
+  bool across(const ast::Expectation& node, Expectation& expectation);
+  bool across_seeds(const ast::Call& sweep, Expectation& expectation);
+  bool across_ablations(const ast::Call& sweep, Expectation& expectation);
+  bool across_paraphrases(const ast::Call& sweep, Expectation& expectation);
   bool anything_random(const Expectation& expectation) const;
 
   const SourceSet& sources_;
@@ -171,6 +178,7 @@ class Checker {
   std::set<FeatureId> sound_features_;
   const Module* module_ = nullptr;    // whose declaration is being defined: names are looked up in its scope
   const ast::Edit* edit_ = nullptr;   // the edit whose expectations are being read
+  MethodCall edit_method_;            // … and its method
   const CheckDecl* check_ = nullptr;  // the check whose expectations are being read
 };
 

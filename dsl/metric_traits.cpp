@@ -46,6 +46,40 @@ struct Traits {
 
 MetricTraits traits(const Metric& metric) { return std::visit(Traits{}, metric.node); }
 
+std::vector<PromptsId> prompt_sets(const Metric& metric) {
+  return std::visit(
+      [](const auto& node) -> std::vector<PromptsId> {
+        if constexpr (requires { node.after; }) {
+          return {node.after};
+        } else if constexpr (requires { node.prompts; }) {
+          return {node.prompts};
+        } else if constexpr (requires { node.p; }) {
+          return {node.p, node.q};
+        } else if constexpr (requires { node.controls; }) {
+          return prompt_sets(*node.on);
+        } else if constexpr (requires { node.on; }) {
+          return {node.on};
+        } else {
+          return {};
+        }
+      },
+      metric.node);
+}
+
+std::optional<FeatureId> measured_feature(const Metric& metric) {
+  return std::visit(
+      [](const auto& node) -> std::optional<FeatureId> {
+        if constexpr (requires { node.feature; }) {
+          return node.feature;
+        } else if constexpr (requires { node.controls; }) {
+          return measured_feature(*node.on);
+        } else {
+          return std::nullopt;
+        }
+      },
+      metric.node);
+}
+
 MetricTraits relative_traits(const metric::Effect& effect) {
   MetricTraits result = traits(*effect.on);
   result.low = result.low >= 0 ? -1 : -kInf;  // what cannot be negative can at most vanish

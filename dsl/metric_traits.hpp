@@ -1,5 +1,8 @@
 #pragma once
 
+#include <optional>
+#include <vector>
+
 #include "dsl/rule_set.hpp"
 
 namespace proviso::dsl {
@@ -14,6 +17,12 @@ struct MetricTraits {
 };
 
 MetricTraits traits(const Metric& metric);
+
+/// The sets of prompts that a metric is measured on; an effect's are those of its metric.
+std::vector<PromptsId> prompt_sets(const Metric& metric);
+
+/// The feature that a metric reads, or an effect's metric.
+std::optional<FeatureId> measured_feature(const Metric& metric);
 
 /// Of an effect taken `relative` to the value before.
 MetricTraits relative_traits(const metric::Effect& effect);

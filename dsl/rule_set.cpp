@@ -69,6 +69,22 @@ std::string_view operation_name(Operation op) {
   return "";
 }
 
+bool Attack::random() const {
+  switch (kind) {
+    case AttackKind::typos:
+    case AttackKind::homoglyphs:
+    case AttackKind::distractors:
+      return true;
+    case AttackKind::casing:
+      return form == AttackForm::random;
+    case AttackKind::paraphrases:
+      return templates.size() > 1;
+    case AttackKind::whitespace:
+      return false;
+  }
+  return false;
+}
+
 std::string_view severity_name(CheckSeverity severity) {
   switch (severity) {
     case CheckSeverity::info:

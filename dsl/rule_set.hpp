@@ -22,6 +22,7 @@ using PromptsId = std::size_t;
 using FeatureId = std::size_t;
 using RuleId = std::size_t;
 using EditId = std::size_t;
+using CheckId = std::size_t;
 
 /// What any declaration may carry to the report.
 struct Annotations {
@@ -287,12 +288,15 @@ struct Metric {
   Span span;
 };
 
+/// How a feature is taken out: d·x becomes 0, its mean over the prompts measured, or what it is in another of them.
+enum class Ablation { zero, mean, resample };
+inline constexpr std::string_view kAblationNames[] = {"zero", "mean", "resample"};
+
 /// `across seeds(5), paraphrases(P)`: every combination is measured.
 struct Across {
   std::int64_t seeds = 0;  ///< 0: not asked for
-  enum class Ablation { zero, mean, resample };
   std::vector<Ablation> ablations;
-  std::vector<PromptsId> paraphrases;
+  std::vector<PromptsId> paraphrases;  ///< each in turn stands for the metric's one set, beside the set itself
   bool empty() const { return seeds == 0 && ablations.empty() && paraphrases.empty(); }
 };
 
@@ -357,6 +361,31 @@ struct EditDecl : Declared {
   std::vector<Expectation> expectations;
 };
 
+// ---- attacks ---------------------------------------------------------------------------------
+
+enum class AttackKind {
+#define PROVISO_ATTACK(kind) kind,
+#include "dsl/attacks.def"
+};
+enum class AttackForm {
+  none,
+#define PROVISO_ATTACK_FORM(kind, form, word) form,
+#include "dsl/attacks.def"
+};
+
+/// `typos(rate: 5%)`: what is done to the text of every prompt, before the chat template and the model get it.
+struct Attack {
+  AttackKind kind = AttackKind::typos;
+  double rate = 0;
+  AttackForm form = AttackForm::none;
+  std::vector<std::string> templates;  ///< of `paraphrases`: each holds one "{}"
+  PromptsId texts = 0;                 ///< of `distractors`
+  std::string text;                    ///< canonical
+  Span span;
+
+  bool random() const;  ///< whether the seed decides what becomes of a prompt
+};
+
 // ---- checks and waivers ----------------------------------------------------------------------
 
 enum class CheckSeverity { info, minor, major, critical };
@@ -365,7 +394,8 @@ std::string_view severity_name(CheckSeverity severity);
 struct CheckDecl : Declared {
   CheckSeverity severity = CheckSeverity::major;
   std::vector<RuleId> under_rules;
-  std::vector<EditId> under_edits;  ///< in written order
+  std::vector<EditId> under_edits;    ///< in written order
+  std::vector<Attack> under_attacks;  ///< composed in written order
   std::vector<Expectation> expectations;
 };
 
@@ -375,7 +405,7 @@ struct Date {
 };
 
 struct Waiver {
-  std::size_t check = 0;
+  CheckId check = 0;
   Date until;  ///< the day included, UTC
   std::string by;
   std::string because;

@@ -1,7 +1,6 @@
 #include "runtime/bind.hpp"
 
 #include <algorithm>
-#include <initializer_list>
 #include <map>
 #include <optional>
 #include <set>
@@ -9,7 +8,9 @@
 
 #include "dsl/check.hpp"
 #include "dsl/fact_file.hpp"
+#include "dsl/metric_traits.hpp"
 #include "dsl/prompt_file.hpp"
+#include "runtime/attacks.hpp"
 #include "runtime/condition.hpp"
 #include "runtime/formats/safetensors.hpp"
 
@@ -44,8 +45,9 @@ std::string quoted(const std::string& text) { return "`" + text + "`"; }
 class Binder {
  public:
   Binder(std::shared_ptr<const dsl::RuleSet> rules, const model::ModelCard& card,
-         std::shared_ptr<const model::Tokenizer> tokenizer, const std::string& cache_directory)
+         std::shared_ptr<const model::Tokenizer> tokenizer, const std::string& cache_directory, std::uint64_t seed)
       : rules_(*rules), card_(card), cache_directory_(cache_directory) {
+    bound_.seed = seed;
     bound_.rules = std::move(rules);
     bound_.card = &card;
     bound_.tokenizer = std::move(tokenizer);
@@ -62,10 +64,11 @@ class Binder {
           for (const auto& sentence : rule.interventions) intervention(sentence);
         }
         for (const auto& edit : rules_.edits) this->edit(edit);
-        for (const auto& check : rules_.checks) {
-          for (const auto& expectation : check.expectations) {
-            metric(expectation.metric);
-            true_targets(expectation.metric, check.under_edits);
+        for (dsl::CheckId id = 0; id < rules_.checks.size(); ++id) {
+          const auto& check = rules_.checks[id];
+          for (const auto& measured : check.expectations) {
+            if (!check.under_attacks.empty()) attack(id, measured);
+            expectation(measured, check.under_edits, check.under_attacks.empty() ? std::nullopt : std::optional(id));
           }
         }
       }
@@ -128,6 +131,7 @@ class Binder {
       texts = read_file(std::get<dsl::PromptFile>(declaration.source), dsl::read_prompt_file);
     }
     BoundPrompts bound;
+    Texts written;
     std::map<std::string, std::int64_t> clusters;
     for (const auto& prompt : texts) {
       const auto cluster = static_cast<std::int64_t>(bound.size());
@@ -137,23 +141,30 @@ class Binder {
         const std::string key = prompt.cluster.empty() ? "text " + prompt.text : "cluster " + prompt.cluster;
         one->cluster = clusters.emplace(key, cluster).first->second;
         bound.push_back(std::move(*one));
+        written.push_back(prompt.text);
       }
     }
     bound_.prompts.push_back(std::move(bound));
+    written_.push_back(std::move(written));
+  }
+
+  /// The tokens that the model is given for a text of a set.
+  void encode(const std::optional<dsl::Chat>& chat, const std::string& text, BoundPrompt& bound) const {
+    if (chat) {
+      std::vector<model::ChatMessage> messages;
+      if (chat->system) messages.push_back({"system", *chat->system});
+      messages.push_back({"user", text});
+      bound.text = model::apply_chat_template(*bound_.tokenizer, messages);
+    } else {
+      bound.text = text;
+    }
+    bound.tokens = bound_.tokenizer->encode(bound.text, /*add_special=*/!chat);
   }
 
   std::optional<BoundPrompt> tokenise(const dsl::PromptsDecl& declaration, const dsl::Prompt& prompt, dsl::Span span) {
     BoundPrompt bound;
     try {
-      if (declaration.chat) {
-        std::vector<model::ChatMessage> messages;
-        if (declaration.chat->system) messages.push_back({"system", *declaration.chat->system});
-        messages.push_back({"user", prompt.text});
-        bound.text = model::apply_chat_template(*bound_.tokenizer, messages);
-      } else {
-        bound.text = prompt.text;
-      }
-      bound.tokens = bound_.tokenizer->encode(bound.text, /*add_special=*/!declaration.chat);
+      encode(declaration.chat, prompt.text, bound);
       for (const auto& answer : prompt.answers) bound.answers.push_back(bound_.tokenizer->encode(answer));
       bound.answer_texts = prompt.answers;
     } catch (const InputError& failure) {
@@ -173,10 +184,10 @@ class Binder {
     return bound;
   }
 
-  void context(std::size_t tokens, dsl::Span span) {
+  void context(std::size_t tokens, dsl::Span span, const std::string& text = "this text") {
     if (static_cast<std::int64_t>(tokens) <= card_.config.context) return;
     error(Code::beyond_context, span,
-          "this text takes " + std::to_string(tokens) + " tokens, and the model's context holds " +
+          text + " takes " + std::to_string(tokens) + " tokens, and the model's context holds " +
               std::to_string(card_.config.context),
           {"shorten the text, or split it into several prompts"});
   }
@@ -194,6 +205,62 @@ class Binder {
           "\"" + text + "\" must be one token here, and this model splits it into " + std::to_string(ids.size()) +
               (ids.empty() ? "" : ": " + parts + "\""),
           {"write one token's text; most words need their leading space (\" word\")"});
+  }
+
+  // ---- attacks -------------------------------------------------------------------------------
+
+  /// Makes the attacks of a check on all that one of its expectations is measured on, for every seed that it asks for.
+  void attack(dsl::CheckId check, const dsl::Expectation& expectation) {
+    const auto seeds = static_cast<std::uint64_t>(std::max<std::int64_t>(1, expectation.across.seeds));
+    for (std::uint64_t seed = 0; seed < seeds; ++seed) {
+      for (const dsl::PromptsId set : measured_sets(expectation)) {
+        attack({check, seed, false, set}, bound_.prompts[set], written_[set], rules_.prompts[set].chat);
+      }
+      if (!std::holds_alternative<dsl::metric::Efficacy>(expectation.metric.node)) continue;
+      for (const dsl::EditId edit : rules_.checks[check].under_edits) {
+        BoundPrompts prompts;
+        std::vector<std::string> texts;
+        for (const auto& fact : bound_.facts[edit]) {
+          prompts.push_back(fact.prompt);
+          prompts.back().answers = {fact.to, fact.from};
+          texts.push_back(fact.prompt.text);
+        }
+        attack({check, seed, true, edit}, prompts, texts, std::nullopt);
+      }
+    }
+  }
+
+  void attack(const AttackedKey& key, const BoundPrompts& prompts, const std::vector<std::string>& texts,
+              const std::optional<dsl::Chat>& chat) {
+    const auto [found, is_new] = bound_.attacked.emplace(key, AttackedPrompts{});
+    if (!is_new) return;
+    const auto& attacks = rules_.checks[key.check].under_attacks;
+    AttackedPrompts& result = found->second;
+    result.changed.resize(attacks.size(), 0);
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+      std::string text = texts[i];
+      for (std::size_t place = 0; place < attacks.size(); ++place) {
+        const auto& one = attacks[place];
+        const auto distractors = one.kind == dsl::AttackKind::distractors ? written_[one.texts] : Texts{};
+        const auto seed = attack_seed(bound_.seed + key.seed, texts[i], place);
+        auto changed = attacked_text(one, text, seed, distractors);
+        result.changed[place] += changed != text;
+        text = std::move(changed);
+      }
+      BoundPrompt bound = prompts[i];
+      encode(chat, text, bound);
+      std::size_t longest = 0;
+      for (const auto& answer : bound.answers) longest = std::max(longest, answer.size());
+      context(bound.tokens.size() + longest, attacks.back().span, "under attack, \"" + texts[i] + "\"");
+      result.prompts.push_back(std::move(bound));
+    }
+  }
+
+  /// The sets that an expectation is measured on, as written.
+  static std::vector<dsl::PromptsId> measured_sets(const dsl::Expectation& expectation) {
+    auto sets = dsl::prompt_sets(expectation.metric);
+    sets.insert(sets.end(), expectation.across.paraphrases.begin(), expectation.across.paraphrases.end());
+    return sets;
   }
 
   // ---- sites and features ----------------------------------------------------------------------
@@ -393,10 +460,22 @@ class Binder {
         remove(std::get<dsl::Remove>(change));
       }
     }
-    for (const auto& expectation : declaration.expectations) {
-      metric(expectation.metric);
-      true_targets(expectation.metric, {bound_.facts.size() - 1});
+    for (const auto& measured : declaration.expectations) {
+      expectation(measured, {bound_.facts.size() - 1}, std::nullopt);
     }
+  }
+
+  void expectation(const dsl::Expectation& expectation, const std::vector<dsl::EditId>& edits,
+                   std::optional<dsl::CheckId> attacked) {
+    written_sets_ = measured_sets(expectation);
+    sets_.clear();
+    for (const dsl::PromptsId set : written_sets_) sets_.push_back(&bound_.prompts[set]);
+    for (const auto& [key, under_attack] : bound_.attacked) {
+      const bool measured = std::find(written_sets_.begin(), written_sets_.end(), key.id) != written_sets_.end();
+      if (attacked == key.check && !key.facts && measured) sets_.push_back(&under_attack.prompts);
+    }
+    metric(expectation.metric);
+    true_targets(expectation.metric, edits);
   }
 
   /// What weighs the new continuation against the old one needs both; of facts in files that is known only now.
@@ -465,25 +544,26 @@ class Binder {
           } else if constexpr (std::is_same_v<Node, dsl::metric::Probability>) {
             const auto ids = bound_.tokenizer->encode(node.text);
             if (ids.empty()) error(Code::empty_prompt, metric.span, "the continuation has no tokens");
-            for (const auto& prompt : bound_.prompts[node.after])
-              context(prompt.tokens.size() + ids.size(), metric.span);
+            each_measured([&](const BoundPrompt& prompt) { context(prompt.tokens.size() + ids.size(), metric.span); });
           } else if constexpr (std::is_same_v<Node, dsl::metric::Accuracy> ||
                                std::is_same_v<Node, dsl::metric::Specificity>) {
-            for (const auto& prompt : bound_.prompts[node.prompts]) {
-              if (!prompt.answers.empty()) continue;
-              error(Code::no_answer, metric.span, "\"" + prompt.text + "\" names no expected continuation",
-                    {"write it: \"" + prompt.text + "\" -> \" …\""});
-              return;
+            const BoundPrompt* without = nullptr;
+            each_measured([&](const BoundPrompt& prompt) {
+              if (prompt.answers.empty() && without == nullptr) without = &prompt;
+            });
+            if (without != nullptr) {
+              error(Code::no_answer, metric.span, "\"" + without->text + "\" names no expected continuation",
+                    {"write it: \"" + without->text + "\" -> \" …\""});
             }
           } else if constexpr (std::is_same_v<Node, dsl::metric::Rate>) {
-            for (const auto& prompt : bound_.prompts[node.prompts]) {
+            each_measured([&](const BoundPrompt& prompt) {
               context(prompt.tokens.size() + static_cast<std::size_t>(node.tokens), metric.span);
-            }
+            });
           } else if constexpr (std::is_same_v<Node, dsl::metric::Mean> || std::is_same_v<Node, dsl::metric::Max> ||
                                std::is_same_v<Node, dsl::metric::FiringRate>) {
-            training(node.feature, {node.on}, metric.span, Code::measured_on_training);
+            training(node.feature, metric.span, Code::measured_on_training);
           } else if constexpr (std::is_same_v<Node, dsl::metric::Auroc>) {
-            training(node.feature, {node.p, node.q}, metric.span, Code::auroc_on_training);
+            training(node.feature, metric.span, Code::auroc_on_training);
           } else if constexpr (std::is_same_v<Node, dsl::metric::Effect>) {
             if (const auto* sentence = std::get_if<dsl::Intervention>(&node.change)) intervention(*sentence);
             this->metric(*node.on);
@@ -492,12 +572,17 @@ class Binder {
         metric.node);
   }
 
-  void training(dsl::FeatureId id, std::initializer_list<dsl::PromptsId> sets, dsl::Span span, Code code) {
+  template <class Each>
+  void each_measured(Each each) const {
+    for (const BoundPrompts* set : sets_) std::for_each(set->begin(), set->end(), each);
+  }
+
+  void training(dsl::FeatureId id, dsl::Span span, Code code) {
     const auto& feature = rules_.features[id];
     for (const dsl::PromptsId built : dsl::built_from(feature)) {
       std::set<std::vector<std::int64_t>> seen;
       for (const auto& prompt : bound_.prompts[built]) seen.insert(prompt.tokens);
-      for (const dsl::PromptsId measured : sets) {
+      for (const dsl::PromptsId measured : written_sets_) {
         if (dsl::share_texts(rules_, built, measured)) return;  // `check` has said so
         const auto& prompts = bound_.prompts[measured];
         const auto known = [&](const BoundPrompt& prompt) { return seen.contains(prompt.tokens); };
@@ -512,6 +597,10 @@ class Binder {
   const model::ModelCard& card_;
   const std::string& cache_directory_;
   std::int64_t facts_ = 0;
+  using Texts = std::vector<std::string>;
+  std::vector<Texts> written_;                // by PromptsId: before any chat template
+  std::vector<dsl::PromptsId> written_sets_;  // that the expectation being bound is measured on …
+  std::vector<const BoundPrompts*> sets_;     // … and those with what attacks make of them
   BoundRules bound_;
   std::vector<dsl::Diagnostic> diagnostics_;
 };
@@ -519,8 +608,9 @@ class Binder {
 }  // namespace
 
 dsl::Outcome<BoundRules> bind(std::shared_ptr<const dsl::RuleSet> rules, const model::ModelCard& card,
-                              std::shared_ptr<const model::Tokenizer> tokenizer, const std::string& cache_directory) {
-  return Binder(std::move(rules), card, std::move(tokenizer), cache_directory).run();
+                              std::shared_ptr<const model::Tokenizer> tokenizer, const std::string& cache_directory,
+                              std::uint64_t seed) {
+  return Binder(std::move(rules), card, std::move(tokenizer), cache_directory, seed).run();
 }
 
 }  // namespace proviso::runtime

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -11,8 +12,10 @@ namespace proviso::runtime {
 
 /// Checks a rule set against a model's names and shapes, and turns its texts into tokens. Reads prompt
 /// files and tensor headers; no weights. `card` must outlive the result. A model that `model { … }`
-/// excludes is refused first. `cache_directory` holds the model's hash, needed only where a file asks for it.
+/// excludes is refused first. `cache_directory` holds the model's hash, needed only where a file asks for it. `seed`
+/// is the run's: attacks on prompts are made here.
 dsl::Outcome<BoundRules> bind(std::shared_ptr<const dsl::RuleSet> rules, const model::ModelCard& card,
-                              std::shared_ptr<const model::Tokenizer> tokenizer, const std::string& cache_directory);
+                              std::shared_ptr<const model::Tokenizer> tokenizer, const std::string& cache_directory,
+                              std::uint64_t seed = 0);
 
 }  // namespace proviso::runtime

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <compare>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,6 +29,21 @@ struct BoundFact {
   std::vector<std::int64_t> from, to;  ///< tokens; `from` is empty where the fact names none
 };
 
+/// Which prompts a check's attacks were made on, and with which seed: a set of prompts, or the facts of an edit.
+struct AttackedKey {
+  dsl::CheckId check = 0;
+  std::uint64_t seed = 0;  ///< added to the run's
+  bool facts = false;
+  std::size_t id = 0;  ///< PromptsId or EditId
+  auto operator<=>(const AttackedKey&) const = default;
+};
+
+/// Prompts under attack, in the order of those written; answers and clusters are theirs.
+struct AttackedPrompts {
+  BoundPrompts prompts;
+  std::vector<std::int64_t> changed;  ///< how many each attack of the chain changed
+};
+
 /// A rule set on a model: every prompt is tokens, every site and layer exists, every word that must be one
 /// token is one. Nothing that follows can fail because of what the user wrote, but for what only running
 /// the model can tell (a chosen token that is a secondary sink, a contrast without difference).
@@ -37,6 +54,8 @@ struct BoundRules {
   std::vector<BoundPrompts> prompts;          // by PromptsId
   std::vector<dsl::Site> feature_sites;       // by FeatureId; canonical
   std::vector<std::vector<BoundFact>> facts;  // by EditId, in written order
+  std::uint64_t seed = 0;                     ///< the run's, which random attacks are made with
+  std::map<AttackedKey, AttackedPrompts> attacked;
 
   const std::string& feature_name(dsl::FeatureId id) const { return rules->features[id].name; }
   /// Canonical sites of a sentence: those it names, or its feature's own.

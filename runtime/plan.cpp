@@ -39,12 +39,14 @@ void PlanBuilder::open(StateId state, const dsl::Intervention& sentence, const s
 }
 
 StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vector<dsl::RuleId>& rules,
-                           const dsl::Change* change) {
+                           const dsl::Change* change, std::uint64_t seed) {
+  if (edits.empty() && !(change && std::holds_alternative<dsl::ChangeEdit>(*change))) seed = 0;
   std::string key = "e";
   for (dsl::EditId edit : edits) key += std::to_string(edit) + ",";
   key += "r";
   for (dsl::RuleId rule : rules) key += std::to_string(rule) + ",";
   if (change) key += "c" + std::to_string(reinterpret_cast<std::uintptr_t>(change));
+  key += "s" + std::to_string(seed);
   const auto [found, is_new] = state_ids_.emplace(key, plan_.states.size());
   if (!is_new) return found->second;
 
@@ -58,6 +60,7 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
       open(id, sentence, declared.rules[rule].name, of_change);
   };
   plan_.states[id].edits = edits;
+  plan_.states[id].seed = seed;
   for (dsl::EditId edit : edits) name("edit " + declared.edits[edit].name);
   for (dsl::RuleId rule : rules) {
     name("rule " + declared.rules[rule].name);
@@ -82,12 +85,13 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
       if (const auto* remove = std::get_if<dsl::Remove>(&edited)) plan_.features.insert(remove->feature);
     }
   }
+  if (seed > 0) label += ", seed " + std::to_string(bound_.seed + seed);
   plan_.states[id].label = label.empty() ? "as loaded" : label;
   return id;
 }
 
-StateId PlanBuilder::control(StateId treated, std::int64_t number) {
-  const std::string key = "x" + std::to_string(treated) + "#" + std::to_string(number);
+StateId PlanBuilder::control(StateId treated, std::int64_t number, std::uint64_t seed) {
+  const std::string key = "x" + std::to_string(treated) + "#" + std::to_string(number) + "s" + std::to_string(seed);
   const auto [found, is_new] = state_ids_.emplace(key, plan_.states.size());
   if (!is_new) return found->second;
   plan_.states[treated].changes_recorded = true;
@@ -95,6 +99,7 @@ StateId PlanBuilder::control(StateId treated, std::int64_t number) {
   state.label += ", random direction " + std::to_string(number + 1);
   state.controls = treated;
   state.control = number;
+  state.seed = seed;
   state.changes_recorded = false;
   plan_.states.push_back(std::move(state));
   return found->second;

@@ -48,6 +48,7 @@ struct ModelState {
   const dsl::Change* change = nullptr;  ///< the `effect`'s, in force beside the rest
   std::optional<StateId> controls;  ///< the treated state whose change this one replaces by a random one of equal size
   std::int64_t control = 0;         ///< number of the random direction
+  std::uint64_t seed = 0;           ///< added to the run's: of its edits and its random direction
   bool changes_recorded = false;    ///< ‖Δx‖ is kept by position: controls follow
 };
 
@@ -87,6 +88,7 @@ struct GenerationKey {
   std::int64_t tokens = 32;
   std::int64_t samples = 1;
   double temperature = 0;
+  std::uint64_t seed = 0;  ///< added to the run's, where texts are sampled
   auto operator<=>(const GenerationKey&) const = default;
 };
 
@@ -115,11 +117,12 @@ class PlanBuilder {
   explicit PlanBuilder(const BoundRules& bound);
 
   StateId loaded() const { return 0; }
-  /// The state under edits (in order) and rules, with an `effect`'s change where there is one.
+  /// The state under edits (in order) and rules, with an `effect`'s change where there is one. `seed` is added to the
+  /// run's: it counts where there are edits.
   StateId state(const std::vector<dsl::EditId>& edits, const std::vector<dsl::RuleId>& rules,
-                const dsl::Change* change = nullptr);
+                const dsl::Change* change = nullptr, std::uint64_t seed = 0);
   /// A control of a treated state.
-  StateId control(StateId treated, std::int64_t number);
+  StateId control(StateId treated, std::int64_t number, std::uint64_t seed = 0);
   /// A prompt, and what follows it (as if it had been generated).
   SequenceId sequence(const BoundPrompt& prompt, std::span<const std::int64_t> continuation = {});
 

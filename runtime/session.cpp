@@ -73,12 +73,12 @@ double Session::quantile(const dsl::Quantile& quantile) {
   return quantiles_[key] = value;
 }
 
-const std::vector<SolvedEdit>& Session::solve(const std::vector<dsl::EditId>& edits) {
-  const auto found = solved_.find(edits);
+const std::vector<SolvedEdit>& Session::solve(const std::vector<dsl::EditId>& edits, std::uint64_t seed) {
+  const auto found = solved_.find({edits, seed});
   if (found != solved_.end()) return found->second;
   std::vector<SolvedEdit> solved;
   if (!edits.empty()) {
-    solved = solve({edits.begin(), edits.end() - 1});
+    solved = solve({edits.begin(), edits.end() - 1}, seed);
     const at::NoGradGuard no_grad;
     editing::AppliedDeltas applied(transformer_);
     for (const auto& earlier : solved) {
@@ -86,9 +86,9 @@ const std::vector<SolvedEdit>& Session::solve(const std::vector<dsl::EditId>& ed
     }
     if (!unseen_ && !options_.held_out_path.empty()) unseen_ = editing::read_corpus(options_.held_out_path);
     solved.push_back(solve_edit(edits.back(), transformer_, bound_, features_, solved, moments_,
-                                unseen_ ? &*unseen_ : nullptr, options_.seed));
+                                unseen_ ? &*unseen_ : nullptr, options_.seed + seed));
   }
-  return solved_[edits] = std::move(solved);
+  return solved_[{edits, seed}] = std::move(solved);
 }
 
 void Session::prepare(const Plan& plan) {
@@ -96,7 +96,7 @@ void Session::prepare(const Plan& plan) {
     for (dsl::EditId edit : state.edits) moments_.prepare(bound_.rules->edits[edit], transformer_, *bound_.tokenizer);
   }
   for (const auto& state : plan.states) {
-    if (!state.edits.empty()) solve(state.edits);
+    if (!state.edits.empty()) solve(state.edits, state.seed);
   }
 }
 
@@ -108,9 +108,10 @@ Evidence Session::carry_out(const Plan& plan) {
   for (StateId id = 0; id < plan.states.size(); ++id) {
     if (options_.progress)
       options_.progress("measuring " + plan.states[id].label, static_cast<std::int64_t>(id), total);
+    const auto& state = plan.states[id];
     StateRun run(StateRun::Context{transformer_, bound_, plan, id, features_, loaded_unembedding_, options_.seed,
                                    [this](const dsl::Quantile& q) { return quantile(q); },
-                                   plan.states[id].edits.empty() ? nullptr : &solve(plan.states[id].edits)},
+                                   state.edits.empty() ? nullptr : &solve(state.edits, state.seed)},
                  evidence);
     run.carry_out();
   }

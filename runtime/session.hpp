@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "dsl/diagnostic.hpp"
@@ -50,8 +51,9 @@ class Session {
   std::int64_t built_sequences() const { return built_sequences_; }
   std::int64_t built_tokens() const { return built_tokens_; }
 
-  /// The edits solved one after another, each on the model that the earlier ones left; solved once.
-  const std::vector<SolvedEdit>& solve(const std::vector<dsl::EditId>& edits);
+  /// The edits solved one after another, each on the model that the earlier ones left; solved once for each `seed`,
+  /// which is added to the run's.
+  const std::vector<SolvedEdit>& solve(const std::vector<dsl::EditId>& edits, std::uint64_t seed = 0);
   /// A quantile over the positions of its prompts on the model as loaded; computed once.
   double quantile(const dsl::Quantile& quantile);
 
@@ -61,7 +63,7 @@ class Session {
   SessionOptions options_;
   std::vector<Direction> features_;
   std::map<std::tuple<dsl::FeatureId, dsl::PromptsId, double>, double> quantiles_;
-  std::map<std::vector<dsl::EditId>, std::vector<SolvedEdit>> solved_;
+  std::map<std::pair<std::vector<dsl::EditId>, std::uint64_t>, std::vector<SolvedEdit>> solved_;
   SecondMoments moments_;
   std::optional<editing::Corpus> unseen_;
   at::Tensor loaded_unembedding_;  // [vocabulary, width]

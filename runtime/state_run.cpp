@@ -140,7 +140,8 @@ void StateRun::apply_edits() {
   for (const auto& edit : *c_.edits) {
     const bool turned = control_of_edit && &edit == &c_.edits->back();
     const auto deltas =
-        turned ? turned_at_random(edit.deltas, c_.transformer, mix_seed(c_.seed, state().control)) : edit.deltas;
+        turned ? turned_at_random(edit.deltas, c_.transformer, mix_seed(c_.seed + state().seed, state().control))
+               : edit.deltas;
     bool changed = false;
     for (const auto& delta : deltas) changed = applied_.apply(delta) || changed;
     evidence_.states_[c_.state].edit_changed.push_back(changed);
@@ -396,7 +397,7 @@ void StateRun::read_logits(const Run& run, const PassRows& rows,
 ControlChange StateRun::control_change(const model::PackedLayout& layout,
                                        const std::function<const SentenceTraces&(std::size_t)>& treated) const {
   ControlChange control;
-  control.seed = mix_seed(c_.seed, state().control);
+  control.seed = mix_seed(c_.seed + state().seed, state().control);
   std::int64_t n = 0;
   for (const auto& span : layout.rows) n += span.length;
   for (std::size_t r = 0; r < layout.rows.size(); ++r) {
@@ -435,7 +436,7 @@ void StateRun::generate(const std::vector<GenerationKey>& keys, Hooks& hooks) {
     const auto& sequence = c_.plan.sequences[key.sequence];
     for (std::int64_t sample = 0; sample < key.samples; ++sample) {
       requests.push_back({sequence.tokens, hooks.program.conditions().begin_row(sequence.prompt), key.tokens,
-                          key.temperature, mix_seed(c_.seed, content_seed(sequence), sample)});
+                          key.temperature, mix_seed(c_.seed + key.seed, content_seed(sequence), sample)});
       which.emplace_back(&key, static_cast<std::size_t>(sample));
     }
   }

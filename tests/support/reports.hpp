@@ -42,8 +42,16 @@ inline audit::Report report_with_everything() {
   across.status = Status::inconclusive;
   across.reason = "held under 3 of 4 combinations";
   across.estimate = {0.875, 8, std::nullopt, 0.95, "repeated"};
-  across.across = audit::AcrossResult{
-      4, 0.75, {{"seed 0, zero", 1}, {"seed 0, mean", 1}, {"seed 1, zero", 0.875}, {"seed 1, mean", 0.625}}};
+  across.across =
+      audit::AcrossResult{4,
+                          0.75,
+                          {{"seed 0, zero", 1}, {"seed 0, mean", 1}, {"seed 1, zero", 0.875}, {"seed 1, mean", 0.625}},
+                          {{"seed 0, zero", Status::pass},
+                           {"seed 0, mean", Status::pass},
+                           {"seed 1, zero", Status::pass},
+                           {"seed 1, mean", Status::fail}}};
+  across.baseline = 0.9375;
+  across.attacked = {{"typos(rate: 5%)", 7}, {"casing(upper)", 8}};
 
   audit::ExpectationResult undefined;
   undefined.text = "perplexity(held) <= 20";
@@ -78,6 +86,7 @@ inline audit::Report report_with_everything() {
                    check("was_waived", dsl::CheckSeverity::info, "capitals.proviso:60", {across}, &expired),
                    check("stays_fluent", dsl::CheckSeverity::major, "more rules.proviso:3", {holds}),
                    check("undefined", dsl::CheckSeverity::info, "more rules.proviso:9", {undefined})};
+  report.checks[1].under = {"edit move_eiffel", "rule keep_calm", "attack typos(rate: 5%)", "attack casing(upper)"};
   report.checks[0].annotations.tags = {"eu-ai-act:art-15", "true", "12:30"};
   report.checks[0].annotations.title = "Anger drives the insults";
   report.checks[0].annotations.meta = {{"owner", "red team"}, {"reference", "#12"}};

@@ -11,40 +11,13 @@
 
 #include "audit/audit.hpp"
 #include "audit/verdict.hpp"
-#include "tests/support/schema.hpp"
-#include "tests/unit/runtime/rules_on_model.hpp"
+#include "tests/unit/audit/audited.hpp"
 
 namespace proviso::audit {
-namespace {
 
+using test::audited;
+using test::kTexts;
 using test::RulesOnModel;
-
-const std::string kTexts = R"(
-prompts p = ["The cat sat", "A dog ran!", "My hat fell"]
-prompts q = ["One two ten", "Six or seven?", "Nine then"]
-prompts texts = each who in ["He", "She", "They"], what in ["is", "was", "has"] "{who} {what} a cat"
-)";
-
-Report audited(RulesOnModel& rules, const std::set<std::string>& off = {}, dsl::Date as_of = {2027, 1, 1}) {
-  AuditOptions options;
-  options.passes_off = off;
-  options.as_of = as_of;
-  runtime::Session session(*rules.model.transformer, rules.bound, {});
-  auto outcome = audit(session, rules.bound, rules.sources, options);
-  INFO(dsl::render_text(outcome.diagnostics, rules.sources));
-  REQUIRE(outcome.value);
-  Report whole = *outcome.value;
-  whole.model.sha256 = std::string(64, '0');  // the program's part
-  CHECK_THAT(tests::schema_violations(to_yaml(whole, {})), Catch::Equals(""));
-  return std::move(*outcome.value);
-}
-
-Report audited(const std::string& text, dsl::Date as_of = {2027, 1, 1}) {
-  RulesOnModel rules(text);
-  return audited(rules, {}, as_of);
-}
-
-}  // namespace
 
 TEST_CASE("plan passes leave every number of an audit as it is") {
   const auto json = GENERATE(test::tiny_llama_json(), test::tiny_gpt2_json());

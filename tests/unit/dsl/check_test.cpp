@@ -274,6 +274,33 @@ TEST_CASE("check: expectations and what a check is under") {
   CHECK(waiver.because == "AUD-14");
 }
 
+TEST_CASE("check: attacks in written order, and what an expectation is repeated across") {
+  const RuleSet rules = checked(kFeature + R"(
+    edit moved { fact "Rome" in "I know that {} lies in" to " Spain"  using rome }
+    check c {
+      under attack typos(rate: 5%), casing(upper)
+      under attack paraphrases(["Say: {}", "{}?"]), distractors(calm, place: after)
+      expect perplexity(plain) <= 30 across seeds(4), paraphrases(angry, ["Another"])
+    }
+    check d { under edit moved  under attack whitespace(double)  expect perplexity(plain) <= 30 across seeds(2) }
+  )");
+  const CheckDecl& check = rules.checks.at(0);
+  REQUIRE(check.under_attacks.size() == 4);
+  CHECK(check.under_attacks[0].kind == AttackKind::typos);
+  CHECK(check.under_attacks[0].rate == 0.05);
+  CHECK(check.under_attacks[0].text == "typos(rate: 5%)");
+  CHECK(check.under_attacks[1].form == AttackForm::upper);
+  CHECK(check.under_attacks[2].templates == std::vector<std::string>{"Say: {}", "{}?"});
+  CHECK(check.under_attacks[3].form == AttackForm::after);
+  CHECK(rules.prompts.at(check.under_attacks[3].texts).name == "calm");
+  const Across& across = check.expectations.at(0).across;
+  CHECK(across.seeds == 4);
+  REQUIRE(across.paraphrases.size() == 2);
+  CHECK(rules.prompts.at(across.paraphrases[0]).name == "angry");
+  CHECK(check.expectations[0].text == "perplexity(plain) <= 30 across seeds(4), paraphrases(angry, [\"Another\"])");
+  CHECK(rules.checks.at(1).expectations.at(0).across.seeds == 2);  // rome's prefixes are random
+}
+
 TEST_CASE("check: what a model must be") {
   const RuleSet rules =
       checked("model { family llama  layers 30  width 576  sha256 \"" + std::string(64, 'A') + "\" }");

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -17,14 +18,15 @@ namespace proviso::test {
 /// A rule file's text on a tiny random model; both must be free of errors.
 struct RulesOnModel {
   explicit RulesOnModel(const std::string& text, const nlohmann::json& json = tiny_llama_json(),
-                        const std::vector<std::pair<std::string, std::string>>& files_beside = {})
+                        const std::vector<std::pair<std::string, std::string>>& files_beside = {},
+                        std::uint64_t seed = 0)
       : model(json) {
     for (const auto& [name, bytes] : files_beside) write_bytes(model.folder / name, bytes);
     const auto file = sources.add(model.folder / "rules.proviso", text);
     auto checked = dsl::check_sources(sources, {file});
     if (!checked.value) throw std::runtime_error(dsl::render_text(checked.diagnostics, sources));
     rules = std::make_shared<const dsl::RuleSet>(std::move(*checked.value));
-    auto outcome = runtime::bind(rules, model.transformer->card(), model.tokenizer, "");
+    auto outcome = runtime::bind(rules, model.transformer->card(), model.tokenizer, "", seed);
     if (!outcome.value) throw std::runtime_error(dsl::render_text(outcome.diagnostics, sources));
     bound = std::move(*outcome.value);
   }
