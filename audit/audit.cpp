@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "audit/data_files.hpp"
 #include "audit/expectations.hpp"
 #include "audit/metrics.hpp"
 #include "audit/verdict.hpp"
@@ -287,6 +288,8 @@ class Auditor {
       const auto& source = sources.at(id);
       report.rules.emplace_back(source.path, model::sha256_hex(std::as_bytes(std::span(source.text))));
     }
+    for (const std::string& file : data_files(rules_))
+      report.data.emplace_back(file, model::sha256_of_files({file}, ""));
     report.run.seed = session.seed();
     report.run.date = date_text(options_.as_of);
     report.run.sequences = evidence.sequences + session.built_sequences();

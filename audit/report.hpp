@@ -139,6 +139,21 @@ struct Annotated {
   dsl::Annotations annotations;
 };
 
+/// What a run was made on; numbers of other machines may differ in their last digits.
+struct MachineFacts {
+  std::string processor, system;  ///< "Intel(R) Xeon(R) …", "Linux 6.1.0 x86_64"
+  std::int64_t cores = 0;
+  bool operator==(const MachineFacts&) const = default;
+};
+
+/// A report that went into a merged one.
+struct MergedPart {
+  std::string file, sha256;  ///< as named, and of its bytes
+  std::string only, device;
+  std::int64_t threads = 1;
+  double seconds = 0;
+};
+
 struct RunFacts {
   std::uint64_t seed = 0;
   std::string device = "cpu", date;
@@ -146,6 +161,8 @@ struct RunFacts {
   std::int64_t threads = 1;
   std::int64_t sequences = 0, tokens = 0, tokens_saved = 0;
   double seconds = 0;
+  std::optional<MachineFacts> machine{};  ///< null of a merged report: its parts may come from several
+  std::vector<MergedPart> merged{};       ///< empty where one run made the report
 };
 
 struct ModelFacts {
@@ -155,8 +172,10 @@ struct ModelFacts {
 
 struct Report {
   std::string version;
+  std::string program_sha256, libtorch;  ///< of the program's file; the version that it ran on
   ModelFacts model;
   std::vector<std::pair<std::string, std::string>> rules;  ///< file as named, SHA-256
+  std::vector<std::pair<std::string, std::string>> data;   ///< files that the rules read; as named, SHA-256
   RunFacts run;
   std::vector<FeatureResult> features;
   std::vector<CheckResult> checks;
@@ -196,6 +215,16 @@ std::string to_junit(const Report& report);
 /// For code scanning: SARIF 2.1.0, a result for each check, edit and example at its place in the rule file. What is
 /// waived is suppressed, what is experimental is informational.
 std::string to_sarif(const Report& report);
+/// For a browser: one HTML file that needs nothing else, no script either. Redact the report first.
+std::string to_html(const Report& report);
+/// For a pull request or a job's summary: GitHub's Markdown. Redact the report first.
+std::string to_markdown(const Report& report);
+/// A draft of the technical documentation of the EU AI Act's Annex IV in Markdown: what this audit can fill in, and
+/// what the provider has to write.
+std::string to_annex_iv(const Report& report);
+/// For supply chains: an in-toto statement (v1, predicate Test Result 0.1) on the model and on the report itself, the
+/// file at `path` whose bytes have this hash. It is not signed.
+std::string to_attestation(const Report& report, const std::string& path, const std::string& sha256);
 /// An expectation in one line: "accuracy(capitals) >= 90%: 71.88% [54.63%, 84.44%], 32 prompts; …".
 std::string expectation_line(const ExpectationResult& expectation);
 /// For people: width at most `columns`, colour by ANSI codes where `colour`. Redact the report first.

@@ -2,41 +2,14 @@
 #include <string>
 #include <string_view>
 
+#include "audit/markup.hpp"
 #include "audit/report.hpp"
-#include "audit/text_page.hpp"
+#include "audit/report_words.hpp"
 #include "audit/verdict.hpp"
 
 namespace proviso::audit {
 
 namespace {
-
-/// In an attribute or between tags. XML 1.0 has no way to write most control characters: they are shown as escapes.
-std::string escaped(std::string_view text) {
-  std::string result;
-  for (const char c : harmless(text)) {
-    switch (c) {
-      case '&':
-        result += "&amp;";
-        break;
-      case '<':
-        result += "&lt;";
-        break;
-      case '>':
-        result += "&gt;";
-        break;
-      case '"':
-        result += "&quot;";
-        break;
-      default:
-        result += c;
-    }
-  }
-  return result;
-}
-
-std::string attribute(std::string_view name, std::string_view value) {
-  return " " + std::string(name) + "=\"" + escaped(value) + "\"";
-}
 
 enum class Outcome { passed, failed, broken, skipped };
 
@@ -48,8 +21,7 @@ Outcome outcome_of(const Judgement& judgement) {
 
 std::string why_skipped(const Judgement& judgement) {
   if (judgement.status != Status::waived) return "experimental, and " + std::string(status_name(judgement.status));
-  return "waived until " + date_text(judgement.waiver->until) + " by " + judgement.waiver->by + ": " +
-         judgement.waiver->because;
+  return "waived " + waiver_text(*judgement.waiver);
 }
 
 std::string test_case(const Judgement& judgement) {
@@ -69,7 +41,7 @@ std::string test_case(const Judgement& judgement) {
             attribute("message", std::string(status_name(judgement.status)) + ", " + severity) + ">";
     if (judgement.expectations != nullptr) {
       for (const ExpectationResult& expectation : *judgement.expectations) {
-        text += "\n" + escaped(status_name(expectation.status)) + ": " + escaped(expectation_line(expectation));
+        text += "\n" + markup(status_name(expectation.status)) + ": " + markup(expectation_line(expectation));
       }
     }
     text += "\n      </" + tag + ">\n";

@@ -14,7 +14,7 @@ namespace proviso::audit {
 
 inline constexpr std::int64_t kReportVersion = 1;
 
-struct RuleFile {
+struct NamedFile {
   std::string file, sha256;
 };
 
@@ -28,8 +28,33 @@ void describe(A& a, ModelFacts& m) {
 }
 
 template <class A>
-void describe(A& a, RuleFile& r) {
-  a.key("file", r.file).key("sha256", r.sha256);
+void describe(A& a, NamedFile& f) {
+  a.key("file", f.file).key("sha256", f.sha256);
+}
+
+/// Files with their hashes, which a report holds as pairs.
+template <class Key>
+void describe_files(std::vector<std::pair<std::string, std::string>>& files, Key key) {
+  std::vector<NamedFile> named;
+  for (const auto& [file, sha256] : files) named.push_back({file, sha256});
+  key(named);
+  files.clear();
+  for (NamedFile& one : named) files.emplace_back(std::move(one.file), std::move(one.sha256));
+}
+
+template <class A>
+void describe(A& a, MachineFacts& m) {
+  a.key("processor", m.processor).key("cores", m.cores).key("system", m.system);
+}
+
+template <class A>
+void describe(A& a, MergedPart& p) {
+  a.key("file", p.file)
+      .key("sha256", p.sha256)
+      .if_any("only", p.only)
+      .key("device", p.device)
+      .key("threads", p.threads)
+      .key_unless_reproducible("seconds", p.seconds);
 }
 
 template <class A>
@@ -42,7 +67,9 @@ void describe(A& a, RunFacts& r) {
       .key("sequences", r.sequences)
       .key("tokens", r.tokens)
       .key("tokens_saved", r.tokens_saved)
-      .key_unless_reproducible("seconds", r.seconds);
+      .key_unless_reproducible("seconds", r.seconds)
+      .if_any_unless_reproducible("machine", r.machine)
+      .if_any("merged", r.merged);
 }
 
 template <class A>
@@ -222,13 +249,11 @@ void describe(A& a, Report& r, Derived& derived) {
     program.key("version", r.version).key("report", derived.report_version);
     program.require(derived.report_version == kReportVersion, "report",
                     "this program reads reports of version " + std::to_string(kReportVersion));
+    program.if_any("sha256", r.program_sha256).if_any("libtorch", r.libtorch);
   });
   a.key("verdict", derived.verdict).key("summary", derived.summary).key("model", r.model);
-  std::vector<RuleFile> rules;
-  for (const auto& [file, sha256] : r.rules) rules.push_back({file, sha256});
-  a.key("rules", rules);
-  r.rules.clear();
-  for (RuleFile& rule : rules) r.rules.emplace_back(std::move(rule.file), std::move(rule.sha256));
+  describe_files(r.rules, [&a](auto& files) { a.key("rules", files); });
+  describe_files(r.data, [&a](auto& files) { a.if_any("data", files); });
   a.key("run", r.run).key("checks", r.checks).key("rule_activity", r.rule_activity).key("edits", r.edits);
   std::vector<std::string> circuits;  // none is measured yet; the key is the contract's
   a.key("circuits", circuits);

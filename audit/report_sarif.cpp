@@ -28,18 +28,6 @@ std::string uri_of(std::string_view path) {
   return uri;
 }
 
-std::string rule_id(const Judgement& judgement) {
-  switch (judgement.kind) {
-    case Judgement::Kind::check:
-      return "check/" + judgement.name;
-    case Judgement::Kind::edit:
-      return "edit/" + judgement.name;
-    case Judgement::Kind::example:
-      return "example/" + judgement.name;
-  }
-  return judgement.name;
-}
-
 /// Of a failure: what an author of the rule file gave it.
 const char* level_of(dsl::CheckSeverity severity) {
   switch (severity) {
@@ -71,7 +59,7 @@ Json location_of(const std::string& where) {
 
 Json result_of(const Judgement& judgement, std::size_t rule) {
   const bool passed = judgement.status == Status::pass;
-  Json result = {{"ruleId", rule_id(judgement)},
+  Json result = {{"ruleId", full_name(judgement)},
                  {"ruleIndex", rule},
                  {"kind", passed                   ? "pass"
                           : judgement.experimental ? "informational"
@@ -93,7 +81,7 @@ Json result_of(const Judgement& judgement, std::size_t rule) {
 
 Json rule_of(const Judgement& judgement) {
   const auto& says = *judgement.annotations;
-  Json rule = {{"id", rule_id(judgement)},
+  Json rule = {{"id", full_name(judgement)},
                {"shortDescription", {{"text", says.title.empty() ? judgement.name : says.title}}}};
   if (!says.description.empty()) rule["fullDescription"] = {{"text", says.description}};
   rule["properties"] = {{"severity", dsl::severity_name(judgement.severity)}};

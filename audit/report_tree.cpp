@@ -80,6 +80,10 @@ class Writer {
   Writer& key_unless_reproducible(const char* name, T& value) {
     return reproducible_ ? *this : key(name, value);
   }
+  template <class T>
+  Writer& if_any_unless_reproducible(const char* name, T& value) {
+    return reproducible_ ? *this : if_any(name, value);
+  }
   template <class F>
   void group(const char* name, F describe_group) {
     Writer inner(reproducible_);
@@ -105,9 +109,7 @@ class Writer {
   template <class T>
   Tree written(T& value) const {
     if constexpr (std::is_same_v<T, double>) {
-      if (std::isnan(value)) return "NaN";
-      if (std::isinf(value)) return value > 0 ? "Infinity" : "-Infinity";
-      return value;
+      return number_tree(value);
     } else if constexpr (std::is_arithmetic_v<T> || std::is_same_v<T, std::string>) {
       return value;
     } else if constexpr (std::is_enum_v<T>) {
@@ -163,6 +165,10 @@ class Reader {
   }
   template <class T>
   Reader& key_unless_reproducible(const char* name, T& value) {
+    return if_any(name, value);
+  }
+  template <class T>
+  Reader& if_any_unless_reproducible(const char* name, T& value) {
     return if_any(name, value);
   }
   template <class F>
@@ -271,9 +277,12 @@ class Reader {
 };
 
 std::string shown(const std::string& text, EvidenceForm form) {
+  constexpr std::string_view kHashed = "sha256:";
+  constexpr std::size_t kHexDigits = 64;
   if (form == EvidenceForm::full || text.empty()) return text;
   if (form == EvidenceForm::none) return "";
-  return "sha256:" + model::sha256_hex(std::as_bytes(std::span(text)));
+  if (text.size() == kHashed.size() + kHexDigits && text.starts_with(kHashed)) return text;  // of a report read back
+  return std::string(kHashed) + model::sha256_hex(std::as_bytes(std::span(text)));
 }
 
 }  // namespace
@@ -300,6 +309,25 @@ Tree tree_of(const Report& report, const RenderOptions& options) {
   describe(writer, shown_report, derived);
   return std::move(writer.tree);
 }
+
+Tree number_tree(double value) {
+  if (std::isnan(value)) return "NaN";
+  if (std::isinf(value)) return value > 0 ? "Infinity" : "-Infinity";
+  return value;
+}
+
+template <class Part>
+Tree tree_of_part(const Part& part) {
+  Part written = part;
+  Writer writer(false);
+  describe(writer, written);
+  return std::move(writer.tree);
+}
+template Tree tree_of_part(const CheckResult&);
+template Tree tree_of_part(const EditResult&);
+template Tree tree_of_part(const ExampleResult&);
+template Tree tree_of_part(const RuleActivity&);
+template Tree tree_of_part(const Annotated&);
 
 Report report_of(const Tree& tree, const std::string& path) {
   Report report;

@@ -14,6 +14,11 @@ using Tree = nlohmann::ordered_json;
 
 /// NaN and infinities are the strings "NaN", "Infinity" and "-Infinity".
 Tree tree_of(const Report& report, const RenderOptions& options);
+/// One part of a report: a `CheckResult`, `EditResult`, `ExampleResult`, `RuleActivity` or `Annotated`.
+template <class Part>
+Tree tree_of_part(const Part& part);
+/// A number as reports write it.
+Tree number_tree(double value);
 /// Throws `model::InputError` naming `path` and the key. Unknown keys are errors, as is a verdict that the checks do
 /// not amount to.
 Report report_of(const Tree& tree, const std::string& path);

@@ -477,6 +477,12 @@ Estimate delong_auroc(std::span<const Sample> positive, std::span<const Sample> 
   return estimate;
 }
 
+Interval interval_of_difference(double before, Interval of_before, double after, Interval of_after) {
+  const double difference = after - before;
+  return {difference - std::hypot(after - of_after.low, of_before.high - before),
+          difference + std::hypot(of_after.high - after, before - of_before.low)};
+}
+
 double t_test_against(double value, std::span<const double> sample) {
   if (sample.size() < 2) return 1;
   const double n = static_cast<double>(sample.size());

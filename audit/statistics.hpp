@@ -92,6 +92,11 @@ Estimate mcnemar(std::span<const Sample> before, std::span<const Sample> after, 
 /// 1] for an area of 1, k the smaller side: an area of A puts k disjoint pairs in order with probability A^k.
 Estimate delong_auroc(std::span<const Sample> positive, std::span<const Sample> negative, double confidence);
 
+/// after − before of two independent measurements of which only values and intervals are known: their distances to the
+/// ends, squared and added (Newcombe, Statistics in Medicine 17, 1998, 873–890, method 10; Zou and Donner, Statistics
+/// in Medicine 27, 2008, 1693–1702). Wider than need be where both are of the same prompts.
+Interval interval_of_difference(double before, Interval of_before, double after, Interval of_after);
+
 /// Two-sided p of one value against a sample's mean and spread (Student's t, n − 1 degrees, variance × (1 + 1/n)).
 /// Where the sample has no spread only the rank speaks: 1/(n + 1) for a value apart from it. 1 where there is no
 /// telling (fewer than 2 in the sample, or a number that is not finite).

@@ -90,12 +90,15 @@ Claim claim_of(const dsl::Expectation& expectation) {
 Decision decide(const Claim& claim, const Estimate& estimate, const std::optional<Control>& control) {
   const Decision decision = compared(claim, estimate);
   if (decision.status != Status::pass || !claim.beyond_control) return decision;
-  if (!control) return {Status::inconclusive, "no control was measured"};
-  if (control->p_holm <= kControlLevel) return decision;
+  return control ? beyond_control(*control) : Decision{Status::inconclusive, "no control was measured"};
+}
+
+Decision beyond_control(const Control& control) {
+  if (control.p_holm <= kControlLevel) return {Status::pass, ""};
   char p[32];
-  std::snprintf(p, sizeof p, "%.2g", control->p_holm);
+  std::snprintf(p, sizeof p, "%.2g", control.p_holm);
   return {Status::inconclusive,
-          "not beyond control: p = " + std::string(p) + " against " + std::to_string(control->n) + " " + control->kind};
+          "not beyond control: p = " + std::string(p) + " against " + std::to_string(control.n) + " " + control.kind};
 }
 
 Status across_status(std::span<const Status> combinations) {
@@ -116,15 +119,18 @@ Status worst_of(const std::vector<ExpectationResult>& expectations) {
   return status;
 }
 
-void conclude(CheckResult& check, const dsl::Waiver* waiver, dsl::Date as_of) {
+void conclude(CheckResult& check) {
   check.status_before_waiver = worst_of(check.expectations);
   check.status = check.status_before_waiver;
-  check.waiver.reset();
-  if (!waiver) return;
-  check.waiver = WaiverResult{waiver->until, waiver->by, waiver->because, as_of > waiver->until};
   const bool covered =
       check.status == Status::fail || check.status == Status::inconclusive || check.status == Status::vacuous;
-  if (covered && !check.waiver->expired) check.status = Status::waived;
+  if (covered && check.waiver && !check.waiver->expired) check.status = Status::waived;
+}
+
+void conclude(CheckResult& check, const dsl::Waiver* waiver, dsl::Date as_of) {
+  check.waiver.reset();
+  if (waiver) check.waiver = WaiverResult{waiver->until, waiver->by, waiver->because, as_of > waiver->until};
+  conclude(check);
 }
 
 dsl::Date utc_today() {
@@ -171,7 +177,8 @@ std::vector<Judgement> judgements(const Report& report) {
   std::vector<Judgement> result;
   for (const CheckResult& check : report.checks)
     result.push_back({Judgement::Kind::check, check.name, check.status, check.severity, experimental(check.annotations),
-                      &check.expectations, check.where, &check.annotations, check.waiver ? &*check.waiver : nullptr});
+                      &check.expectations, check.where, &check.annotations, check.waiver ? &*check.waiver : nullptr,
+                      &check.under});
   for (const EditResult& edit : report.edits)
     result.push_back({Judgement::Kind::edit, edit.name, edit.status, dsl::CheckSeverity::major,
                       experimental(edit.annotations), &edit.expectations, edit.where, &edit.annotations});
@@ -183,6 +190,15 @@ std::vector<Judgement> judgements(const Report& report) {
                       experimental(example.annotations), nullptr, example.where, &example.annotations});
   }
   return result;
+}
+
+std::string_view kind_name(Judgement::Kind kind) {
+  static constexpr std::array<std::string_view, 3> kNames = {"check", "edit", "example"};
+  return kNames.at(static_cast<std::size_t>(kind));
+}
+
+std::string full_name(const Judgement& judgement) {
+  return std::string(kind_name(judgement.kind)) + "/" + judgement.name;
 }
 
 Summary summarise(const Report& report) {

@@ -34,6 +34,9 @@ struct Decision {
 /// claim that the numbers refute stays a fail. `estimate.interval` is at the confidence asked for.
 Decision decide(const Claim& claim, const Estimate& estimate, const std::optional<Control>& control);
 
+/// Of a claim `beyond control` that the numbers hold: `inconclusive` where the corrected p exceeds 0.05, and why.
+Decision beyond_control(const Control& control);
+
 /// What `across` makes of its combinations: pass where all do, fail where all do, error where one is an error, and
 /// otherwise `inconclusive`. Nothing to combine is `vacuous`.
 Status across_status(std::span<const Status> combinations);
@@ -46,6 +49,8 @@ Status worst_of(const std::vector<ExpectationResult>& expectations);
 /// Sets a check's statuses from its expectations and its waiver, if it has one. A waiver holds through the day it
 /// names (UTC) and covers fail, inconclusive and vacuous, never error; a passing check stays `pass`.
 void conclude(CheckResult& check, const dsl::Waiver* waiver, dsl::Date as_of);
+/// The same with the waiver that the check's result carries.
+void conclude(CheckResult& check);
 
 /// Today in UTC: the date of a run without `--as-of`.
 dsl::Date utc_today();
@@ -75,12 +80,15 @@ struct Judgement {
   const std::vector<ExpectationResult>* expectations = nullptr;  ///< null for an example
   std::string where;                                             ///< "capitals.proviso:47"
   const dsl::Annotations* annotations = nullptr;
-  const WaiverResult* waiver = nullptr;  ///< null where there is none
+  const WaiverResult* waiver = nullptr;             ///< null where there is none
+  const std::vector<std::string>* under = nullptr;  ///< what a check is measured under; null for edits and examples
 
   /// pass and waived.
   bool stands() const { return status == Status::pass || status == Status::waived; }
 };
 std::vector<Judgement> judgements(const Report& report);
+std::string_view kind_name(Judgement::Kind kind);   ///< "check", "edit", "example"
+std::string full_name(const Judgement& judgement);  ///< "check/knows_capitals"
 
 /// A status that is worse than it was. What the baseline does not have counts as having passed there; an expectation
 /// that was rewritten is held against its check.

@@ -101,13 +101,7 @@ void register_audit(CLI::App& program, Invocation& invocation) {
   command->add_option("--as-of", options->as_of, "the day for waivers, YYYY-MM-DD; today (UTC) unless told")
       ->check(kNotEmpty)
       ->type_name("DATE");
-  static const std::map<std::string, audit::EvidenceForm> forms = {
-      {"full", audit::EvidenceForm::full}, {"hash", audit::EvidenceForm::hash}, {"none", audit::EvidenceForm::none}};
-  command
-      ->add_option_function<std::string>(
-          "--evidence", [options](const std::string& name) { options->render.evidence = forms.at(name); },
-          "prompts in the evidence: whole, as SHA-256, or left out; what the rule file itself says stays")
-      ->check(CLI::IsMember({"full", "hash", "none"}));
+  add_evidence_option(*command, options->render.evidence);
   command->add_flag("--reproducible", options->render.reproducible,
                     "leave out of the report what two equal runs may differ in");
   add_common_options(*command, invocation.options);

@@ -1,10 +1,14 @@
 #include "cli/auditing.hpp"
 
+#include <torch/version.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <map>
 
 #include "audit/verdict.hpp"
+#include "cli/machine.hpp"
 
 namespace proviso::cli {
 
@@ -14,6 +18,9 @@ namespace {
 void complete(audit::Report& report, const Invocation& invocation, const ModelFiles& files,
               const audit::Selection& selection) {
   report.version = PROVISO_VERSION;
+  report.program_sha256 = program_sha256(invocation.options.cache);
+  report.libtorch = TORCH_VERSION;
+  report.run.machine = this_machine();
   report.model.dtype = invocation.options.dtype;
   report.model.sha256 = files.card.sha256(invocation.options.cache);
   report.run.device = invocation.options.device;
@@ -78,6 +85,16 @@ dsl::Date parse_date(const std::string& text) {
     if (day.ok()) return date;
   }
   throw model::InputError("`" + text + "` is no day\n  help: write it as YYYY-MM-DD");
+}
+
+void add_evidence_option(CLI::App& command, audit::EvidenceForm& form) {
+  static const std::map<std::string, audit::EvidenceForm> forms = {
+      {"full", audit::EvidenceForm::full}, {"hash", audit::EvidenceForm::hash}, {"none", audit::EvidenceForm::none}};
+  command
+      .add_option_function<std::string>(
+          "--evidence", [&form](const std::string& name) { form = forms.at(name); },
+          "prompts in the evidence: whole, as SHA-256, or left out; what the rule file itself says stays")
+      ->check(CLI::IsMember({"full", "hash", "none"}));
 }
 
 Audited audit_files(const Invocation& invocation, const std::vector<std::string>& files, const std::string& model,

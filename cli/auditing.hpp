@@ -19,6 +19,9 @@ runtime::SessionOptions audit_session_options(const Invocation& invocation);
 /// "2027-03-31". Throws `InputError` where that is no day.
 dsl::Date parse_date(const std::string& text);
 
+/// `--evidence`; `form` must live as long as the command.
+void add_evidence_option(CLI::App& command, audit::EvidenceForm& form);
+
 struct Audited {
   std::unique_ptr<BoundFiles> opened;
   std::optional<audit::Report> report;  ///< nothing where diagnostics, which are printed, stopped it

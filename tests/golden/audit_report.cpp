@@ -36,6 +36,16 @@ TEST_CASE("A report with everything, in 80 columns and in 120") {
   check_golden("everything_120.txt", to_text(report, 120, false));
 }
 
+TEST_CASE("A report with everything, as a page and as Markdown") {
+  const Report report = tests::report_with_everything();
+  std::string page = to_html(report);
+  const std::size_t style = page.find("<style>"), end = page.find("</style>");
+  REQUIRE(end != std::string::npos);
+  check_golden("everything.html", page.erase(style, end - style));
+  check_golden("everything.md", to_markdown(report));
+  check_golden("everything_annex_iv.md", to_annex_iv(report));
+}
+
 TEST_CASE("A report in which all is well is short") {
   Report report = tests::report_with_everything();
   report.checks = {report.checks[3]};

@@ -18,9 +18,14 @@ inline audit::Report report_with_everything() {
 
   audit::Report report;
   report.version = "0.1.0";
+  report.program_sha256 = digest('e');
+  report.libtorch = "2.13.0";
   report.model = {"SmolLM2-135M-Instruct", "llama", "float32", digest('1'), 134515008};
   report.rules = {{"capitals.proviso", digest('a')}, {"more rules.proviso", digest('b')}};
+  report.data = {{"data/angry.txt", digest('f')}};
   report.run = {9007199254740993u, "cpu", "2026-11-23", "tag:nightly", 2, 412, 8123, 30110, 8.4};
+  report.run.machine = audit::MachineFacts{"Some(R) Processor @ 2.0 GHz", "Linux 6.1.0 x86_64", 2};
+  report.run.merged = {{"shard 1.yaml", digest('2'), "tag:nightly", "cpu", 2, 8.4}};
   report.features = {
       {"anger", "resid_post[18]", "contrast(angry, calm)", -3.25, 1e-7, 24, {{"sink_share_removed", 0.12}}},
       {"unit", "mlp_post[9]", "neuron(512)", 0, 1, 0, {}}};

@@ -112,4 +112,23 @@ TEST_CASE("SARIF: a result for each verdict, where the rule file states it") {
   CHECK(run["artifacts"][1]["hashes"]["sha-256"] == report.rules[1].second);
 }
 
+TEST_CASE("in-toto: the statement is on the model and the report, and a waiver is a warning") {
+  Report report = report_with_everything();
+  const auto statement = nlohmann::json::parse(to_attestation(report, "out/report.yaml", std::string(64, '5')));
+  CHECK(statement["_type"] == "https://in-toto.io/Statement/v1");
+  CHECK(statement["subject"][0]["digest"]["sha256"] == report.model.sha256);
+  CHECK(statement["subject"][1] ==
+        nlohmann::json({{"name", "report.yaml"}, {"digest", {{"sha256", std::string(64, '5')}}}}));
+  const auto& predicate = statement["predicate"];
+  CHECK(predicate["result"] == "FAILED");
+  CHECK(predicate["warnedTests"] == nlohmann::json({"check/stays_calm", "check/undefined"}));
+  CHECK(predicate["passedTests"][0] == "check/stays_fluent");
+  CHECK(predicate["configuration"].size() == 3);
+  report.checks = {report.checks[1]};
+  report.examples.clear();
+  CHECK(nlohmann::json::parse(to_attestation(report, "r", ""))["predicate"]["result"] == "WARNED");
+  report.checks.clear();
+  CHECK(nlohmann::json::parse(to_attestation(report, "r", ""))["predicate"]["result"] == "PASSED");
+}
+
 }  // namespace proviso::audit

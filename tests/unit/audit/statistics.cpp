@@ -335,4 +335,19 @@ TEST_CASE("95 % intervals hold the truth 95 times in a hundred, from 64 prompts 
                  }));
 }
 
+TEST_CASE("The interval of a difference from two intervals is Newcombe's method 10") {
+  // Newcombe 1998, table II, a: 56/70 and 48/80.
+  const auto share = [](int successes, int n) {
+    std::vector<Sample> samples;
+    for (int i = 0; i < n; ++i) samples.push_back({i < successes ? 1.0 : 0.0, i});
+    return wilson(samples, 0.95);
+  };
+  const Estimate first = share(56, 70), second = share(48, 80);
+  const Interval interval = interval_of_difference(second.value, *second.interval, first.value, *first.interval);
+  CHECK(interval.low == Approx(0.0524).margin(5e-5));
+  CHECK(interval.high == Approx(0.3339).margin(5e-5));
+  CHECK(interval_of_difference(1, {0, 2}, 1, {-std::numeric_limits<double>::infinity(), 2}).low ==
+        -std::numeric_limits<double>::infinity());
+}
+
 }  // namespace proviso::audit

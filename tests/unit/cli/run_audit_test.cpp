@@ -136,6 +136,22 @@ check causes { expect effect(steer f by 3, on: logit_diff("a", "b", after: ["The
   CHECK_FALSE(std::filesystem::exists(wrong.folder / "report.yaml"));
 }
 
+TEST_CASE("a report names by hash what went into it") {
+  const Case tiny("prompts p = from \"p.txt\"\ncheck c { expect perplexity(p) <= 1000000 }\n");
+  test::write_bytes(tiny.folder / "p.txt", "The hat fell\nA dog sat\n");
+  const auto report = nlohmann::json::parse(tiny.run({"audit", tiny.file, "--output", "json"}).out);
+  REQUIRE(report["data"].size() == 1);
+  CHECK(report["data"][0]["file"] == tiny.folder / "p.txt");
+  CHECK(report["data"][0]["sha256"] == "30fc6fc4388d1761f87044996be2157f827eeed5e199dd07c005c504141b7e95");
+  CHECK(report["proviso"]["sha256"].get<std::string>().size() == 64);
+  CHECK_FALSE(report["proviso"]["libtorch"].get<std::string>().empty());
+  CHECK(report["run"]["machine"]["cores"].get<int>() > 0);
+  // Another machine would give another report, so that one to be reproduced leaves it out.
+  CHECK_FALSE(
+      nlohmann::json::parse(tiny.run({"audit", tiny.file, "--output", "json", "--reproducible"}).out)["run"].contains(
+          "machine"));
+}
+
 TEST_CASE("apply writes weights that act as the rules do, and revert gives back the bytes") {
   const auto json = GENERATE(test::tiny_llama_json(), test::tiny_gpt2_json());
   const Case tiny(R"(

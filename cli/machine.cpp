@@ -1,0 +1,42 @@
+#include "cli/machine.hpp"
+
+#include <sys/utsname.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+
+#include "runtime/formats/sha256.hpp"
+
+namespace proviso::cli {
+
+namespace {
+
+/// "AMD EPYC 7763 64-Core Processor"; the architecture where Linux does not name it.
+std::string processor_name(const std::string& architecture) {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with("model name")) continue;
+    const auto name = line.find_first_not_of(" \t", line.find(':') + 1);
+    if (name != std::string::npos) return line.substr(name);
+  }
+  return architecture;
+}
+
+}  // namespace
+
+audit::MachineFacts this_machine() {
+  utsname system{};
+  uname(&system);
+  return {processor_name(system.machine), std::string(system.sysname) + " " + system.release + " " + system.machine,
+          static_cast<std::int64_t>(std::thread::hardware_concurrency())};
+}
+
+std::string program_sha256(const std::string& cache) {
+  std::error_code unknown;
+  const auto file = std::filesystem::read_symlink("/proc/self/exe", unknown);
+  return unknown ? "" : model::sha256_of_files({file.string()}, cache);
+}
+
+}  // namespace proviso::cli
