@@ -170,7 +170,8 @@ class Auditor {
     for (dsl::FeatureId id : plan.features) {
       const auto& declared = rules_.features[id];
       const auto& direction = session.features()[id];
-      static constexpr std::string_view kConstructors[] = {"contrast", "probe", "direction", "unembed", "neuron"};
+      static constexpr std::string_view kConstructors[] = {"contrast", "probe",  "direction",
+                                                           "unembed",  "neuron", "latent"};
       FeatureResult result;
       result.name = declared.name;
       result.site = dsl::to_string(direction.site);

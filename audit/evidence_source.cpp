@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
+
 namespace proviso::audit {
 
 using runtime::SequenceId;
@@ -75,6 +77,14 @@ double PlanningSource::cosine(dsl::FeatureId f, dsl::FeatureId g) {
   builder_.want_built(f);
   builder_.want_built(g);
   return 0;
+}
+
+std::vector<runtime::SplicedLoss> PlanningSource::spliced(StateId state, const std::string& autoencoder,
+                                                          const runtime::BoundPrompts& prompts) {
+  runtime::SpliceKey key{state, {}, autoencoder};
+  for (const auto& prompt : prompts) key.sequences.push_back(builder_.sequence(prompt));
+  builder_.want_splice(key);
+  return {};
 }
 
 // ---- reading -------------------------------------------------------------------------------------
@@ -162,6 +172,15 @@ std::vector<std::int64_t> ReadingSource::firing(StateId state, const Prompt& pro
 
 double ReadingSource::cosine(dsl::FeatureId f, dsl::FeatureId g) {
   return features_[f].d.dot(features_[g].d).item<double>();
+}
+
+std::vector<runtime::SplicedLoss> ReadingSource::spliced(StateId state, const std::string& autoencoder,
+                                                         const runtime::BoundPrompts& prompts) {
+  runtime::SpliceKey key{state, {}, autoencoder};
+  for (const auto& prompt : prompts) key.sequences.push_back(find(prompt));
+  const auto losses = evidence_.spliced(key);
+  for (const auto& loss : losses) finite_ = finite_ && std::isfinite(loss.reconstructed) && std::isfinite(loss.ablated);
+  return losses;
 }
 
 }  // namespace proviso::audit

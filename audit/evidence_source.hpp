@@ -52,6 +52,9 @@ class EvidenceSource {
   /// Positions at which each sentence of the state held, by sentence.
   virtual std::vector<std::int64_t> firing(runtime::StateId state, const Prompt& prompt) = 0;
   virtual double cosine(dsl::FeatureId f, dsl::FeatureId g) = 0;
+  /// With an autoencoder's site spliced, by prompt; empty while a plan is made.
+  virtual std::vector<runtime::SplicedLoss> spliced(runtime::StateId state, const std::string& autoencoder,
+                                                    const runtime::BoundPrompts& prompts) = 0;
 };
 
 /// Notes what is asked for in a plan.
@@ -68,6 +71,8 @@ class PlanningSource : public EvidenceSource {
                                  std::uint64_t seed) override;
   std::vector<std::int64_t> firing(runtime::StateId, const Prompt&) override;
   double cosine(dsl::FeatureId f, dsl::FeatureId g) override;
+  std::vector<runtime::SplicedLoss> spliced(runtime::StateId, const std::string& autoencoder,
+                                            const runtime::BoundPrompts&) override;
 
  private:
   runtime::PlanBuilder& builder_;
@@ -89,6 +94,8 @@ class ReadingSource : public EvidenceSource {
                                  std::uint64_t seed) override;
   std::vector<std::int64_t> firing(runtime::StateId, const Prompt&) override;
   double cosine(dsl::FeatureId f, dsl::FeatureId g) override;
+  std::vector<runtime::SplicedLoss> spliced(runtime::StateId, const std::string& autoencoder,
+                                            const runtime::BoundPrompts&) override;
 
   void forget() {
     changed_.clear();

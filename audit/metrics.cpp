@@ -231,6 +231,20 @@ class Measurer {
     out_.values.push_back({nullptr, {source_.cosine(m.f, m.g), 0, 1}, ""});
   }
 
+  void measure(const metric::LossRecovered& m) {
+    out_.kind = Values::Kind::recovered;
+    const auto& set = prompts(m.prompts);
+    const auto spliced = set.empty() ? std::vector<runtime::SplicedLoss>{} : source_.spliced(state_, m.folder, set);
+    for (std::size_t i = 0; i < set.size(); ++i) {
+      const auto losses = source_.text(state_, set[i]);
+      if (set[i].tokens.size() < 2 || spliced.empty()) continue;
+      const double clean = std::accumulate(losses.begin(), losses.end(), 0.0);
+      add(set[i], spliced[i].ablated - spliced[i].reconstructed);
+      out_.others.push_back({&set[i], {spliced[i].ablated - clean, set[i].cluster, 1}, ""});
+    }
+    if (out_.values.empty()) out_.empty_set = true;
+  }
+
   void measure(const metric::Effect&) { out_.broken = "an effect of an effect"; }
 
   // ---- edits -------------------------------------------------------------------------------------
@@ -344,6 +358,12 @@ Estimate estimate(const Values& values, double confidence, std::uint64_t seed) {
       double most = std::nan("");
       for (const auto& sample : own) most = std::isnan(most) ? sample.value : std::max(most, sample.value);
       return without_interval(most, own.size(), "a maximum has no interval");
+    }
+    case Values::Kind::recovered: {  // what is spared over what the mean costs, which may be nothing
+      Estimate ratio = relative_difference(samples(values.others), own, confidence, seed);
+      ratio.value += 1;
+      if (ratio.interval) ratio.interval = Interval{ratio.interval->low + 1, ratio.interval->high + 1};
+      return ratio;
     }
     case Values::Kind::number:
       return without_interval(own.empty() ? std::nan("") : own.front().value, own.size(), "a metric without sampling");

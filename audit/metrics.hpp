@@ -22,9 +22,11 @@ struct PromptValue {
 
 /// A metric in one state, before statistics: which estimator its values go to, and the values.
 struct Values {
-  enum class Kind { share, mean, perplexity, perplexity_rise, auroc, maximum, number } kind = Kind::mean;
+  enum class Kind { share, mean, perplexity, perplexity_rise, auroc, maximum, number, recovered } kind = Kind::mean;
   std::vector<PromptValue> values;
-  std::vector<PromptValue> others;     ///< auroc's negative side; perplexity_rise's texts on the model as loaded
+  /// auroc's negative side; perplexity_rise's texts on the model as loaded; of `recovered` what the mean costs, where
+  /// `values` is what of that the reconstruction spares
+  std::vector<PromptValue> others;
   bool empty_set = false;              ///< a set without prompts was asked about
   bool one_value = false;              ///< a feature read one value on 8 or more prompts
   bool with_itself = false;            ///< the model as loaded was compared with itself

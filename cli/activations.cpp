@@ -10,7 +10,6 @@
 
 #include "cli/models.hpp"
 #include "cli/output.hpp"
-#include "dsl/prompt_file.hpp"
 #include "runtime/formats/atomic_file.hpp"
 #include "runtime/formats/safetensors.hpp"
 
@@ -94,22 +93,6 @@ class Harvest : public model::SiteVisitor {
   std::map<std::string, std::vector<at::Tensor>> kept_;
 };
 
-std::vector<std::vector<std::int64_t>> read_prompts(const std::string& path, const ModelFiles& files) {
-  const auto mapped = model::MappedFile::open(path);
-  dsl::PromptFile file;
-  file.path = path;
-  const auto read =
-      dsl::read_prompt_file(file, {reinterpret_cast<const char*>(mapped->bytes().data()), mapped->bytes().size()});
-  if (!read.value) throw model::InputError(read.diagnostics.front().message);
-  std::vector<std::vector<std::int64_t>> prompts;
-  for (const auto& prompt : *read.value) {
-    prompts.push_back(files.tokenizer->encode(prompt.text, /*add_special=*/true));
-    if (prompts.back().empty()) throw model::InputError(path + ": a prompt has no tokens");
-  }
-  if (prompts.empty()) throw model::InputError(path + " holds no prompt\n  help: write one text a line");
-  return prompts;
-}
-
 int harvest(const Invocation& invocation, const Options& options) {
   const bool to_stream = options.output == "-";
   if (to_stream && is_terminal(invocation.out)) {
@@ -118,7 +101,7 @@ int harvest(const Invocation& invocation, const Options& options) {
   if (!to_stream) model::require_writable(options.output);
   const auto files = open_model(options.model);
   const auto sites = sites_of(options, files->card);
-  const auto prompts = read_prompts(options.prompts, *files);
+  const auto prompts = read_prompt_tokens(options.prompts, *files);
   const auto transformer = load_weights(invocation, *files);
   const at::NoGradGuard no_grad;
   Harvest visitor(sites, files->card);

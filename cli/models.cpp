@@ -7,6 +7,7 @@
 #include <ostream>
 
 #include "cli/progress.hpp"
+#include "dsl/prompt_file.hpp"
 #include "runtime/bind.hpp"
 #include "runtime/plan.hpp"
 
@@ -34,6 +35,22 @@ at::Device device_of(const std::string& name) {
 
 std::unique_ptr<ModelFiles> open_model(const std::string& path) {
   return std::make_unique<ModelFiles>(ModelFiles{model::read_model_card(path), model::Tokenizer::load(path)});
+}
+
+std::vector<std::vector<std::int64_t>> read_prompt_tokens(const std::string& path, const ModelFiles& files) {
+  const auto mapped = model::MappedFile::open(path);
+  dsl::PromptFile file;
+  file.path = path;
+  const auto read =
+      dsl::read_prompt_file(file, {reinterpret_cast<const char*>(mapped->bytes().data()), mapped->bytes().size()});
+  if (!read.value) throw model::InputError(read.diagnostics.front().message);
+  std::vector<std::vector<std::int64_t>> prompts;
+  for (const auto& prompt : *read.value) {
+    prompts.push_back(files.tokenizer->encode(prompt.text, /*add_special=*/true));
+    if (prompts.back().empty()) throw model::InputError(path + ": a prompt has no tokens");
+  }
+  if (prompts.empty()) throw model::InputError(path + " holds no prompt\n  help: write one text a line");
+  return prompts;
 }
 
 std::unique_ptr<model::Transformer> load_weights(const Invocation& invocation, const ModelFiles& files) {

@@ -21,6 +21,9 @@ struct ModelFiles {
 };
 std::unique_ptr<ModelFiles> open_model(const std::string& path);
 
+/// The prompts of a file, as tokens. Throws `InputError` where there is none.
+std::vector<std::vector<std::int64_t>> read_prompt_tokens(const std::string& path, const ModelFiles& files);
+
 /// The weights, with the device, dtype and threads that the options ask for.
 std::unique_ptr<model::Transformer> load_weights(const Invocation& invocation, const ModelFiles& files);
 

@@ -168,7 +168,14 @@ std::optional<Remove> Checker::remove(const ast::Remove& node) {
     sound = false;
   }
   const FeatureDecl* feature = id ? sound_feature(*id) : nullptr;
-  if (feature == nullptr || !sound || !check_widths(node.feature, *feature, node.sites)) return std::nullopt;
+  if (feature == nullptr) return std::nullopt;
+  if (std::holds_alternative<Latent>(feature->constructor)) {
+    report(Code::latent_in_weights, node.feature.span,
+           "no weights can hold what is done to latent `" + node.feature.text + "`: it depends on the encoder",
+           {"suppress it in a rule: rule R { suppress " + node.feature.text + " }"});
+    return std::nullopt;
+  }
+  if (!sound || !check_widths(node.feature, *feature, node.sites)) return std::nullopt;
   return Remove{*id, {node.sites.begin(), node.sites.end()}, node.span};
 }
 

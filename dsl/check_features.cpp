@@ -11,11 +11,6 @@ namespace proviso::dsl {
 void Checker::define_feature(const Work<ast::Feature>& work) {
   module_ = work.module;
   const ast::Feature& node = work.node();
-  if (node.constructor.name.text == "latent") {
-    not_yet_built(node.constructor.name.span, "a feature from a sparse autoencoder's latent",
-                  {"build it from texts instead: contrast(PROMPTS, PROMPTS)"});
-    return;
-  }
   FeatureDecl feature = rule_set_.features[work.id];
   bool sound = true;
   if (node.token) {
@@ -31,7 +26,7 @@ void Checker::define_feature(const Work<ast::Feature>& work) {
     feature.site = *node.site;
     sound &= check_feature_site(feature, node.constructor.name);
   } else {
-    sound = false;  // said by `parse`
+    sound &= node.constructor.name.text == "latent";  // of others, `parse` has said it
   }
   rule_set_.features[work.id] = std::move(feature);
   if (sound) sound_features_.insert(work.id);
@@ -44,6 +39,7 @@ bool Checker::define_constructor(const ast::Call& call, FeatureDecl& feature) {
   if (name == "direction") return define_direction(call, feature);
   if (name == "unembed") return define_unembed(call, feature);
   if (name == "neuron") return define_neuron(call, feature);
+  if (name == "latent") return define_latent(call, feature);
   const auto nearest = nearest_name(name, {"contrast", "probe", "direction", "unembed", "neuron", "latent"});
   report(Code::unknown_constructor, call.name.span, "no feature is built by `" + name + "`",
          {nearest ? "did you mean `" + *nearest + "`?"
@@ -167,8 +163,27 @@ bool Checker::define_neuron(const ast::Call& call, FeatureDecl& feature) {
   return true;
 }
 
+bool Checker::define_latent(const ast::Call& call, FeatureDecl& feature) {
+  const auto given = arguments(call, {{"the latent's index"}, {"sae", true}});
+  if (!given) return false;
+  const auto index = whole(*given->at(0), "a latent's index", {.low = 0});
+  const auto folder = autoencoder(*given->at(1));
+  if (!index || !folder) return false;
+  feature.constructor = Latent{*index, *folder, given->at(0)->span, given->at(1)->span};
+  return true;
+}
+
+std::optional<std::string> Checker::autoencoder(const ast::Argument& argument) {
+  const auto* folder = std::get_if<ast::String>(&argument.value);
+  if (folder == nullptr) {
+    wrong_argument(argument, "the folder of a sparse autoencoder, as a text,");
+    return std::nullopt;
+  }
+  return path(*folder);
+}
+
 bool Checker::check_feature_site(const FeatureDecl& feature, const ast::Name& constructor) {
-  const SiteSpec& site = feature.site;
+  const SiteSpec& site = *feature.site;
   if (site.kind == SiteKind::logits || site.kind == SiteKind::pattern) {
     report(Code::site_without_features, site.span, "no feature is read at " + std::string(site_name(site.kind)),
            {site.kind == SiteKind::logits

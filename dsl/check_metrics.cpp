@@ -38,8 +38,9 @@ std::optional<Metric> Checker::metric(const ast::Call& call) {
       {"efficacy", &Checker::of_edit},
       {"paraphrase", &Checker::of_edit},
       {"specificity", &Checker::of_edit},
+      {"loss_recovered", &Checker::loss_recovered},
   };
-  static const std::vector<std::string> kNotYetBuilt = {"faithfulness", "completeness", "loss_recovered"};
+  static const std::vector<std::string> kNotYetBuilt = {"faithfulness", "completeness"};
 
   const std::string& name = call.name.text;
   if (const auto found = kMetrics.find(name); found != kMetrics.end()) return (this->*found->second)(call);
@@ -101,6 +102,16 @@ std::optional<Metric> Checker::over_prompts(const ast::Call& call) {
   if (name == "kl") return made(call, metric::Kl{*set});
   if (!require_answers(*set, given->at(0)->span, name)) return std::nullopt;
   return made(call, metric::Accuracy{*set});
+}
+
+/// `loss_recovered("sae", P)`
+std::optional<Metric> Checker::loss_recovered(const ast::Call& call) {
+  const auto given = arguments(call, {{"the folder of a sparse autoencoder"}, {"a set of prompts"}});
+  if (!given) return std::nullopt;
+  const auto folder = autoencoder(*given->at(0));
+  const auto set = prompts(*given->at(1));
+  if (!folder || !set) return std::nullopt;
+  return made(call, metric::LossRecovered{*folder, *set, given->at(0)->span});
 }
 
 std::optional<Metric> Checker::rate(const ast::Call& call) {
@@ -198,10 +209,11 @@ std::optional<Metric> Checker::cosine(const ast::Call& call) {
   const auto g = feature(*given->at(1));
   if (!f || !g) return std::nullopt;
   const FeatureDecl *one = sound_feature(*f), *other = sound_feature(*g);
-  if (one != nullptr && other != nullptr && width_name(one->site) != width_name(other->site)) {
+  const bool known = one != nullptr && other != nullptr && one->site && other->site;
+  if (known && width_name(*one->site) != width_name(*other->site)) {
     report(Code::width_mismatch, given->at(1)->span,
-           "feature `" + other->name + "` has the width of " + width_name(other->site) + ", and `" + one->name +
-               "` that of " + width_name(one->site),
+           "feature `" + other->name + "` has the width of " + width_name(*other->site) + ", and `" + one->name +
+               "` that of " + width_name(*one->site),
            {"only directions of one width make an angle"});
     return std::nullopt;
   }
@@ -262,7 +274,8 @@ std::optional<Metric> Checker::effect(const ast::Call& call) {
   if (on &&
       (std::holds_alternative<metric::Cosine>(on->node) || std::holds_alternative<metric::Effect>(on->node) ||
        std::holds_alternative<metric::Efficacy>(on->node) || std::holds_alternative<metric::Paraphrase>(on->node) ||
-       std::holds_alternative<metric::Specificity>(on->node))) {
+       std::holds_alternative<metric::Specificity>(on->node) ||
+       std::holds_alternative<metric::LossRecovered>(on->node))) {
     const std::string& name = std::get<ast::Call>(given->at(1)->value).name.text;
     report(Code::effect_metric, given->at(1)->span, "no effect can be measured on `" + name + "`",
            {name == "cosine" ? "the directions of features do not change with the model's activations"

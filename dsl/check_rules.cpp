@@ -35,14 +35,16 @@ std::optional<Target> target_of(const Intervention& intervention) {
 
 std::vector<SiteSpec> sites_of(const RuleSet& rule_set, const Intervention& intervention) {
   if (!intervention.sites.empty()) return intervention.sites;
-  return {rule_set.features[intervention.feature].site};
+  const auto& own = rule_set.features[intervention.feature].site;
+  return own ? std::vector{*own} : std::vector<SiteSpec>{};
 }
 
-/// A site at which both act, in some model.
-std::optional<SiteSpec> shared_site(const RuleSet& rule_set, const Intervention& a, const Intervention& b) {
+/// A site at which both act on one feature, in some model.
+std::optional<std::string> shared_site(const RuleSet& rule_set, const Intervention& a, const Intervention& b) {
+  if (!rule_set.features[a.feature].site) return "its autoencoder's site";
   for (const SiteSpec& one : sites_of(rule_set, a)) {
     for (const SiteSpec& other : sites_of(rule_set, b)) {
-      if (overlap(one, other)) return other;
+      if (overlap(one, other)) return to_string(other);
     }
   }
   return std::nullopt;
@@ -147,12 +149,19 @@ std::optional<Intervention> Checker::intervention(const ast::Intervention& node)
 
 bool Checker::check_widths(const ast::Name& name, const FeatureDecl& feature, const std::vector<ast::Site>& sites) {
   bool sound = true;
+  if (std::holds_alternative<Latent>(feature.constructor)) {
+    if (sites.empty()) return true;
+    report(Code::latent_site, sites.front().span,
+           "latent `" + name.text + "` acts where its autoencoder reads, and nowhere else",
+           {"leave `at` out of the intervention"});
+    return false;
+  }
   for (const ast::Site& site : sites) {
-    if (width_name(site) == width_name(feature.site)) continue;
+    if (width_name(site) == width_name(*feature.site)) continue;
     report(Code::width_mismatch, site.span,
-           "feature `" + name.text + "` has the width of " + width_name(feature.site) + ", and " + to_string(site) +
+           "feature `" + name.text + "` has the width of " + width_name(*feature.site) + ", and " + to_string(site) +
                " that of " + width_name(site),
-           {"it was built at " + to_string(feature.site) + " and acts at sites of the same width"});
+           {"it was built at " + to_string(*feature.site) + " and acts at sites of the same width"});
     sound = false;
   }
   return sound;
@@ -166,14 +175,15 @@ void Checker::check_order(const ast::Intervention& node, const Intervention& int
     const Site site = earliest(spec);
     if (!first || reached_before(site, *first)) first = site;
   }
+  if (!first) return;  // where a latent acts is known once a model is
   std::vector<ast::Name> reads;
   collect_reads(**node.condition, reads);
   for (const ast::Name& name : reads) {
     const auto symbol = module_->scope.find({SymbolKind::feature, name.text});
     if (symbol == module_->scope.end()) continue;
     const FeatureDecl* feature = sound_feature(ids_.at({symbol->second.module, symbol->second.declaration}));
-    if (feature == nullptr) continue;
-    const Site read = dsl::whole(earliest(feature->site));
+    if (feature == nullptr || !feature->site) continue;
+    const Site read = dsl::whole(earliest(*feature->site));
     if (!reached_before(*first, read)) continue;
     report(Code::read_after_intervention, name.span,
            "feature `" + name.text + "` is read at " + to_string(read) + ", after this intervention at " +
@@ -208,7 +218,7 @@ std::vector<Diagnostic> contradictions(const RuleSet& rule_set, const std::vecto
         const auto site = shared_site(rule_set, *a.intervention, *b.intervention);
         if (!site) continue;
         found.push_back(make_diagnostic(Code::contradiction, b.intervention->span,
-                                        "feature `" + rule_set.features[feature].name + "` at " + to_string(*site) +
+                                        "feature `" + rule_set.features[feature].name + "` at " + *site +
                                             " cannot be given two activations at once: `" + b.intervention->text +
                                             "` contradicts `" + a.intervention->text + "`",
                                         {"keep one of them, make them act at different sites or under different "

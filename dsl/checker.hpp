@@ -104,6 +104,8 @@ class Checker {
   bool define_direction(const ast::Call& call, FeatureDecl& feature);
   bool define_unembed(const ast::Call& call, FeatureDecl& feature);
   bool define_neuron(const ast::Call& call, FeatureDecl& feature);
+  bool define_latent(const ast::Call& call, FeatureDecl& feature);
+  std::optional<std::string> autoencoder(const ast::Argument& argument);
   bool check_feature_site(const FeatureDecl& feature, const ast::Name& constructor);
   /// The feature, where its declaration holds: what is wrong with it has been said there.
   const FeatureDecl* sound_feature(FeatureId id) const {
@@ -143,6 +145,7 @@ class Checker {
   std::optional<Metric> continuation(const ast::Call& call);
   std::optional<Metric> logit_diff(const ast::Call& call);
   std::optional<Metric> over_prompts(const ast::Call& call);
+  std::optional<Metric> loss_recovered(const ast::Call& call);
   std::optional<Metric> of_edit(const ast::Call& call);
   void check_training(FeatureId feature, std::initializer_list<PromptsId> sets, Span span, Code code);
 

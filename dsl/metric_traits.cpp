@@ -40,6 +40,8 @@ struct Traits {
   MetricTraits operator()(const metric::Efficacy&) const { return kShare; }
   MetricTraits operator()(const metric::Paraphrase&) const { return kShare; }
   MetricTraits operator()(const metric::Specificity&) const { return kShare; }
+  // Below 0 where the reconstruction is worse than the mean, above 1 where it is better than the model.
+  MetricTraits operator()(const metric::LossRecovered&) const { return {.low = -kInf, .high = kInf}; }
 };
 
 }  // namespace

@@ -116,11 +116,19 @@ struct Neuron {
   std::int64_t index = 0;
   Span span;
 };
+/// A latent of the sparse autoencoder in a folder.
+struct Latent {
+  std::int64_t index = 0;
+  std::string folder;  ///< as resolved
+  Span span;           ///< the index
+  Span folder_span;
+};
 
 struct FeatureDecl : Declared {
-  std::variant<Contrast, Probe, StoredDirection, Unembed, Neuron> constructor;
+  std::variant<Contrast, Probe, StoredDirection, Unembed, Neuron, Latent> constructor;
   TokenChoice token;
-  SiteSpec site;  ///< one site, one layer
+  /// One site, one layer. Nothing: where the latent's autoencoder reads, which binding finds.
+  std::optional<SiteSpec> site;
 };
 
 // ---- conditions ------------------------------------------------------------------------------
@@ -277,12 +285,18 @@ struct Paraphrase {
 struct Specificity {
   PromptsId prompts = 0;
 };
+struct LossRecovered {
+  std::string folder;  ///< of the sparse autoencoder, as resolved
+  PromptsId prompts = 0;
+  Span span;  ///< the folder
+};
 }  // namespace metric
 
 struct Metric {
   std::variant<metric::Probability, metric::Rank, metric::LogitDiff, metric::Accuracy, metric::Rate, metric::Perplexity,
                metric::PerplexityRise, metric::Kl, metric::Mean, metric::Max, metric::FiringRate, metric::Auroc,
-               metric::Cosine, metric::Effect, metric::Efficacy, metric::Paraphrase, metric::Specificity>
+               metric::Cosine, metric::Effect, metric::Efficacy, metric::Paraphrase, metric::Specificity,
+               metric::LossRecovered>
       node;
   std::string text;  ///< canonical
   Span span;

@@ -67,4 +67,12 @@ std::variant<SiteSpec, NotEqual> site_from_transformer_lens(std::string_view nam
   return no_such_site(name);
 }
 
+std::optional<std::string> transformer_lens_name(const Site& site) {
+  if (canonical(site).kind == SiteKind::embed) return "blocks.0.hook_resid_pre";
+  for (const auto& [hook_name, kind] : kBlockHooks) {
+    if (kind == site.kind) return "blocks." + std::to_string(site.layer) + "." + std::string(hook_name);
+  }
+  return std::nullopt;
+}
+
 }  // namespace proviso::dsl

@@ -285,9 +285,45 @@ class Binder {
   }
 
   void feature(const dsl::FeatureDecl& declaration) {
-    site(declaration.site);
-    const auto sites = bound_.expand({declaration.site});
+    std::vector<dsl::Site> sites;
+    if (declaration.site) {
+      site(*declaration.site);
+      sites = bound_.expand({*declaration.site});
+    }
+    if (const auto* latent = std::get_if<dsl::Latent>(&declaration.constructor)) {
+      const auto* card = autoencoder(latent->folder, latent->folder_span);
+      if (card && !sites.empty() && sites.front() != card->site) {
+        error(Code::latent_site, declaration.site->span,
+              "the autoencoder of feature " + quoted(declaration.name) + " reads " + dsl::to_string(card->site) +
+                  ", and not " + dsl::to_string(sites.front()),
+              {"leave `at` out, or name an autoencoder of that site"});
+      }
+      if (card) sites = {card->site};
+      if (card && latent->index >= card->d_sae) {
+        error(Code::index_out_of_range, latent->span,
+              "latent " + std::to_string(latent->index) + " does not exist: the autoencoder has " +
+                  std::to_string(card->d_sae),
+              {"the last is " + std::to_string(card->d_sae - 1)});
+      }
+    }
     bound_.feature_sites.push_back(sites.empty() ? dsl::Site{} : sites.front());
+  }
+
+  /// The headers of an autoencoder that suits the model; null where something is wrong, which has been said.
+  const AutoencoderCard* autoencoder(const std::string& folder, dsl::Span span) {
+    if (const auto known = bound_.autoencoders.find(folder); known != bound_.autoencoders.end()) return &known->second;
+    if (refused_autoencoders_.contains(folder)) return nullptr;
+    const std::size_t before = diagnostics_.size();
+    try {
+      auto card = read_autoencoder_card(folder);
+      if (const auto why = misfit(card, card_); !why.empty()) error(Code::latent_site, span, why);
+      if (diagnostics_.size() == before) return &bound_.autoencoders.emplace(folder, std::move(card)).first->second;
+    } catch (const InputError& failure) {
+      error(Code::unreadable_file, span, failure.what(),
+            {"name a folder of SAELens, with cfg.json and sae_weights.safetensors"});
+    }
+    refused_autoencoders_.insert(folder);
+    return nullptr;
   }
 
   void construction(const dsl::FeatureDecl& declaration) {
@@ -303,13 +339,13 @@ class Binder {
       single_token(unembed->plus, unembed->span);
       if (unembed->minus) single_token(*unembed->minus, unembed->span);
       if (width != card_.config.width) {
-        error(Code::width_mismatch, declaration.site.span,
+        error(Code::width_mismatch, declaration.site->span,
               "an `unembed` direction has the stream's width, " + std::to_string(card_.config.width) + "; " +
-                  dsl::to_string(declaration.site) + " has " + std::to_string(width));
+                  dsl::to_string(*declaration.site) + " has " + std::to_string(width));
       }
     } else if (const auto* stored = std::get_if<dsl::StoredDirection>(&declaration.constructor)) {
       stored_direction(*stored, width);
-    } else {
+    } else if (!std::holds_alternative<dsl::Latent>(declaration.constructor)) {
       const auto built_from = [&](const auto& of) {
         contrast_tokens(declaration, of.p);
         contrast_tokens(declaration, of.q);
@@ -383,6 +419,14 @@ class Binder {
     for (const auto& spec : sentence.sites) site(spec);
     if (diagnostics_.size() != errors_before) return;
     const auto& own = bound_.feature_sites[sentence.feature];
+    if (const auto* card = autoencoder_of(sentence.feature); card && card->is_transcoder()) {
+      error(Code::not_yet_built, sentence.span,
+            "feature " + quoted(bound_.feature_name(sentence.feature)) + " is a transcoder's latent, read at " +
+                dsl::to_string(card->site) + " and written at " + dsl::to_string(card->written) +
+                ": interventions on such latents are not built yet",
+            {"read it in conditions and metrics, or act on a latent of an autoencoder"});
+      return;
+    }
     const std::int64_t width = card_.site_width(own);
     const auto sites = bound_.sites_of(sentence);
     for (const auto& where : sites) {
@@ -433,6 +477,11 @@ class Binder {
              " at " + dsl::to_string(where) + " or earlier"});
       return;
     }
+  }
+
+  const AutoencoderCard* autoencoder_of(dsl::FeatureId feature) const {
+    const auto* latent = std::get_if<dsl::Latent>(&rules_.features[feature].constructor);
+    return latent ? &bound_.autoencoders.at(latent->folder) : nullptr;
   }
 
   // ---- edits and metrics ---------------------------------------------------------------------------
@@ -562,6 +611,10 @@ class Binder {
           } else if constexpr (std::is_same_v<Node, dsl::metric::Mean> || std::is_same_v<Node, dsl::metric::Max> ||
                                std::is_same_v<Node, dsl::metric::FiringRate>) {
             training(node.feature, metric.span, Code::measured_on_training);
+          } else if constexpr (std::is_same_v<Node, dsl::metric::Cosine>) {
+            angle(node, metric.span);
+          } else if constexpr (std::is_same_v<Node, dsl::metric::LossRecovered>) {
+            autoencoder(node.folder, node.span);
           } else if constexpr (std::is_same_v<Node, dsl::metric::Auroc>) {
             training(node.feature, metric.span, Code::auroc_on_training);
           } else if constexpr (std::is_same_v<Node, dsl::metric::Effect>) {
@@ -575,6 +628,22 @@ class Binder {
   template <class Each>
   void each_measured(Each each) const {
     for (const BoundPrompts* set : sets_) std::for_each(set->begin(), set->end(), each);
+  }
+
+  /// The width of a feature's direction: of a latent its decoder row's.
+  std::int64_t direction_width(dsl::FeatureId id) const {
+    const auto* card = autoencoder_of(id);
+    return card ? card->d_out : card_.site_width(bound_.feature_sites[id]);
+  }
+
+  void angle(const dsl::metric::Cosine& cosine, dsl::Span span) {
+    const auto f = direction_width(cosine.f), g = direction_width(cosine.g);
+    if (f == g) return;
+    error(Code::width_mismatch, span,
+          "the directions of " + quoted(bound_.feature_name(cosine.f)) + " and " +
+              quoted(bound_.feature_name(cosine.g)) + " have " + std::to_string(f) + " and " + std::to_string(g) +
+              " elements",
+          {"only directions of one width make an angle"});
   }
 
   void training(dsl::FeatureId id, dsl::Span span, Code code) {
@@ -597,6 +666,7 @@ class Binder {
   const model::ModelCard& card_;
   const std::string& cache_directory_;
   std::int64_t facts_ = 0;
+  std::set<std::string> refused_autoencoders_;
   using Texts = std::vector<std::string>;
   std::vector<Texts> written_;                // by PromptsId: before any chat template
   std::vector<dsl::PromptsId> written_sets_;  // that the expectation being bound is measured on …

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "dsl/rule_set.hpp"
+#include "runtime/autoencoders/autoencoder_card.hpp"
 #include "runtime/model/model_card.hpp"
 #include "runtime/tokenizer/tokenizer.hpp"
 
@@ -51,10 +52,11 @@ struct BoundRules {
   std::shared_ptr<const dsl::RuleSet> rules;
   const model::ModelCard* card = nullptr;
   std::shared_ptr<const model::Tokenizer> tokenizer;
-  std::vector<BoundPrompts> prompts;          // by PromptsId
-  std::vector<dsl::Site> feature_sites;       // by FeatureId; canonical
-  std::vector<std::vector<BoundFact>> facts;  // by EditId, in written order
-  std::uint64_t seed = 0;                     ///< the run's, which random attacks are made with
+  std::vector<BoundPrompts> prompts;                    // by PromptsId
+  std::vector<dsl::Site> feature_sites;                 // by FeatureId; canonical
+  std::vector<std::vector<BoundFact>> facts;            // by EditId, in written order
+  std::map<std::string, AutoencoderCard> autoencoders;  // by folder: those that latents and metrics name
+  std::uint64_t seed = 0;                               ///< the run's, which random attacks are made with
   std::map<AttackedKey, AttackedPrompts> attacked;
 
   const std::string& feature_name(dsl::FeatureId id) const { return rules->features[id].name; }

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/autoencoders/splice.hpp"
 #include "runtime/hooks.hpp"
 #include "runtime/plan.hpp"
 
@@ -60,6 +61,8 @@ struct StateEvidence {
 class Evidence {
  public:
   const SequenceEvidence& at(StateId state, SequenceId sequence) const { return sequences_.at({state, sequence}); }
+  /// By prompt of the set.
+  const std::vector<SplicedLoss>& spliced(const SpliceKey& key) const { return spliced_.at(key); }
   const std::vector<GeneratedText>& texts(const GenerationKey& key) const { return texts_.at(key); }
   const StateEvidence& state(StateId state) const { return states_.at(state); }
   bool has_state(StateId state) const { return states_.contains(state); }
@@ -71,6 +74,7 @@ class Evidence {
   friend class StateRun;
   std::map<std::pair<StateId, SequenceId>, SequenceEvidence> sequences_;
   std::map<GenerationKey, std::vector<GeneratedText>> texts_;
+  std::map<SpliceKey, std::vector<SplicedLoss>> spliced_;
   std::map<StateId, StateEvidence> states_;
 };
 

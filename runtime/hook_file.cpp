@@ -116,6 +116,11 @@ std::vector<std::pair<std::string, std::string>> hook_file(const std::vector<Pla
   std::vector<model::TensorToWrite> tensors;
   for (dsl::FeatureId id : text.features()) {
     const Direction& direction = features[id];
+    if (direction.latent) {
+      throw model::InputError("feature `" + bound.feature_name(id) +
+                              "` is a latent, and hooks kept beside a model hold no autoencoder\n  help: keep the rule "
+                              "file with the model, and name both: proviso run --rules");
+    }
     const std::string name = plain(bound.feature_name(id));
     file += "feature " + name + " = direction(\"" + editing::kHookVectors + "\", tensor: " + quoted(name) +
             ", offset: " + dsl::number_text(direction.b) + ", scale: " + dsl::number_text(direction.c) + ") at " +

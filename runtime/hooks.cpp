@@ -125,16 +125,41 @@ std::size_t HookProgram::add(const dsl::Intervention& sentence, const std::vecto
 void HookProgram::finish(at::Device device) {
   for (auto& [site, program] : sites_) {
     auto rows = at::zeros({static_cast<std::int64_t>(program.slots.size()), card_.site_width(site)}, at::kDouble);
+    std::vector<std::int64_t> along;
     for (std::size_t i = 0; i < program.slots.size(); ++i) {
       const auto& slot = program.slots[i];
       dsl::Site where = site;
       where.head = slot.head;
-      const at::Tensor& d = features_[slot.feature].d;
-      rows[static_cast<std::int64_t>(i)].narrow(0, head_begin(card_, where), d.size(0)).copy_(d);
+      const Direction& feature = features_[slot.feature];
+      program.is_latent.push_back(feature.latent.has_value());
+      const std::int64_t begin = head_begin(card_, where);
+      if (feature.latent) {
+        add_latent(program, i, *feature.latent, begin);
+        if (feature.latent->autoencoder->card().is_transcoder()) continue;  // is read here, and written nowhere
+      } else {
+        along.push_back(static_cast<std::int64_t>(i));
+      }
+      const double length = feature.latent ? feature.latent->length : 1;
+      rows[static_cast<std::int64_t>(i)].narrow(0, begin, feature.d.size(0)).copy_(feature.d * length);
     }
     program.gram = rows.matmul(rows.t());
     program.directions = rows.to(at::kFloat).to(device);
+    if (program.encoders.empty()) continue;
+    program.along = at::tensor(along, at::kLong).to(device);
+    for (auto& encoder : program.encoders) {
+      std::vector<std::int64_t> latents;
+      for (const std::size_t slot : encoder.slots)
+        latents.push_back(features_[program.slots[slot].feature].latent->index);
+      encoder.latents = at::tensor(latents, at::kLong).to(device);
+    }
   }
+}
+
+void HookProgram::add_latent(SiteProgram& program, std::size_t slot, const LatentOf& latent, std::int64_t begin) {
+  auto encoder = std::ranges::find(program.encoders, latent.autoencoder, &SiteProgram::Encoder::autoencoder);
+  if (encoder == program.encoders.end())
+    encoder = program.encoders.insert(encoder, {latent.autoencoder, begin, {}, {}});
+  encoder->slots.push_back(slot);
 }
 
 /// Solves for the least change that gives an active set its targets. Inverses are kept by active set:
@@ -193,36 +218,70 @@ void HookPass::visit(const dsl::Site& site, at::Tensor& x, const model::PackedLa
   if (found == program_.sites_.end()) return;
   const SiteProgram& program = found->second;
 
-  const auto products = x.to(at::kFloat).matmul(program.directions.t()).cpu().contiguous();  // [n, slots]
-  const std::span<const float> values(products.const_data_ptr<float>(), static_cast<std::size_t>(products.numel()));
-  const std::size_t slots = program.slots.size();
-  for (std::size_t s = 0; s < slots; ++s) {
+  const Reading reading = read(program, x);
+  for (std::size_t s = 0; s < reading.slots; ++s) {
     const auto& slot = program.slots[s];
     if (!slot.read) continue;
     auto& activation = activations_[slot.feature];
-    activation.resize(values.size() / slots);
+    activation.resize(reading.size());
     for (std::size_t i = 0; i < activation.size(); ++i) {
-      activation[i] = static_cast<float>((values[i * slots + s] - slot.b) / slot.c);
+      activation[i] = static_cast<float>((reading.products[i * reading.slots + s] - slot.b) / slot.c);
     }
   }
-  if (!program.steps.empty()) write(site, program, values, x, layout);
+  if (!program.steps.empty()) write(site, program, reading, x, layout);
 }
 
-/// The change of every token as coefficients of the site's directions, [n, slots] row-major: the least one
-/// that gives the features of the active steps their joint targets. Only steps that `counts` take part.
+HookPass::Reading HookPass::read(const SiteProgram& program, const at::Tensor& x) {
+  const auto values = x.to(at::kFloat);
+  const auto slots = static_cast<std::int64_t>(program.slots.size());
+  const auto kept = [](const at::Tensor& all) {
+    const auto here = all.cpu().contiguous();
+    return std::vector<float>(here.const_data_ptr<float>(), here.const_data_ptr<float>() + here.numel());
+  };
+  Reading reading;
+  reading.slots = program.slots.size();
+  if (program.encoders.empty()) {
+    reading.products = kept(values.matmul(program.directions.t()));
+    return reading;
+  }
+  auto products = at::zeros({x.size(0), slots}, values.options());
+  auto scales = at::ones({x.size(0), slots}, values.options());
+  bool scaled = false;
+  if (program.along.numel() > 0)
+    products.index_copy_(1, program.along, values.matmul(program.directions.index_select(0, program.along).t()));
+  for (const auto& encoder : program.encoders) {
+    const auto encoded =
+        encoder.autoencoder->encode(values.narrow(1, encoder.begin, encoder.autoencoder->card().d_in), encoder.latents);
+    const std::vector<std::int64_t> columns(encoder.slots.begin(), encoder.slots.end());
+    const auto where = at::tensor(columns, at::kLong).to(x.device());
+    products.index_copy_(1, where, encoded.activations);
+    if (!encoded.scale.defined()) continue;
+    scaled = true;
+    scales.index_copy_(1, where, encoded.scale.unsqueeze(1).expand({x.size(0), where.size(0)}).contiguous());
+  }
+  reading.products = kept(products);
+  if (scaled) reading.scales = kept(scales);
+  return reading;
+}
+
+/// The change of every token as coefficients of the site's directions, [n, slots] row-major. Latents change by what
+/// they are asked to, which leaves the autoencoder's error as it is; then the least change is added that gives the
+/// directions of the active steps their joint targets. Only steps that `counts` take part.
 template <class Counts>
-std::vector<float> HookPass::solve(const dsl::Site& site, const SiteProgram& program, std::span<const float> products,
+std::vector<float> HookPass::solve(const dsl::Site& site, const SiteProgram& program, const Reading& reading,
                                    Counts counts) const {
-  const std::size_t slots = program.slots.size();
-  const std::size_t n = products.size() / slots;
+  const std::size_t slots = reading.slots;
+  const std::size_t n = reading.size();
+  const double* gram = program.gram.const_data_ptr<double>();
   Solver& solver = *solvers_.at(site);
-  std::vector<float> coefficients(products.size(), 0.0F);
+  std::vector<float> coefficients(reading.products.size(), 0.0F);
   std::vector<JointTarget> targets(slots);
   std::vector<std::uint8_t> is_active(slots);
-  std::vector<std::int64_t> active;
-  std::vector<double> wanted;  // c (target − activation) of the active slots
+  std::vector<std::int64_t> active, latents;
+  std::vector<double> wanted;  // c (target − activation) of the active slots, less what latents bring
   for (std::size_t i = 0; i < n; ++i) {
-    const float* row = products.data() + i * slots;
+    const float* row = reading.products.data() + i * slots;
+    float* out = coefficients.data() + i * slots;
     const auto activation = [&](std::size_t s) { return (row[s] - program.slots[s].b) / program.slots[s].c; };
     std::fill(is_active.begin(), is_active.end(), 0);
     for (const HookStep& step : program.steps) {
@@ -232,14 +291,23 @@ std::vector<float> HookPass::solve(const dsl::Site& site, const SiteProgram& pro
       targets[step.slot].add(step, activation(step.slot));
     }
     active.clear();
+    latents.clear();
     wanted.clear();
     for (std::size_t s = 0; s < slots; ++s) {
       if (!is_active[s]) continue;
-      active.push_back(static_cast<std::int64_t>(s));
-      wanted.push_back(program.slots[s].c * (targets[s].value(activation(s)) - activation(s)));
+      const double change = program.slots[s].c * (targets[s].value(activation(s)) - activation(s));
+      if (program.is_latent[s]) {
+        out[s] = static_cast<float>(change * (reading.scales.empty() ? 1 : reading.scales[i * slots + s]));
+        latents.push_back(static_cast<std::int64_t>(s));
+      } else {
+        active.push_back(static_cast<std::int64_t>(s));
+        wanted.push_back(change);
+      }
+    }
+    for (const std::int64_t latent : latents) {
+      for (std::size_t q = 0; q < active.size(); ++q) wanted[q] -= out[latent] * gram[active[q] * slots + latent];
     }
     if (std::all_of(wanted.begin(), wanted.end(), [](double w) { return w == 0; })) continue;
-    float* out = coefficients.data() + i * slots;
     if (active.size() == 1) {
       out[active[0]] = static_cast<float>(wanted[0]);
       continue;
@@ -254,7 +322,7 @@ std::vector<float> HookPass::solve(const dsl::Site& site, const SiteProgram& pro
   return coefficients;
 }
 
-void HookPass::write(const dsl::Site& site, const SiteProgram& program, std::span<const float> products, at::Tensor& x,
+void HookPass::write(const dsl::Site& site, const SiteProgram& program, const Reading& reading, at::Tensor& x,
                      const model::PackedLayout& layout) {
   if (!conditions_) {
     conditions_ = std::make_unique<ConditionSet::Evaluation>(
@@ -269,8 +337,8 @@ void HookPass::write(const dsl::Site& site, const SiteProgram& program, std::spa
   const bool has_change =
       std::any_of(program.steps.begin(), program.steps.end(), [](const HookStep& step) { return step.of_change; });
   const auto without_change = [](const HookStep& step) { return !step.of_change; };
-  auto coefficients = control_ ? solve(site, program, products, without_change)
-                               : solve(site, program, products, [](const HookStep&) { return true; });
+  auto coefficients = control_ ? solve(site, program, reading, without_change)
+                               : solve(site, program, reading, [](const HookStep&) { return true; });
   const auto as_tensor = [&](std::vector<float>& values) {
     return at::from_blob(values.data(), {n, slots}, at::kFloat);
   };
@@ -286,7 +354,7 @@ void HookPass::write(const dsl::Site& site, const SiteProgram& program, std::spa
   // What an effect's change adds to the rest: a change that asks for what is asked for already adds nothing.
   at::Tensor added;
   if (has_change && !control_) {
-    auto others = solve(site, program, products, without_change);
+    auto others = solve(site, program, reading, without_change);
     added = as_tensor(coefficients) - as_tensor(others);
   }
   std::vector<float> relative;
@@ -295,7 +363,7 @@ void HookPass::write(const dsl::Site& site, const SiteProgram& program, std::spa
     relative = to_vector((lengths(as_tensor(coefficients)) / size.clamp_min(1e-30)).contiguous());
     if (added.defined()) change_norms_[site] = to_vector(lengths(added));
   }
-  record(program, products, relative, layout);
+  record(program, reading, relative, layout);
   if (added.defined()) {
     const auto adds = added.ne(0).any(1).contiguous();
     for (const HookStep& step : program.steps) {
@@ -331,9 +399,8 @@ void HookPass::write(const dsl::Site& site, const SiteProgram& program, std::spa
 }
 
 /// Counts what the steps at one site did; position 0 stays out of all but `relative_change_at_0`.
-void HookPass::record(const SiteProgram& program, std::span<const float> products,
-                      std::span<const float> relative_change, const model::PackedLayout& layout) {
-  const std::size_t slots = program.slots.size();
+void HookPass::record(const SiteProgram& program, const Reading& reading, std::span<const float> relative_change,
+                      const model::PackedLayout& layout) {
   for (const HookStep& step : program.steps) {
     const auto& slot = program.slots[step.slot];
     StepRecord& record = steps_[step.number];
@@ -351,7 +418,7 @@ void HookPass::record(const SiteProgram& program, std::span<const float> product
       for (std::int64_t j = 0; j < span.length; ++j) {
         const std::int64_t i = span.begin + j;
         const bool holds = record.fired[i];
-        const double activation = (products[i * slots + step.slot] - slot.b) / slot.c;
+        const double activation = (reading.products[i * reading.slots + step.slot] - slot.b) / slot.c;
         record.moved[i] = holds && target_of(step, activation) != activation;
         const double change = holds && !relative_change.empty() ? relative_change[i] : 0;
         if (span.first_position + j == 0) {

@@ -41,10 +41,20 @@ struct SiteProgram {
     double b = 0, c = 1;
     bool read = false;  ///< at its own site: by conditions or by the recorder
   };
+  /// Slots that latents of one autoencoder fill: one product with its encoder gives them all.
+  struct Encoder {
+    std::shared_ptr<const Autoencoder> autoencoder;
+    std::int64_t begin = 0;          ///< of the head that it reads, in the site's width
+    std::vector<std::size_t> slots;  ///< in the order of `latents`
+    at::Tensor latents;              // [m] int64, on the model's device
+  };
   std::vector<Slot> slots;
   std::vector<HookStep> steps;
-  at::Tensor directions;  // [slots, width] float32, on the model's device
+  at::Tensor directions;  // [slots, width] float32, on the model's device; of latents what one unit adds
   at::Tensor gram;        // [slots, slots] float64
+  std::vector<Encoder> encoders;
+  std::vector<std::uint8_t> is_latent;  ///< by slot
+  at::Tensor along;                     // [m] int64: the slots that are no latents; undefined: all
 };
 
 /// Everything that is read or written in the passes of one model state. Built once, then immutable.
@@ -71,6 +81,7 @@ class HookProgram {
  private:
   friend class HookPass;
   std::size_t slot(const dsl::Site& site, dsl::FeatureId feature);
+  static void add_latent(SiteProgram& program, std::size_t slot, const LatentOf& latent, std::int64_t begin);
   void read(dsl::FeatureId feature);
 
   const std::vector<Direction>& features_;
@@ -130,16 +141,24 @@ class HookPass : public model::SiteVisitor {
 
  private:
   struct Solver;
+  /// What is read at one site before anything is written there, [n, slots] each.
+  struct Reading {
+    std::size_t slots = 0;
+    std::vector<float> products;  ///< d·x; of latents the activation
+    std::vector<float> scales;    ///< what a latent's unit is multiplied by at that token; empty: 1 everywhere
+    std::size_t size() const { return products.size() / slots; }
+  };
+  static Reading read(const SiteProgram& program, const at::Tensor& x);
   struct StepRecord {
     Mask fired, moved;
     Activity activity;
   };
-  void write(const dsl::Site& site, const SiteProgram& program, std::span<const float> products, at::Tensor& x,
+  void write(const dsl::Site& site, const SiteProgram& program, const Reading& reading, at::Tensor& x,
              const model::PackedLayout& layout);
   template <class Counts>
-  std::vector<float> solve(const dsl::Site& site, const SiteProgram& program, std::span<const float> products,
+  std::vector<float> solve(const dsl::Site& site, const SiteProgram& program, const Reading& reading,
                            Counts counts) const;
-  void record(const SiteProgram& program, std::span<const float> products, std::span<const float> relative_change,
+  void record(const SiteProgram& program, const Reading& reading, std::span<const float> relative_change,
               const model::PackedLayout& layout);
   at::Tensor random_direction(const dsl::Site& site, std::int64_t width) const;
 

@@ -25,6 +25,8 @@ PlanCounts Plan::counts() const {
     counts.sequences += key.samples;
     counts.tokens += static_cast<std::int64_t>(sequences[key.sequence].tokens.size()) * key.samples;
   }
+  counts.sequences += spliced_sequences;
+  counts.tokens += spliced_tokens;
   counts.tokens_saved = tokens_asked - counts.tokens;
   return counts;
 }
@@ -148,6 +150,17 @@ void PlanBuilder::want_kl(StateId state, SequenceId sequence) {
 void PlanBuilder::want_firing(StateId state, SequenceId sequence) { want(state, sequence).firing = true; }
 
 void PlanBuilder::want_generation(const GenerationKey& key) { plan_.generations.insert(key); }
+
+void PlanBuilder::want_splice(const SpliceKey& key) {
+  const bool is_new = plan_.splices.insert(key).second;
+  for (const SequenceId id : key.sequences) {
+    const auto tokens = SpliceKey::kRuns * std::ssize(plan_.sequences[id].tokens);
+    plan_.tokens_asked += tokens;
+    if (!is_new) continue;
+    plan_.spliced_sequences += SpliceKey::kRuns;
+    plan_.spliced_tokens += tokens;
+  }
+}
 
 const std::vector<PlanPass>& plan_passes() {
   static const std::vector<PlanPass> kPasses = {

@@ -92,6 +92,17 @@ struct GenerationKey {
   auto operator<=>(const GenerationKey&) const = default;
 };
 
+/// Sequences run in one state with an autoencoder's site spliced.
+struct SpliceKey {
+  StateId state = 0;
+  std::vector<SequenceId> sequences;
+  std::string folder;  ///< of the autoencoder
+  auto operator<=>(const SpliceKey&) const = default;
+
+  /// Of each sequence: with the reconstruction, with the mean, and the one that finds the mean.
+  static constexpr std::int64_t kRuns = 3;
+};
+
 struct PlanCounts {
   std::int64_t sequences = 0;  ///< asked for
   std::int64_t tokens = 0;     ///< computed (prompts; generated tokens are counted when they are made)
@@ -104,9 +115,11 @@ struct Plan {
   std::vector<Sequence> sequences;
   std::vector<Run> runs;  ///< in the order in which they are carried out
   std::set<GenerationKey> generations;
-  std::set<dsl::FeatureId> features;  ///< to be built
-  std::vector<std::string> passes;    ///< names of those applied
-  std::int64_t tokens_asked = 0;      ///< what asking for every metric by itself would compute
+  std::set<SpliceKey> splices;
+  std::set<dsl::FeatureId> features;                       ///< to be built
+  std::vector<std::string> passes;                         ///< names of those applied
+  std::int64_t spliced_sequences = 0, spliced_tokens = 0;  ///< computed for `splices`
+  std::int64_t tokens_asked = 0;                           ///< what asking for every metric by itself would compute
 
   PlanCounts counts() const;
 };
@@ -135,6 +148,7 @@ class PlanBuilder {
   void want_kl(StateId state, SequenceId sequence);
   void want_firing(StateId state, SequenceId sequence);
   void want_generation(const GenerationKey& key);
+  void want_splice(const SpliceKey& key);
   void want_built(dsl::FeatureId feature) { plan_.features.insert(feature); }
 
   const BoundRules& bound() const { return bound_; }

@@ -17,6 +17,7 @@ Session::Session(model::Transformer& transformer, const BoundRules& bound, Sessi
     : transformer_(transformer),
       bound_(bound),
       options_(std::move(options)),
+      autoencoders_(bound.autoencoders, transformer.options().device),
       features_(bound.rules->features.size()),
       moments_(options_.corpus_path, options_.cache_directory),
       loaded_unembedding_(transformer.get(transformer.unembedding_name())) {}
@@ -30,7 +31,7 @@ std::vector<dsl::Diagnostic> Session::build(const std::set<dsl::FeatureId>& feat
     if (!features_[id].d.defined()) missing.insert(id);
   }
   BuildCounts counts;
-  auto outcome = build_features(transformer_, bound_, missing, options_.cache_directory, counts);
+  auto outcome = build_features(transformer_, bound_, missing, autoencoders_, options_.cache_directory, counts);
   built_sequences_ += counts.sequences;
   built_tokens_ += counts.tokens;
   if (outcome.value) {
@@ -110,7 +111,7 @@ Evidence Session::carry_out(const Plan& plan) {
       options_.progress("measuring " + plan.states[id].label, static_cast<std::int64_t>(id), total);
     const auto& state = plan.states[id];
     StateRun run(StateRun::Context{transformer_, bound_, plan, id, features_, loaded_unembedding_, options_.seed,
-                                   [this](const dsl::Quantile& q) { return quantile(q); },
+                                   [this](const dsl::Quantile& q) { return quantile(q); }, autoencoders_,
                                    state.edits.empty() ? nullptr : &solve(state.edits, state.seed)},
                  evidence);
     run.carry_out();

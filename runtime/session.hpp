@@ -11,6 +11,7 @@
 
 #include "dsl/diagnostic.hpp"
 #include "editing/corpus.hpp"
+#include "runtime/autoencoders/autoencoder_shelf.hpp"
 #include "runtime/bound_rules.hpp"
 #include "runtime/edits.hpp"
 #include "runtime/evidence.hpp"
@@ -61,6 +62,7 @@ class Session {
   model::Transformer& transformer_;
   const BoundRules& bound_;
   SessionOptions options_;
+  AutoencoderShelf autoencoders_;
   std::vector<Direction> features_;
   std::map<std::tuple<dsl::FeatureId, dsl::PromptsId, double>, double> quantiles_;
   std::map<std::pair<std::vector<dsl::EditId>, std::uint64_t>, std::vector<SolvedEdit>> solved_;

@@ -86,6 +86,7 @@ void StateRun::carry_out() {
   std::vector<std::unique_ptr<Hooks>> hooks;
   for (const Run* run : runs) hooks.push_back(compile(run, false));
   auto generating = compile(nullptr, false);
+  auto splicing = compile(nullptr, false);
   const bool folds = std::any_of(state().sentences.begin(), state().sentences.end(),
                                  [](const PlannedSentence& s) { return !s.folds.empty(); });
   auto probe = folds ? compile(nullptr, true) : nullptr;
@@ -103,7 +104,35 @@ void StateRun::carry_out() {
     generate(generations, *generating);
     keep_activity(*generating, false);
   }
+  for (const auto& key : c_.plan.splices) {
+    if (key.state == c_.state) splice(key, *splicing);
+  }
   applied_.revert();
+}
+
+/// Every sequence by itself, from its start: the sentences in force act beside the splice.
+void StateRun::splice(const SpliceKey& key, Hooks& hooks) {
+  std::vector<model::Row> rows;
+  std::vector<RowMemory> memories;
+  for (const SequenceId id : key.sequences) {
+    const Sequence& sequence = c_.plan.sequences[id];
+    rows.push_back({sequence.tokens, sequence.prompt_length});
+  }
+  const auto visitor = [&](std::size_t first, std::size_t count) -> model::SiteVisitor* {
+    memories.clear();
+    for (std::size_t i = first; i < first + count; ++i)
+      memories.push_back(hooks.program.conditions().begin_row(c_.plan.sequences[key.sequences[i]].prompt));
+    std::vector<RowMemory*> pointers;
+    for (auto& memory : memories) pointers.push_back(&memory);
+    hooks.pass->begin(std::move(pointers));
+    return hooks.pass.get();
+  };
+  if (rows.empty()) return;
+  evidence_.spliced_[key] = spliced_losses(c_.transformer, *c_.autoencoders.get(key.folder), rows, visitor);
+  for (const auto& row : rows) {
+    evidence_.sequences += SpliceKey::kRuns;
+    evidence_.tokens += SpliceKey::kRuns * std::ssize(row.tokens);
+  }
 }
 
 std::unique_ptr<StateRun::Hooks> StateRun::compile(const Run* run, bool folds_as_hooks) const {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "editing/weight_delta.hpp"
+#include "runtime/autoencoders/autoencoder_shelf.hpp"
 #include "runtime/bound_rules.hpp"
 #include "runtime/edits.hpp"
 #include "runtime/evidence.hpp"
@@ -32,6 +33,7 @@ class StateRun {
     at::Tensor loaded_unembedding;  // [vocabulary, width]
     std::uint64_t seed = 0;
     ConditionSet::QuantileValue quantile;
+    AutoencoderShelf& autoencoders;
     const std::vector<SolvedEdit>* edits = nullptr;  ///< those of the state, in order
   };
 
@@ -52,6 +54,7 @@ class StateRun {
   void read_logits(const Run& run, const PassRows& rows, std::span<const std::pair<std::size_t, std::int64_t>> at,
                    const at::Tensor& logits);
   void generate(const std::vector<GenerationKey>& keys, Hooks& hooks);
+  void splice(const SpliceKey& key, Hooks& hooks);
   void trace(const Hooks& hooks, const model::PackedLayout::RowSpan& span, SentenceTraces& traces) const;
   void keep_activity(const Hooks& hooks, bool folds_only);
   bool is_control_of_hooks() const;

@@ -45,9 +45,13 @@ std::optional<Sides> sides(const dsl::FeatureDecl& feature) {
 
 class Builder {
  public:
-  Builder(const model::Transformer& transformer, const BoundRules& bound, const std::string& cache_directory,
-          BuildCounts& counts)
-      : transformer_(transformer), bound_(bound), cache_directory_(cache_directory), counts_(counts) {}
+  Builder(const model::Transformer& transformer, const BoundRules& bound, AutoencoderShelf& autoencoders,
+          const std::string& cache_directory, BuildCounts& counts)
+      : transformer_(transformer),
+        bound_(bound),
+        autoencoders_(autoencoders),
+        cache_directory_(cache_directory),
+        counts_(counts) {}
 
   dsl::Outcome<std::vector<Direction>> run(const std::set<dsl::FeatureId>& wanted) {
     collect(wanted);
@@ -184,6 +188,13 @@ class Builder {
       const auto other = unembed->minus ? row(*unembed->minus) : rows.mean(0, /*keepdim=*/false, at::kDouble).cpu();
       direction.d = (row(unembed->plus) - other) * doubles(transformer_.final_norm_gain());
       normalise(id, direction);
+    } else if (const auto* latent = std::get_if<dsl::Latent>(&feature.constructor)) {
+      const auto autoencoder = autoencoders_.get(latent->folder);
+      direction.d = doubles(autoencoder->decoder_row(latent->index));
+      const double length = direction.d.norm().item<double>();
+      normalise(id, direction);
+      direction.latent = {autoencoder, latent->index, length};
+      direction.measures.emplace_back("decoder_norm", length);
     } else {
       stored(id, std::get<dsl::StoredDirection>(feature.constructor), direction);
     }
@@ -263,6 +274,7 @@ class Builder {
 
   const model::Transformer& transformer_;
   const BoundRules& bound_;
+  AutoencoderShelf& autoencoders_;
   const std::string& cache_directory_;
   BuildCounts& counts_;
   std::map<VectorsKey, at::Tensor> vectors_;  // [prompts, width] float64
@@ -274,8 +286,9 @@ class Builder {
 
 dsl::Outcome<std::vector<Direction>> build_features(const model::Transformer& transformer, const BoundRules& bound,
                                                     const std::set<dsl::FeatureId>& wanted,
-                                                    const std::string& cache_directory, BuildCounts& counts) {
-  return Builder(transformer, bound, cache_directory, counts).run(wanted);
+                                                    AutoencoderShelf& autoencoders, const std::string& cache_directory,
+                                                    BuildCounts& counts) {
+  return Builder(transformer, bound, autoencoders, cache_directory, counts).run(wanted);
 }
 
 }  // namespace proviso::runtime

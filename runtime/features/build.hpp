@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dsl/diagnostic.hpp"
+#include "runtime/autoencoders/autoencoder_shelf.hpp"
 #include "runtime/bound_rules.hpp"
 #include "runtime/features/direction.hpp"
 #include "runtime/model/transformer.hpp"
@@ -22,6 +23,7 @@ struct BuildCounts {
 /// `reads-sink`, `prompt-too-short`, `no-contrast`. What depends on the model alone is kept in `cache_directory`.
 dsl::Outcome<std::vector<Direction>> build_features(const model::Transformer& transformer, const BoundRules& bound,
                                                     const std::set<dsl::FeatureId>& wanted,
-                                                    const std::string& cache_directory, BuildCounts& counts);
+                                                    AutoencoderShelf& autoencoders, const std::string& cache_directory,
+                                                    BuildCounts& counts);
 
 }  // namespace proviso::runtime

@@ -101,8 +101,7 @@ void ConfigKeys::finish() const {
   std::string message = source_ + ": ";
   for (std::size_t i = 0; i < refused.size() && i < kMostNamed; ++i) message += (i ? "; " : "") + refused[i];
   if (refused.size() > kMostNamed) message += "; and " + std::to_string(refused.size() - kMostNamed) + " more";
-  throw InputError(message +
-                   ". The model would be computed wrongly; remove a key only if the model does not depend on it");
+  throw InputError(message + ". The numbers would be wrong; remove a key only if they do not depend on it");
 }
 
 void ConfigKeys::refuse(const std::string& key, const std::string& why) const {

@@ -15,7 +15,9 @@ bool has_linear_writer(const dsl::Site& site) {
 }
 
 /// Why this sentence cannot become a weight edit anywhere, or "".
-std::string cannot_fold(const dsl::Intervention& sentence) {
+std::string cannot_fold(const dsl::Intervention& sentence, const BoundRules& bound) {
+  if (std::holds_alternative<dsl::Latent>(bound.rules->features[sentence.feature].constructor))
+    return "a latent's activation depends on its encoder";
   if (sentence.condition) return "its condition is decided at each token";
   if (sentence.operation == dsl::Operation::cap) return "`cap` depends on the activation";
   return "";
@@ -37,7 +39,7 @@ Plan fold(Plan plan, const BoundRules& bound) {
     }
     std::map<dsl::Site, std::string> kept;  // a site that must stay a hook, and why
     for (const auto& sentence : state.sentences) {
-      const std::string why = cannot_fold(sentence.sentence);
+      const std::string why = cannot_fold(sentence.sentence, bound);
       for (const auto& site : sentence.hooks) {
         if (!why.empty()) kept.emplace(site, "another sentence there stays a hook: " + why);
       }
@@ -48,7 +50,7 @@ Plan fold(Plan plan, const BoundRules& bound) {
     for (const auto& site : read) kept.emplace(site, "a feature is read at " + dsl::to_string(site));
 
     for (auto& sentence : state.sentences) {
-      sentence.why = cannot_fold(sentence.sentence);
+      sentence.why = cannot_fold(sentence.sentence, bound);
       if (!sentence.why.empty()) continue;
       if (state.change) {
         sentence.why = "an effect's controls need the change at each token";

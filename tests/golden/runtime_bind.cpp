@@ -2,8 +2,8 @@
 //
 // The model is a tiny random one whose tokens are bytes, of the family that `option: model` names (llama unless
 // told): 2 layers, 4 heads (2 for keys and values), width 16, 24 neurons, a context of 128. Files lie beside each
-// other; one whose name ends in `.safetensors` lists its tensors, a line each: name, elements. `option: build`
-// builds all features, too.
+// other; one whose name ends in `.safetensors` lists its tensors, a line each: name, shape (`8`, `16x4`). `option:
+// build` builds all features, too.
 
 #include <catch2/catch.hpp>
 #include <memory>
@@ -26,10 +26,12 @@ void write_listed_tensors(const std::string& path, const std::string& listed) {
   std::istringstream lines(listed);
   std::vector<model::TensorToWrite> tensors;
   std::vector<std::vector<float>> values;
-  std::string name;
-  for (std::int64_t size = 0; lines >> name >> size;) {
-    values.emplace_back(static_cast<std::size_t>(size), 1.0f);
-    tensors.push_back({name, model::ElementType::f32, {size}, std::as_bytes(std::span(values.back()))});
+  for (std::string name, sizes; lines >> name >> sizes;) {
+    std::istringstream parts(sizes);
+    std::vector<std::int64_t> shape;
+    for (std::string size; std::getline(parts, size, 'x');) shape.push_back(std::stoll(size));
+    values.emplace_back(static_cast<std::size_t>(*model::element_count(shape)), 1.0f);
+    tensors.push_back({name, model::ElementType::f32, shape, std::as_bytes(std::span(values.back()))});
   }
   model::write_safetensors(path, tensors, {});
 }

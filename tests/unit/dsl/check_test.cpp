@@ -98,14 +98,14 @@ TEST_CASE("check: each constructor of features") {
   CHECK(rules.prompts.at(anger.q).name == "calm");
   CHECK(anger.zero.kind == ZeroPoint::Kind::q_mean);
   CHECK(rules.features[0].token.kind == TokenChoice::Kind::last);
-  CHECK(to_string(rules.features[0].site) == "resid_post[18]");
+  CHECK(to_string(*rules.features[0].site) == "resid_post[18]");
 
   const auto& mid = std::get<Contrast>(rules.features[1].constructor);
   CHECK(mid.zero.kind == ZeroPoint::Kind::midpoint);
   CHECK(mid.keep_sink);
   CHECK(rules.features[1].token.kind == TokenChoice::Kind::index);
   CHECK(rules.features[1].token.index == -2);
-  CHECK(to_string(rules.features[1].site) == "z[3] head 2");
+  CHECK(to_string(*rules.features[1].site) == "z[3] head 2");
 
   const auto& tested = std::get<Probe>(rules.features[2].constructor);
   CHECK(tested.zero.kind == ZeroPoint::Kind::mean_of);

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace proviso::runtime {
+
+// Products with a matrix F [n, latents] of which each row holds m values, F[i, index[i, j]] = values[i, j] (float32,
+// int64; both [n, m]; zeros cost nothing). On a CPU only the rows of what fires are touched; elsewhere F is made dense.
+
+/// F · rows [n, d], for rows [latents, d].
+at::Tensor sparse_decode(const at::Tensor& values, const at::Tensor& index, const at::Tensor& rows);
+
+/// x[i] · rows[index[i, j]]: [n, m], for x [n, d].
+at::Tensor row_products(const at::Tensor& x, const at::Tensor& index, const at::Tensor& rows);
+
+/// Fᵀ · x [latents, d]: the gradient of `rows` where x is that of `sparse_decode`'s result.
+at::Tensor sparse_gradient(const at::Tensor& values, const at::Tensor& index, const at::Tensor& x,
+                           std::int64_t latents);
+
+}  // namespace proviso::runtime

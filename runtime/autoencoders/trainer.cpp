@@ -1,0 +1,241 @@
+#include "runtime/autoencoders/trainer.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <utility>
+
+#include "runtime/autoencoders/sparse_products.hpp"
+#include "runtime/autoencoders/training_state.hpp"
+#include "runtime/random.hpp"
+
+namespace proviso::runtime {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEpsilon = 1e-8;
+constexpr double kThresholdRate = 0.01;       // as SAELens' BatchTopK
+constexpr std::int64_t kMostOfOneVector = 4;  // times k, of BatchTopK
+constexpr double kRecent = 0.95;              // weight of the batch before, in what progress tells
+constexpr float kLongest = 1 << 24;           // counted exactly in float32
+
+double seconds_since(Clock::time_point then) { return std::chrono::duration<double>(Clock::now() - then).count(); }
+
+class Trainer {
+ public:
+  Trainer(const model::Transformer& transformer, const TextRows& texts, const TrainingSettings& settings,
+          const Progress& progress)
+      : transformer_(transformer),
+        settings_(settings),
+        progress_(progress),
+        device_(transformer.options().device),
+        pool_(transformer, settings.site, texts.rows, settings.in_memory, settings.seed, progress),
+        steps_(std::max<std::int64_t>(1, settings.vectors / settings.batch)),
+        learning_rate_(settings.learning_rate > 0 ? settings.learning_rate
+                                                  : 1e-3 * std::sqrt(4096.0 / static_cast<double>(settings.latents))),
+        dead_after_(settings.dead_after > 0 ? settings.dead_after
+                                            : std::min<std::int64_t>(settings.vectors / 10, 10'000'000)) {
+    identity_ = {{"site", dsl::to_string(settings.site)},
+                 {"latents", std::to_string(settings.latents)},
+                 {"k", std::to_string(settings.k)},
+                 {"architecture", settings.over_batch ? "batchtopk" : "topk"},
+                 {"tokens", std::to_string(settings.vectors)},
+                 {"batch", std::to_string(settings.batch)},
+                 {"in_memory", std::to_string(settings.in_memory)},
+                 {"seed", std::to_string(settings.seed)},
+                 {"text", texts.sha256},
+                 {"learning_rate", std::to_string(learning_rate_)},
+                 {"dead_after", std::to_string(dead_after_)}};
+  }
+
+  Training run() {
+    const at::NoGradGuard no_grad;
+    const auto started = Clock::now();
+    begin();
+    const std::int64_t first = s_.step;
+    auto kept = Clock::now();
+    const auto learning = Clock::now();
+    while (s_.step < steps_) {
+      step(pool_.next(settings_.batch).to(device_) * s_.scale);
+      s_.place = pool_.place();
+      if (!settings_.checkpoint.empty() && seconds_since(kept) > settings_.checkpoint_seconds) {
+        write_training_state(settings_.checkpoint, s_, identity_);
+        kept = Clock::now();
+      }
+      if (progress_) tell((s_.step - first) * settings_.batch, seconds_since(learning));
+    }
+    if (progress_) progress_({}, steps_, steps_);
+    Training training;
+    training.autoencoder = result();
+    training.steps = steps_;
+    training.vectors = steps_ * settings_.batch;
+    training.learning_rate = learning_rate_;
+    training.dead_after = dead_after_;
+    training.variance_explained = variance_explained();
+    training.dead = s_.since.ge(static_cast<double>(dead_after_)).sum().item<std::int64_t>();
+    training.seconds = seconds_since(started);
+    training.trained_here = (steps_ - first) * settings_.batch;
+    return training;
+  }
+
+ private:
+  void begin() {
+    if (settings_.resume) {
+      s_ = read_training_state(settings_.checkpoint, identity_, device_);
+      pool_.go_to(s_.place);
+      return;
+    }
+    const auto& vectors = pool_.here();
+    const std::int64_t d = vectors.size(1);
+    const double square = vectors.to(at::kDouble).square().mean().item<double>();
+    if (!std::isfinite(square) || square == 0)
+      throw model::InputError("the activations at " + dsl::to_string(settings_.site) + " are zero or no numbers");
+    s_.scale = 1 / std::sqrt(square);
+    const auto mean = vectors.to(at::kDouble).mean(0);
+    s_.variance = s_.scale * s_.scale * (static_cast<double>(d) * square - mean.square().sum().item<double>());
+    s_.b_dec = (mean * s_.scale).to(at::kFloat).to(device_);
+    NormalSource source(mix_seed(settings_.seed, 7));
+    auto rows = at::empty({settings_.latents, d}, at::kFloat);
+    auto* values = rows.mutable_data_ptr<float>();
+    for (std::int64_t i = 0; i < rows.numel(); ++i) values[i] = static_cast<float>(source.next());
+    s_.W_dec = (rows / rows.norm(2, 1, true)).to(device_).contiguous();
+    s_.W_enc = s_.W_dec.clone();
+    s_.b_enc = at::zeros({settings_.latents}, s_.W_dec.options());
+    for (const auto& parameter : s_.parameters()) {
+      s_.means.push_back(at::zeros_like(parameter));
+      s_.squares.push_back(at::zeros_like(parameter));
+    }
+    s_.steps = at::zeros({}, at::device(device_).dtype(at::kFloat));
+    s_.since = at::zeros_like(s_.b_enc);
+  }
+
+  struct Fired {
+    at::Tensor values, index;  // [n, m]
+  };
+
+  Fired choose(const at::Tensor& before) {
+    const auto most = settings_.over_batch ? std::min(kMostOfOneVector * settings_.k, settings_.latents) : settings_.k;
+    auto [values, index] = before.topk(most, 1, /*largest=*/true, /*sorted=*/false);
+    values = values.relu();
+    if (!settings_.over_batch) return {values, index};
+    const auto kept = std::get<0>(values.flatten().topk(settings_.k * values.size(0)));
+    const double least = kept[-1].item<double>();
+    values = at::where(values.ge(least), values, 0);
+    if (const auto firing = kept.masked_select(kept.gt(0)); firing.numel() > 0) {
+      const double edge = firing.min().item<double>();
+      s_.threshold = s_.threshold == 0 ? edge : (1 - kThresholdRate) * s_.threshold + kThresholdRate * edge;
+    }
+    return {values, index};
+  }
+
+  /// One step of Adam on mean ‖x̂ − x‖² over the batch, with the gradients written out.
+  void step(const at::Tensor& x) {
+    const auto n = static_cast<double>(x.size(0));
+    const auto h = x - s_.b_dec;
+    const auto before = at::addmm(s_.b_enc, h, s_.W_enc.t());  // [n, latents]
+    const auto [f, index] = choose(before);
+    const auto error = sparse_decode(f, index, s_.W_dec) + s_.b_dec - x;
+    const auto d_out = error * (2 / n);
+    const auto d_f = row_products(d_out, index, s_.W_dec) * f.gt(0);
+    auto g_dec = sparse_gradient(f, index, d_out, settings_.latents);
+    auto g_enc = sparse_gradient(d_f, index, h, settings_.latents);
+    auto g_b_enc = at::zeros_like(s_.b_enc).scatter_add_(0, index.flatten(), d_f.flatten());
+    const auto g_b_dec = d_out.sum(0) - g_b_enc.matmul(s_.W_enc);
+    revive(h, before, error, g_dec, g_enc, g_b_enc);
+
+    s_.since.add_(n).clamp_max_(kLongest);
+    s_.since.index_fill_(0, index.masked_select(f.gt(0)), 0);
+    g_dec.sub_((g_dec * s_.W_dec).sum(1, true) * s_.W_dec);  // rows keep their length: what would change it is no use
+    const std::vector<at::Tensor> gradients = {g_enc, g_dec, g_b_enc, g_b_dec};
+    const std::vector<at::Tensor> counts(gradients.size(), s_.steps);
+    s_.steps.add_(1);
+    auto parameters = s_.parameters();
+    at::_fused_adamw_(parameters, gradients, s_.means, s_.squares, {}, counts, rate(), kBeta1, kBeta2,
+                      /*weight_decay=*/0, kEpsilon, /*amsgrad=*/false, /*maximize=*/false);
+    s_.W_dec.div_(s_.W_dec.norm(2, 1, true).clamp_min(1e-12));
+    ++s_.step;
+
+    s_.recent_error = kRecent * s_.recent_error + error.square().sum().item<double>();
+    s_.recent = kRecent * s_.recent + n;
+  }
+
+  /// The auxiliary loss: of the latents that no longer fire, the strongest of each vector explain what the others
+  /// leave.
+  void revive(const at::Tensor& h, const at::Tensor& before, const at::Tensor& error, at::Tensor& g_dec,
+              at::Tensor& g_enc, at::Tensor& g_b_enc) {
+    const auto dead = s_.since.ge(static_cast<double>(dead_after_)).nonzero().squeeze(1);
+    if (dead.numel() == 0 || settings_.dead_weight == 0) return;
+    const std::int64_t half = std::max<std::int64_t>(1, h.size(1) / 2);
+    const auto [f, index] = before.index_select(1, dead).topk(std::min(half, dead.numel()), 1, true, false);
+    const auto rows = s_.W_dec.index_select(0, dead);
+    const double share = std::min(1.0, static_cast<double>(dead.numel()) / static_cast<double>(half));
+    const auto d_out =
+        (sparse_decode(f, index, rows) + error) * (2 * settings_.dead_weight * share / static_cast<double>(h.size(0)));
+    const auto d_f = row_products(d_out, index, rows);
+    g_dec.index_add_(0, dead, sparse_gradient(f, index, d_out, dead.numel()));
+    g_enc.index_add_(0, dead, sparse_gradient(d_f, index, h, dead.numel()));
+    g_b_enc.index_add_(0, dead, at::zeros_like(dead, d_f.options()).scatter_add_(0, index.flatten(), d_f.flatten()));
+  }
+
+  double rate() const {
+    const auto done = static_cast<double>(s_.step) + 1, all = static_cast<double>(steps_);
+    const double rising = settings_.warm_up > 0 ? done / (settings_.warm_up * all) : 1;
+    const double falling = settings_.decay > 0 ? (all - done + 1) / (settings_.decay * all) : 1;
+    return learning_rate_ * std::min({1.0, rising, falling});
+  }
+
+  double variance_explained() const { return 1 - s_.recent_error / s_.recent / s_.variance; }
+
+  void tell(std::int64_t vectors, double seconds) const {
+    char text[96];
+    std::snprintf(text, sizeof text, "training: variance explained %.3f, %.0f tokens/s, step", variance_explained(),
+                  static_cast<double>(vectors) / std::max(seconds, 1e-9));
+    progress_(text, s_.step, steps_);
+  }
+
+  std::shared_ptr<const Autoencoder> result() const {
+    AutoencoderCard card;
+    card.architecture = settings_.over_batch ? Architecture::jumprelu : Architecture::topk;
+    card.d_in = card.d_out = s_.W_dec.size(1);
+    card.d_sae = settings_.latents;
+    card.k = settings_.over_batch ? 0 : settings_.k;
+    card.model_name = transformer_.card().name;
+    card.site = card.written = settings_.site;
+    Autoencoder::Weights w;
+    w.W_enc = s_.W_enc;
+    w.W_dec = s_.W_dec;
+    w.b_enc = s_.b_enc / s_.scale;
+    w.b_dec = s_.b_dec / s_.scale;
+    if (settings_.over_batch) w.threshold = at::full_like(w.b_enc, s_.threshold / s_.scale);
+    return std::make_shared<const Autoencoder>(std::move(card), std::move(w));
+  }
+
+  const model::Transformer& transformer_;
+  const TrainingSettings& settings_;
+  const Progress& progress_;
+  const at::Device device_;
+  ActivationPool pool_;
+  const std::int64_t steps_;
+  const double learning_rate_;
+  const std::int64_t dead_after_;
+  std::map<std::string, std::string> identity_;
+  TrainingState s_;
+};
+
+}  // namespace
+
+Training train_autoencoder(const model::Transformer& transformer, const TextRows& texts,
+                           const TrainingSettings& settings, const Progress& progress) {
+  if (texts.rows.empty()) throw model::InputError("the text holds no two tokens in a row\n  help: name more text");
+  return Trainer(transformer, texts, settings, progress).run();
+}
+
+}  // namespace proviso::runtime

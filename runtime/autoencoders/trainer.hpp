@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "runtime/autoencoders/activations.hpp"
+#include "runtime/autoencoders/autoencoder.hpp"
+#include "runtime/progress.hpp"
+
+namespace proviso::runtime {
+
+/// How an autoencoder is trained. TopK (Gao et al. 2024, arXiv 2406.04093): the k largest latents of each vector;
+/// BatchTopK (Bussmann et al. 2024, arXiv 2412.06410): the k · batch largest of a batch, at most 4 k of one vector.
+struct TrainingSettings {
+  dsl::Site site{};
+  std::int64_t latents = 0;
+  std::int64_t k = 0;
+  bool over_batch = false;   ///< BatchTopK; becomes a jumprelu with one threshold
+  std::int64_t vectors = 0;  ///< trained on in all, each as often as it comes round
+  std::int64_t batch = 2048;
+  double learning_rate = 0;          ///< Adam's; 0: 0.001 · √(2^12 / latents)
+  double warm_up = 0.05;             ///< share of the steps in which the rate rises from 0
+  double decay = 0.2;                ///< share of the steps in which it falls to 0
+  double dead_weight = 1.0 / 32;     ///< of the auxiliary loss, in which dead latents explain the error that is left
+  std::int64_t dead_after = 0;       ///< vectors without firing; 0: a tenth of `vectors`, at most 10 million
+  std::int64_t in_memory = 131'072;  ///< tokens whose vectors stand in memory
+  std::uint64_t seed = 0;
+  std::string checkpoint{};  ///< file that holds the state every few minutes; "" keeps none
+  double checkpoint_seconds = 120;
+  bool resume = false;  ///< go on from `checkpoint`
+};
+
+struct Training {
+  std::shared_ptr<const Autoencoder> autoencoder;
+  std::int64_t steps = 0, vectors = 0;
+  double learning_rate = 0;
+  std::int64_t dead_after = 0;
+  double variance_explained = 0;  ///< of the last batches, as they were trained on
+  std::int64_t dead = 0;          ///< latents that had not fired for `dead_after` vectors at the end
+  double seconds = 0;             ///< of this process
+  std::int64_t trained_here = 0;  ///< vectors of this process
+};
+
+/// Trains on a model's activations at a site, attention sinks left out. Vectors are scaled to a mean square of 1 and
+/// the scale is folded back, so that the autoencoder takes them as they are; decoder rows have length 1. The same
+/// seed, text, threads and device give the same bytes, with or without a stop in between. Throws `InputError`: too
+/// little text, a checkpoint that is of other settings.
+Training train_autoencoder(const model::Transformer& transformer, const TextRows& texts,
+                           const TrainingSettings& settings, const Progress& progress);
+
+}  // namespace proviso::runtime
