@@ -12,12 +12,11 @@
 #include "cli/output.hpp"
 #include "runtime/formats/atomic_file.hpp"
 #include "runtime/formats/safetensors.hpp"
+#include "runtime/model/pass_groups.hpp"
 
 namespace proviso::cli {
 
 namespace {
-
-constexpr std::int64_t kTokensInPass = 2048;
 
 struct Options {
   std::string model, prompts, output;
@@ -107,15 +106,10 @@ int harvest(const Invocation& invocation, const Options& options) {
   Harvest visitor(sites, files->card);
   const bool logits =
       std::any_of(sites.begin(), sites.end(), [](const dsl::Site& s) { return s.kind == dsl::SiteKind::logits; });
-  for (std::size_t begin = 0; begin < prompts.size();) {
+  const auto length = [&](std::size_t i) { return std::ssize(prompts[i]); };
+  for (const auto& [begin, end] : model::pass_groups(prompts.size(), length)) {
     std::vector<model::Row> rows;
-    std::int64_t tokens = 0;
-    for (; begin < prompts.size(); ++begin) {
-      const auto length = static_cast<std::int64_t>(prompts[begin].size());
-      if (!rows.empty() && tokens + length > kTokensInPass) break;
-      tokens += length;
-      rows.push_back({prompts[begin], length});
-    }
+    for (std::size_t i = begin; i < end; ++i) rows.push_back({prompts[i], length(i)});
     model::Pass pass;
     pass.rows = &rows;
     pass.visitor = &visitor;

@@ -431,9 +431,10 @@ struct Remove {
   bool operator==(const Remove&) const = default;
 };
 
+/// `erase [she, he] at mlp_out[*]`, `erase LABELS`
 struct Erase {
-  PromptsRef labels;
-  std::vector<Site> sites;  ///< may be empty
+  std::variant<PromptsRef, std::vector<PromptsRef>> labels;  ///< one set, its continuations the classes; a set a class
+  std::vector<Site> sites;                                   ///< may be empty
   Place span;
   bool operator==(const Erase&) const = default;
 };

@@ -34,9 +34,6 @@ constexpr NamedParameter kLayers[] = {
 #include "dsl/edit_methods.def"
 };
 
-/// That this version does not build yet.
-constexpr std::string_view kLeace = "leace";
-
 template <class Parameter, std::size_t N>
 const Parameter* parameter_named(const Parameter (&all)[N], EditMethod method, std::string_view name) {
   const auto found = std::find_if(std::begin(all), std::end(all),
@@ -63,11 +60,19 @@ bool has_linear_writer(SiteKind kind) {
   return kind == SiteKind::embed || kind == SiteKind::attn_out || kind == SiteKind::mlp_out;
 }
 
+/// `layer: auto`
+bool is_auto(const ast::Argument& argument) {
+  const auto* name = std::get_if<ast::Name>(&argument.value);
+  return name != nullptr && name->text == "auto";
+}
+
 /// A call to start from: "rome(layer: 5)".
 std::string sample_call(EditMethod method) {
-  const char* argument = method == EditMethod::rome    ? "layer: 5"
-                         : traits(method).writes_facts ? "layers: 4..8"
-                                                       : "strength: 80%";
+  const auto subject = traits(method).subject;
+  const char* argument = method == EditMethod::rome          ? "layer: 5"
+                         : subject == EditSubject::facts     ? "layers: 4..8"
+                         : subject == EditSubject::direction ? "strength: 80%"
+                                                             : "held_out: 25%";
   return std::string(traits(method).name) + "(" + argument + ")";
 }
 
@@ -80,25 +85,27 @@ void Checker::define_edit(const Work<ast::Edit>& work) {
   const auto called = node.method ? method(node.method->method) : std::nullopt;
   if (called) edit.method = *called;
 
-  const auto suits = [&](bool facts, Span span, const std::string& change) {
-    if (!called || traits(called->method).writes_facts == facts) return;
+  const auto suits = [&](EditSubject subject, Span span, const std::string& change) {
+    if (!called || traits(called->method).subject == subject) return;
     report(Code::method_mismatch, span, "`" + node.method->method.name.text + "` does not " + change,
-           {facts ? "facts are written by rome, memit, emmet or alphaedit: using rome(layer: 5)"
-                  : "directions are removed by project: using project"});
+           {subject == EditSubject::facts ? "facts are written by rome, memit, emmet or alphaedit: using rome(layer: 5)"
+            : subject == EditSubject::direction ? "directions are removed by project: using project"
+                                                : "labels are erased by leace: using leace"});
   };
   for (const auto& change : node.changes) {
     if (const auto* one = std::get_if<ast::Fact>(&change)) {
-      suits(true, one->span, "write facts");
+      suits(EditSubject::facts, one->span, "write facts");
       if (auto read = fact(*one)) edit.changes.emplace_back(std::move(*read));
     } else if (const auto* direction = std::get_if<ast::Remove>(&change)) {
-      suits(false, direction->span, "remove directions");
+      suits(EditSubject::direction, direction->span, "remove directions");
       if (auto read = remove(*direction)) edit.changes.emplace_back(std::move(*read));
     } else if (const auto* facts = std::get_if<ast::FactsFrom>(&change)) {
-      suits(true, facts->span, "write facts");
+      suits(EditSubject::facts, facts->span, "write facts");
       if (auto read = fact_file(*facts)) edit.changes.emplace_back(std::move(*read));
     } else {
-      not_yet_built(std::get<ast::Erase>(change).span, "`erase`",
-                    {"remove one direction: remove F at mlp_out[*], attn_out[*], embed"});
+      const auto& labels = std::get<ast::Erase>(change);
+      suits(EditSubject::labels, labels.span, "erase labels");
+      if (auto read = erase(labels)) edit.changes.emplace_back(std::move(*read));
     }
   }
 
@@ -159,14 +166,7 @@ std::optional<FactFile> Checker::fact_file(const ast::FactsFrom& node) {
 
 std::optional<Remove> Checker::remove(const ast::Remove& node) {
   const auto id = find_id(SymbolKind::feature, node.feature);
-  bool sound = true;
-  for (const ast::Site& site : node.sites) {
-    if (has_linear_writer(site.kind)) continue;
-    report(Code::no_linear_writer, site.span,
-           to_string(site) + " is not written by one linear map, so no weights hold what is removed there",
-           {"name the writers: remove " + node.feature.text + " at mlp_out[*], attn_out[*], embed"});
-    sound = false;
-  }
+  const bool sound = linear_writers(node.sites, "remove " + node.feature.text);
   const FeatureDecl* feature = id ? sound_feature(*id) : nullptr;
   if (feature == nullptr) return std::nullopt;
   if (std::holds_alternative<Latent>(feature->constructor)) {
@@ -177,6 +177,44 @@ std::optional<Remove> Checker::remove(const ast::Remove& node) {
   }
   if (!sound || !check_widths(node.feature, *feature, node.sites)) return std::nullopt;
   return Remove{*id, {node.sites.begin(), node.sites.end()}, node.span};
+}
+
+bool Checker::linear_writers(const std::vector<ast::Site>& sites, const std::string& sentence) {
+  bool sound = true;
+  for (const ast::Site& site : sites) {
+    if (has_linear_writer(site.kind)) continue;
+    report(Code::no_linear_writer, site.span,
+           to_string(site) + " is not written by one linear map, so no weights hold what is removed there",
+           {"name the writers: " + sentence + " at mlp_out[*], attn_out[*], embed"});
+    sound = false;
+  }
+  return sound;
+}
+
+std::optional<Erase> Checker::erase(const ast::Erase& node) {
+  Erase erase;
+  erase.sites = {node.sites.begin(), node.sites.end()};
+  erase.span = node.span;
+  bool sound = linear_writers(node.sites, "erase [P, Q]");
+  const auto add = [&](const ast::PromptsRef& reference) {
+    const auto id = prompts(reference);
+    if (id) erase.sets.push_back(*id);
+    sound &= id.has_value();
+  };
+  if (const auto* classes = std::get_if<std::vector<ast::PromptsRef>>(&node.labels)) {
+    for (const ast::PromptsRef& each : *classes) add(each);
+    if (classes->size() < 2) {
+      report(Code::too_few_classes, node.span, "an erasure needs two classes or more to tell apart",
+             {"name a set for each: erase [she, he]"});
+      sound = false;
+    }
+  } else {
+    erase.by_answer = true;
+    add(std::get<ast::PromptsRef>(node.labels));
+    sound = sound && require_answers(erase.sets.front(), node.span, "erase");
+  }
+  if (!sound) return std::nullopt;
+  return erase;
 }
 
 std::optional<IndexSet> Checker::layers(const ast::Argument& argument) {
@@ -195,21 +233,17 @@ std::optional<MethodCall> Checker::method(const ast::Call& call) {
   MethodCall result;
   result.span = call.span;
   const auto known = std::ranges::find(kEditMethods, std::string_view(name), &EditMethodTraits::name);
-  if (name == kLeace) {
-    not_yet_built(call.name.span, "`" + name + "`", {"remove one direction: remove F at mlp_out[*], using project"});
-    return std::nullopt;
-  }
   if (known == std::end(kEditMethods)) {
     std::vector<std::string> names;
     std::string all;
     for (const EditMethodTraits& each : kEditMethods) {
       names.emplace_back(each.name);
-      all += (all.empty() ? "" : ", ") + names.back();
+      const bool last = &each + 1 == std::end(kEditMethods);
+      all += (all.empty() ? "" : last ? " and " : ", ") + names.back();
     }
-    names.emplace_back(kLeace);
     const auto nearest = nearest_name(name, names);
     report(Code::unknown_method, call.name.span, "no edit is made by `" + name + "`",
-           {nearest ? "did you mean `" + *nearest + "`?" : "the methods are " + all + " and " + names.back()});
+           {nearest ? "did you mean `" + *nearest + "`?" : "the methods are " + all});
     return std::nullopt;
   }
   result.method = known->method;
@@ -217,7 +251,8 @@ std::optional<MethodCall> Checker::method(const ast::Call& call) {
   bool sound = true;
   for (const ast::Argument& argument : call.arguments) {
     const std::string label = argument.label ? argument.label->text : "";
-    if (result.parameters.contains(label) || (result.layers && parameter_named(kLayers, result.method, label))) {
+    const bool says_where = label == "layer" || label == "layers";
+    if (result.parameters.contains(label) || (says_where && (result.layers || result.traced))) {
       report(Code::repeated_argument, argument.span, "`" + label + "` is given twice");
       sound = false;
     } else if (!argument.label) {
@@ -236,6 +271,9 @@ std::optional<MethodCall> Checker::method(const ast::Call& call) {
       const auto opened = file != nullptr ? path(*file) : std::nullopt;
       if (opened) result.parameters[label] = *opened;
       sound &= opened.has_value();
+    } else if ((result.method == EditMethod::rome && label == "layer" && is_auto(argument)) ||
+               (parameter_named(kLayers, result.method, label) != nullptr && is_auto(argument))) {
+      result.traced = true;
     } else if (parameter_named(kLayers, result.method, label) != nullptr) {
       result.layers = layers(argument);
       sound &= result.layers.has_value();
@@ -244,13 +282,6 @@ std::optional<MethodCall> Checker::method(const ast::Call& call) {
       if (variant) result.parameters[label] = *variant;
       sound &= variant.has_value();
     } else if (result.method == EditMethod::rome && label == "layer") {
-      const auto* chosen = std::get_if<ast::Name>(&argument.value);
-      if (chosen != nullptr && chosen->text == "auto") {
-        not_yet_built(argument.span, "`layer: auto`",
-                      {"name a layer, or leave `layer` out for the published relative depth"});
-        sound = false;
-        continue;
-      }
       const auto layer = whole(argument, "a layer", {.low = 0});
       if (layer) result.parameters[label] = static_cast<double>(*layer);
       sound &= layer.has_value();

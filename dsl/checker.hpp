@@ -131,6 +131,8 @@ class Checker {
   std::optional<IndexSet> layers(const ast::Argument& argument);
   std::optional<FactFile> fact_file(const ast::FactsFrom& facts);
   std::optional<Remove> remove(const ast::Remove& remove);
+  std::optional<Erase> erase(const ast::Erase& erase);
+  bool linear_writers(const std::vector<ast::Site>& sites, const std::string& sentence);
   std::optional<MethodCall> method(const ast::Call& call);
 
   // ---- check_metrics.cpp ----

@@ -261,7 +261,16 @@ ast::Edit Converter::edit(const Node& node) {
     } else if (is<grammar::remove>(statement)) {
       out.changes.emplace_back(ast::Remove{name(*child<grammar::feature_name>(statement)), sites(statement), place});
     } else if (is<grammar::erase>(statement)) {
-      out.changes.emplace_back(ast::Erase{prompts_ref(only(statement)), sites(statement), place});
+      ast::Erase erase{{}, sites(statement), place};
+      const Node& labels = only(statement);
+      if (is<grammar::class_list>(labels)) {
+        std::vector<ast::PromptsRef> classes;
+        for (const auto& set : labels.children) classes.push_back(prompts_ref(*set));
+        erase.labels = std::move(classes);
+      } else {
+        erase.labels = prompts_ref(labels);
+      }
+      out.changes.emplace_back(std::move(erase));
     } else if (is<grammar::using_method>(statement)) {
       once(out.method, ast::Using{call(only(statement)), place}, place, "using");
     } else if (is<grammar::expectation>(statement)) {

@@ -450,7 +450,12 @@ class Formatter {
   }
   static Writer written(const ast::Erase& erase) {
     Writer writer;
-    writer.word("erase") << erase.labels;
+    writer.word("erase");
+    if (const auto* classes = std::get_if<std::vector<ast::PromptsRef>>(&erase.labels)) {
+      writer.classes(*classes);
+    } else {
+      writer << std::get<ast::PromptsRef>(erase.labels);
+    }
     if (!erase.sites.empty()) writer.word("at").sites(erase.sites, false);
     return writer;
   }

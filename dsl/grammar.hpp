@@ -318,7 +318,9 @@ struct rule : seq<heading<kw_rule>, body<rule_close, intervention, fires_on, sil
 struct fact : seq<kw_fact, need<text, kw_in, text>, opt<then<kw_from>, need<text>>, need<kw_to, text>> {};
 struct facts_from : seq<kw_facts, need<facts_file>> {};
 struct remove : seq<kw_remove, need<feature_name, kw_at, sites>> {};
-struct erase : seq<kw_erase, need<prompts_ref>, opt<then<at_sites>>> {};
+struct class_list : seq<at<one<'['>, layout, sor<name_ahead, one<'['>>>, list_of<prompts_ref>> {};
+struct labels : sor<class_list, prompts_ref> {};
+struct erase : seq<kw_erase, need<labels>, opt<then<at_sites>>> {};
 struct using_method : seq<kw_using, need<loose_call>> {};
 struct edit_close : one<'}'> {};
 struct edit : seq<heading<kw_edit>, body<edit_close, facts_from, fact, remove, erase, using_method, expectation>> {};

@@ -104,6 +104,8 @@ PROVISO_EXPECT(inner_sites, "a site, or several in brackets", Expected::Kind::na
 PROVISO_EXPECT(answers, "a continuation, or a list of them");
 PROVISO_EXPECT(string_list, "a list of strings, `[\"…\"]`");
 PROVISO_EXPECT(prompts_ref, "the name of a prompt set, or a list of prompts", Expected::Kind::name);
+PROVISO_EXPECT(labels, "a prompt set whose continuations are the classes, or a set for each class: `[she, he]`",
+               Expected::Kind::name);
 PROVISO_EXPECT(prompts_source, "prompts: a list in brackets, `from \"file\"`, or `each … in […]`");
 PROVISO_EXPECT(facts_file, "`from` and a file");
 PROVISO_EXPECT(binding, "`NAME in [\"…\"]`", Expected::Kind::name);

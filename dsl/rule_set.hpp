@@ -345,19 +345,29 @@ struct FactFile {
   PromptFile file;
   Span span;
 };
-using EditChange = std::variant<Fact, FactFile, Remove>;
+/// `erase [she, he] at mlp_out[*]`: every linear trace of which class a text belongs to.
+struct Erase {
+  std::vector<PromptsId> sets;
+  bool by_answer = false;       ///< one set, whose continuations are the classes; otherwise a set is a class
+  std::vector<SiteSpec> sites;  ///< empty: every linear writer of the model
+  Span span;
+};
+using EditChange = std::variant<Fact, FactFile, Remove, Erase>;
+
+/// What a method changes.
+enum class EditSubject { facts, direction, labels };
 
 enum class EditMethod {
-#define PROVISO_EDIT_METHOD(method, writes_facts) method,
+#define PROVISO_EDIT_METHOD(method, subject) method,
 #include "dsl/edit_methods.def"
 };
 struct EditMethodTraits {
   EditMethod method;
   std::string_view name;
-  bool writes_facts;  ///< or removes directions
+  EditSubject subject;
 };
 inline constexpr EditMethodTraits kEditMethods[] = {
-#define PROVISO_EDIT_METHOD(method, writes_facts) {EditMethod::method, #method, writes_facts},
+#define PROVISO_EDIT_METHOD(method, subject) {EditMethod::method, #method, EditSubject::subject},
 #include "dsl/edit_methods.def"
 };
 inline const EditMethodTraits& traits(EditMethod method) { return kEditMethods[static_cast<std::size_t>(method)]; }
@@ -366,6 +376,7 @@ struct MethodCall {
   EditMethod method = EditMethod::rome;
   std::map<std::string, std::variant<double, std::string>> parameters;  ///< known names, checked types and ranges
   std::optional<IndexSet> layers;                                       ///< of methods that change several
+  bool traced = false;  ///< `layer: auto`, `layers: auto`: chosen by causal tracing
   Span span;
 };
 

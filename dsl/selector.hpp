@@ -36,8 +36,8 @@ struct selector
               grammar::from_file, grammar::facts_file, grammar::file_number, grammar::file_text, grammar::each,
               grammar::binding, grammar::as_chat, grammar::at_site, grammar::token_part, grammar::fires_on,
               grammar::silent_on, grammar::fact, grammar::facts_from, grammar::remove, grammar::erase,
-              grammar::using_method, grammar::pair, grammar::measure, grammar::keep, grammar::severity, grammar::under,
-              grammar::under_rule, grammar::under_edit, grammar::under_attack,
+              grammar::class_list, grammar::using_method, grammar::pair, grammar::measure, grammar::keep,
+              grammar::severity, grammar::under, grammar::under_rule, grammar::under_edit, grammar::under_attack,
               // declarations
               grammar::use, grammar::model, grammar::prompts, grammar::feature, grammar::rule, grammar::edit,
               grammar::circuit, grammar::check, grammar::waive>> {};

@@ -73,6 +73,13 @@ Writer& Writer::operator<<(const ast::PromptsRef& prompts) {
   return *this;
 }
 
+Writer& Writer::classes(const std::vector<ast::PromptsRef>& sets) {
+  word("[");
+  glue_ = true;
+  separated(sets, [&](const ast::PromptsRef& set) { *this << set; });
+  return raw("]");
+}
+
 Writer& Writer::operator<<(const ast::PromptList& prompts) {
   WrittenList written{{}, prompts.span};
   for (const ast::PromptItem& item : prompts.items) written.items.emplace_back(item.span, item_text(item));

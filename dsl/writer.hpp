@@ -38,6 +38,7 @@ class Writer {
   Writer& value(const ast::Value& value);
   Writer& intervention(const ast::Intervention& intervention, bool inside_parentheses);
   Writer& sites(const std::vector<ast::Site>& sites, bool inside_parentheses);
+  Writer& classes(const std::vector<ast::PromptsRef>& sets);  ///< `[she, he]`
   template <class Range, class Write>
   Writer& separated(const Range& range, Write write) {
     bool first = true;

@@ -9,7 +9,7 @@
 #include <numeric>
 #include <utility>
 
-#include "editing/site_capture.hpp"
+#include "editing/last_values.hpp"
 #include "editing/target_score.hpp"
 
 namespace proviso::editing {
@@ -18,36 +18,17 @@ namespace {
 using dsl::Site;
 using dsl::SiteKind;
 
-constexpr std::int64_t kTokensInPass = 2048;
 constexpr std::int64_t kPrefixTokens = 10;
 
 /// The values of `site` at the subjects' last tokens: [prompts, width] float64. What comes after does not matter.
 at::Tensor at_subjects(const model::Transformer& transformer, const std::vector<const SubjectPrompt*>& prompts,
                        const Site& site) {
-  std::vector<at::Tensor> found;
-  for (std::size_t begin = 0; begin < prompts.size();) {
-    std::vector<model::Row> rows;
-    std::vector<std::int64_t> last;
-    std::int64_t tokens = 0;
-    std::size_t end = begin;
-    for (; end < prompts.size() && (end == begin || tokens < kTokensInPass); ++end) {
-      const auto& prompt = *prompts[end];
-      rows.push_back(
-          {{prompt.tokens.begin(), prompt.tokens.begin() + prompt.subject_last + 1}, std::ssize(prompt.tokens)});
-      tokens += prompt.subject_last + 1;
-      last.push_back(tokens - 1);
-    }
-    SiteCapture capture({site});
-    model::Pass pass;
-    pass.rows = &rows;
-    pass.visitor = &capture;
-    pass.stop_after = dsl::canonical(site);
-    transformer.forward(pass);
-    const auto& values = capture.at(site);
-    found.push_back(values.index_select(0, at::tensor(last, at::device(values.device()).dtype(at::kLong))));
-    begin = end;
+  std::vector<model::Row> rows;
+  for (const auto* prompt : prompts) {
+    const auto begin = prompt->tokens.begin();
+    rows.push_back({{begin, begin + prompt->subject_last + 1}, std::ssize(prompt->tokens)});
   }
-  return at::cat(found).to(at::kDouble);
+  return last_values(transformer, rows, site).values;
 }
 
 /// The facts of one request, as prompts.
@@ -118,19 +99,6 @@ class Batch {
   std::vector<FactPrompts> facts_;
 };
 
-/// S⁻¹ B for a positive definite S, or a refusal that ends with `cure`.
-std::variant<at::Tensor, Refusal> solved(const at::Tensor& S, const at::Tensor& B, const SecondMoment& moment,
-                                         const std::string& cure) {
-  const auto [L, info] = at::linalg_cholesky_ex(S);
-  if (info.item<std::int64_t>() == 0) {
-    auto X = at::cholesky_solve(B, L);
-    if (X.isfinite().all().item<bool>()) return X;
-  }
-  return Refusal{"the equations at mlp_post[" + std::to_string(moment.layer) +
-                 "] are singular, with a second moment of " + std::to_string(moment.tokens) + " tokens and " +
-                 std::to_string(moment.C.size(0)) + " neurons: " + cure};
-}
-
 /// A of `BatchMethod`.
 struct Answer {
   at::Tensor A;                ///< [d_in, facts]
@@ -147,14 +115,14 @@ std::variant<Answer, Refusal> answer(const BatchRequest& request, const SecondMo
   };
   const auto ridge = needed_ridge(moment, request.ridge) * mean_eigenvalue * at::eye(C.size(0), C.options());
   if (request.method == BatchMethod::memit)
-    return answered(
-        solved(request.covariance_weight * (C + ridge) + K.matmul(K.t()), K, moment, "measure it on a longer text"));
+    return answered(solve_moments(request.covariance_weight * (C + ridge) + K.matmul(K.t()), K, moment,
+                                  "measure it on a longer text"));
   if (request.method == BatchMethod::emmet) {
-    const auto CK = solved(C + ridge, K, moment, "measure it on a longer text, or name a ridge");
+    const auto CK = solve_moments(C + ridge, K, moment, "measure it on a longer text, or name a ridge");
     if (const auto* refusal = std::get_if<Refusal>(&CK)) return *refusal;
     const auto& C_inv_K = std::get<at::Tensor>(CK);
-    auto A_t = solved(K.t().matmul(C_inv_K), C_inv_K.t(), moment,
-                      "the facts' keys depend on each other: use memit or alphaedit, or write fewer at once");
+    auto A_t = solve_moments(K.t().matmul(C_inv_K), C_inv_K.t(), moment,
+                             "the facts' keys depend on each other: use memit or alphaedit, or write fewer at once");
     if (auto* refusal = std::get_if<Refusal>(&A_t)) return std::move(*refusal);
     return Answer{std::get<at::Tensor>(A_t).t()};
   }
@@ -169,7 +137,7 @@ std::variant<Answer, Refusal> answer(const BatchRequest& request, const SecondMo
   const auto inside = U.t().matmul(earlier.defined() ? at::cat({K, earlier}, 1) : K);
   const auto r = request.ridge * C.diagonal().sum();
   const auto system = inside.matmul(inside.t()) + r * at::eye(rank, C.options());
-  auto within = solved(system, inside.narrow(1, 0, K.size(1)), moment, "raise ridge");
+  auto within = solve_moments(system, inside.narrow(1, 0, K.size(1)), moment, "raise ridge");
   if (auto* refusal = std::get_if<Refusal>(&within)) return std::move(*refusal);
   return Answer{U.matmul(std::get<at::Tensor>(within)), rank};
 }

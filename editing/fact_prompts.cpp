@@ -45,16 +45,19 @@ SubjectPrompt locate_subject(const model::Tokenizer& tokenizer, std::string_view
   const auto subject_end = before.size() + subject.size();
   const auto text = std::string(before).append(subject).append(after);
   const auto plain = tokenizer.encode(text);
-  SubjectPrompt prompt{tokenizer.encode(text, /*add_special=*/true), 0};
+  SubjectPrompt prompt{tokenizer.encode(text, /*add_special=*/true)};
   // Bytes are counted without the special tokens, which stand for none of the text.
   std::size_t bytes = 0;
   while (prompt.subject_last < std::ssize(plain)) {
     bytes += tokenizer.decode(std::span(plain).subspan(prompt.subject_last, 1), /*replace_invalid=*/false).size();
+    if (bytes <= before.size()) ++prompt.subject_first;
     if (bytes >= subject_end) break;
     ++prompt.subject_last;
   }
-  prompt.subject_last +=
+  const auto specials =
       std::search(prompt.tokens.begin(), prompt.tokens.end(), plain.begin(), plain.end()) - prompt.tokens.begin();
+  prompt.subject_first += specials;
+  prompt.subject_last += specials;
   return prompt;
 }
 

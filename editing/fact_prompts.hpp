@@ -15,7 +15,8 @@ namespace proviso::editing {
 /// A prompt that names a subject, as tokens.
 struct SubjectPrompt {
   std::vector<std::int64_t> tokens;
-  std::int64_t subject_last = 0;  ///< index of the token that holds the subject's last byte
+  std::int64_t subject_last = 0;   ///< index of the token that holds the subject's last byte
+  std::int64_t subject_first = 0;  ///< of the one that holds its first
 };
 
 /// Tokens of `before` + `subject` + `after` as one text. Where a token reaches over the subject's end, it is

@@ -8,36 +8,27 @@ namespace {
 
 using dsl::SiteKind;
 
-/// The request as one affine map of the site: y' = y − P D y + offset, with P = D⁺(I − A).
-struct AffineChange {
-  at::Tensor D;       // [k, width]
-  at::Tensor P;       // [width, k]
-  at::Tensor offset;  // [width]
-};
-
-AffineChange affine_change(const FoldRequest& request) {
-  const auto D_pinv = at::linalg_pinv(request.directions, kPseudoInverseCutOff);  // [width, k]
-  const auto lost = 1 - request.gains;
-  return {request.directions, D_pinv * lost, D_pinv.mv(lost * request.zeros + request.scales * request.targets)};
-}
-
 bool is_zero(const at::Tensor& x) { return !x.any().item<bool>(); }
 
 /// For a map whose outputs are its rows' dot products: weight [d_out, d_in].
-WeightDelta fold_columns(std::string name, const at::Tensor& W, const AffineChange& change) {
-  return {std::move(name), -change.P, change.D.mm(W.to(at::kDouble))};
+WeightDelta fold_columns(std::string name, const at::Tensor& W, const AffineWrite& change) {
+  return {std::move(name), -change.write, change.read.mm(W.to(at::kDouble))};
 }
 
-/// For a table whose rows are outputs: [entries, width]. With D⁺ as the right factor the offset costs no rank:
-/// it lies in the span of the directions.
-WeightDelta fold_rows(std::string name, const at::Tensor& table, const FoldRequest& request, bool with_offset) {
-  const auto lost = 1 - request.gains;
-  auto left = -table.to(at::kDouble).mm(request.directions.t()) * lost;  // [entries, k]
-  if (with_offset) left += lost * request.zeros + request.scales * request.targets;
-  return {std::move(name), left, at::linalg_pinv(request.directions, kPseudoInverseCutOff).t().contiguous()};
+/// For a table whose rows are outputs: [entries, width]. The constant costs no rank: it is written along the same.
+WeightDelta fold_rows(std::string name, const at::Tensor& table, const AffineWrite& change, bool with_constant) {
+  auto left = -table.to(at::kDouble).mm(change.read.t());  // [entries, k]
+  if (with_constant) left += change.constant;
+  return {std::move(name), left, change.write.t().contiguous()};
 }
 
 }  // namespace
+
+AffineWrite affine_write(const FoldRequest& request) {
+  const auto lost = 1 - request.gains;
+  return {at::linalg_pinv(request.directions, kPseudoInverseCutOff), lost.unsqueeze(1) * request.directions,
+          lost * request.zeros + request.scales * request.targets};
+}
 
 FoldRequest removal(const at::Tensor& directions, double strength) {
   const auto D = directions.to(at::kDouble);
@@ -47,12 +38,17 @@ FoldRequest removal(const at::Tensor& directions, double strength) {
 }
 
 at::Tensor least_change_write(const FoldRequest& request, const at::Tensor& y) {
-  const auto [D, P, offset] = affine_change(request);
+  const auto [write, read, constant] = affine_write(request);
   const auto x = y.to(at::kDouble);
-  return x - x.mm(D.t()).mm(P.t()) + offset;
+  return x + (constant - x.mm(read.t())).mm(write.t());
 }
 
 std::variant<std::vector<WeightDelta>, Refusal> fold(const FoldRequest& request, const model::Transformer& transformer,
+                                                     const dsl::Site& site) {
+  return fold(affine_write(request), transformer, site);
+}
+
+std::variant<std::vector<WeightDelta>, Refusal> fold(const AffineWrite& change, const model::Transformer& transformer,
                                                      const dsl::Site& site) {
   const at::NoGradGuard no_grad;
   const auto writer = transformer.writer(site);
@@ -61,19 +57,19 @@ std::variant<std::vector<WeightDelta>, Refusal> fold(const FoldRequest& request,
   std::vector<WeightDelta> deltas;
   const auto weight = transformer.get(writer->weight).cpu();
   if (site.kind == SiteKind::embed) {
-    // Every position is the sum of a token row and, in some families, a position row: the offset joins one of them.
-    deltas.push_back(fold_rows(writer->weight, weight, request, /*with_offset=*/true));
+    // Every position is the sum of a token row and, in some families, a position row: the constant joins one of them.
+    deltas.push_back(fold_rows(writer->weight, weight, change, /*with_constant=*/true));
     if (const auto positions = transformer.position_embedding_name(); !positions.empty())
-      deltas.push_back(fold_rows(positions, transformer.get(positions).cpu(), request, /*with_offset=*/false));
+      deltas.push_back(fold_rows(positions, transformer.get(positions).cpu(), change, /*with_constant=*/false));
     std::erase_if(deltas, [](const WeightDelta& delta) { return is_zero(delta.left); });
     return deltas;
   }
 
-  const auto change = affine_change(request);
-  if (!is_zero(change.P)) deltas.push_back(fold_columns(writer->weight, weight, change));
+  if (!is_zero(change.read)) deltas.push_back(fold_columns(writer->weight, weight, change));
   const auto bias = writer->bias.empty() ? at::Tensor() : transformer.get(writer->bias);
-  auto bias_change = change.offset;
-  if (bias.defined()) bias_change = bias_change - change.P.mv(change.D.mv(bias.cpu().to(at::kDouble)));
+  auto constant = change.constant;
+  if (bias.defined()) constant = constant - change.read.mv(bias.cpu().to(at::kDouble));
+  const auto bias_change = change.write.mv(constant);  // [width]
   if (is_zero(bias_change)) return deltas;
   if (writer->bias.empty())
     return Refusal{"it adds a constant to " + dsl::to_string(site) + ", whose map has no bias in this family"};

@@ -21,6 +21,14 @@ struct FoldRequest {
   at::Tensor scales;      // c [k] float64
 };
 
+/// The same for any affine change of a site, y' = y + write (constant − read y).
+struct AffineWrite {
+  at::Tensor write;     // [width, k] float64
+  at::Tensor read;      // [k, width] float64
+  at::Tensor constant;  // [k] float64
+};
+AffineWrite affine_write(const FoldRequest& request);
+
 /// Takes the share `strength` of every direction away, measured from 0 (`project`).
 FoldRequest removal(const at::Tensor& directions, double strength);
 
@@ -35,6 +43,8 @@ at::Tensor least_change_write(const FoldRequest& request, const at::Tensor& y);
 /// β' = β − D⁺(I − A) D β + D⁺((I − A) b + Cγ), biases and position table included. A refusal where
 /// the site has no linear writer, or the offset has no bias to go into.
 std::variant<std::vector<WeightDelta>, Refusal> fold(const FoldRequest& request, const model::Transformer& transformer,
+                                                     const dsl::Site& site);
+std::variant<std::vector<WeightDelta>, Refusal> fold(const AffineWrite& change, const model::Transformer& transformer,
                                                      const dsl::Site& site);
 
 }  // namespace proviso::editing

@@ -11,6 +11,7 @@
 #include <span>
 #include <string_view>
 
+#include "editing/ledger_file.hpp"
 #include "runtime/formats/atomic_file.hpp"
 #include "runtime/formats/json_text.hpp"
 #include "runtime/formats/safetensors.hpp"
@@ -23,35 +24,20 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 using model::InputError;
-using Bytes = std::span<const std::byte>;
 
-constexpr int kLedgerVersion = 1;
-constexpr char kFolder[] = "proviso";
-constexpr char kLedger[] = "ledger.json";
-constexpr char kOriginals[] = "originals";
-constexpr char kModelFile[] = "model.safetensors";
 /// Of the files beside a model's weights, those that are part of it.
 const std::set<fs::path> kSideFileExtensions = {".json", ".txt", ".jinja", ".model"};
 
-std::string file_sha256(const fs::path& path) { return model::sha256_of_files({path.string()}, ""); }
-
-std::string text_of(Bytes bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
-
-/// Over the ledger without its seal: shows an altered ledger, and keeps nobody from making another one.
-std::string seal_of(Json ledger) {
-  ledger.erase("seal");
-  const auto text = ledger.dump();
-  return model::sha256_hex(std::as_bytes(std::span(text)));
-}
-
 // ---- writing -----------------------------------------------------------------------------------
 
-/// A tensor as two float32 ones whose sum it is, to 48 bits: safetensors files here hold no float64.
+/// A float64 tensor as float32 ones whose sum it is, to the bit: safetensors files here hold no float64.
 void add_factor(std::vector<std::pair<std::string, at::Tensor>>& tensors, const std::string& name,
                 const at::Tensor& factor) {
-  const auto high = factor.to(at::kCPU, at::kFloat).contiguous();
-  tensors.emplace_back(name, high);
-  tensors.emplace_back(name + ".rest", (factor.cpu() - high.to(at::kDouble)).to(at::kFloat).contiguous());
+  auto rest = factor.cpu().to(at::kDouble);
+  for (const char* part : kFactorParts) {
+    tensors.emplace_back(name + part, rest.to(at::kFloat).contiguous());
+    rest = rest - tensors.back().second.to(at::kDouble);
+  }
 }
 
 void write_factors(const std::string& path, const LedgerEntry& entry) {
@@ -71,7 +57,7 @@ void write_factors(const std::string& path, const LedgerEntry& entry) {
                        {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}});
   model::write_safetensors(
       path, written,
-      {{"format", "pt"}, {"change", "number by number: W' = W + (left + left.rest) (right + right.rest)"}});
+      {{"format", "pt"}, {"change", "number by number: W' = W + left right, each the sum of its parts"}});
 }
 
 Json numbers_json(const NamedNumbers& numbers) {
@@ -100,8 +86,10 @@ Json entry_json(const LedgerEntry& entry, const std::string& factors) {
                             {"predicted", numbers_json(certificate.predicted)},
                             {"measured", numbers_json(certificate.measured)}});
   }
-  return {{"name", entry.name}, {"rule_file", entry.rule_file}, {"rule_sha256", entry.rule_sha256},
-          {"factors", factors}, {"certificates", certificates}, {"costs", numbers_json(entry.costs)}};
+  Json json = {{"name", entry.name}, {"rule_file", entry.rule_file}, {"rule_sha256", entry.rule_sha256},
+               {"factors", factors}, {"certificates", certificates}, {"costs", numbers_json(entry.costs)}};
+  if (!entry.remark.empty()) json["remark"] = entry.remark;
+  return json;
 }
 
 /// The model's source as Hugging Face files. A GGUF file's are made in `scratch`, of the model as loaded.
@@ -194,39 +182,6 @@ Json save_weight_file(const std::string& path, const Source& source, const Tenso
 
 // ---- reverting ---------------------------------------------------------------------------------
 
-[[noreturn]] void refuse_altered(const fs::path& path) {
-  throw InputError(path.string() +
-                   ": has changed since the edit was applied, so the model before it cannot be restored; "
-                   "fetch the folder again as `apply` wrote it");
-}
-
-void require_sha256(const fs::path& path, const std::string& expected) {
-  if (!fs::is_regular_file(path))
-    throw InputError(path.string() + ": is missing; fetch the folder again as `apply` wrote it");
-  if (file_sha256(path) != expected) refuse_altered(path);
-}
-
-Json read_ledger(const fs::path& path) {
-  if (!fs::is_regular_file(path))
-    throw InputError(path.string() + ": there is no such ledger; name a folder that `proviso apply` wrote");
-  const auto text = text_of(model::MappedFile::open(path.string())->bytes());
-  model::parse_json_object(text, path.string());
-  auto ledger = Json::parse(text);
-  if (!ledger.contains("seal") || ledger["seal"] != seal_of(ledger)) refuse_altered(path);
-  if (ledger.at("ledger") != kLedgerVersion)
-    throw InputError(path.string() + ": is a ledger of version " + ledger.at("ledger").dump() +
-                     ", which this program does not read; use the version of proviso that wrote it");
-  return ledger;
-}
-
-/// A name from the ledger as a file of `folder`, which it cannot leave.
-fs::path file_in(const fs::path& folder, const std::string& name, const fs::path& ledger) {
-  const fs::path file(name);
-  const bool climbs = std::any_of(file.begin(), file.end(), [](const fs::path& part) { return part == ".."; });
-  if (!file.has_filename() || file == "." || file.is_absolute() || climbs) refuse_altered(ledger);
-  return folder / file;
-}
-
 void restore_weight_file(const Json& file, const fs::path& saved_path, const TensorsByName& edited,
                          const fs::path& to) {
   const auto saved = model::MappedFile::open(saved_path.string());
@@ -249,7 +204,8 @@ void restore_weight_file(const Json& file, const fs::path& saved_path, const Ten
 
 void write_edited_model(model::Transformer& transformer, const model::Tokenizer& tokenizer,
                         const std::vector<LedgerEntry>& entries, model::ElementType type, const std::string& directory,
-                        const std::vector<std::pair<std::string, std::string>>& extra_files) {
+                        const std::vector<std::pair<std::string, std::string>>& extra_files,
+                        const std::string& expected_sha256) {
   model::write_directory_atomically(directory, [&](const std::string& temporary) {
     const fs::path folder(temporary), records = folder / kFolder, originals = records / kOriginals;
     const fs::path scratch = records / "source";
@@ -261,6 +217,10 @@ void write_edited_model(model::Transformer& transformer, const model::Tokenizer&
         for (const auto& delta : entry.deltas) applied.apply(delta);
       model::write_model_files(transformer, tokenizer, temporary, type);
     }
+    if (!expected_sha256.empty() && file_sha256(folder / kModelFile) != expected_sha256)
+      throw InputError(directory +
+                       ": the edits come to other bytes here than in their ledger, so nothing was written; "
+                       "replay them on the machine and with the version that made them");
     for (const auto& [name, bytes] : extra_files) model::write_file_atomically((folder / name).string(), bytes);
 
     const auto& card = transformer.card();
@@ -273,6 +233,7 @@ void write_edited_model(model::Transformer& transformer, const model::Tokenizer&
       const auto factors = "edit-" + std::to_string(ledger["edits"].size() + 1) + ".safetensors";
       write_factors((records / factors).string(), entry);
       ledger["edits"].push_back(entry_json(entry, factors));
+      ledger["edits"].back()["factors_sha256"] = file_sha256(records / factors);
     }
 
     const auto edited = tensors_by_name((folder / kModelFile).string());
@@ -297,6 +258,9 @@ void write_edited_model(model::Transformer& transformer, const model::Tokenizer&
       const bool record = *name.begin() == kFolder;  // this edit's stands in its place
       if (!record && fs::exists(folder / name)) files.back()["edited_sha256"] = file_sha256(folder / name);
     }
+    ledger["beside"] = Json::array();
+    for (const auto& [name, bytes] : extra_files)
+      ledger["beside"].push_back({{"name", name}, {"sha256", file_sha256(folder / name)}});
     ledger["model_sha256"] = file_sha256(folder / kModelFile);
     ledger["tensors"] = tensors;
     ledger["originals"] = files;

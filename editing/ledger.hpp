@@ -24,6 +24,7 @@ struct LedgerEntry {
   std::vector<WeightDelta> deltas;
   std::vector<Certificate> certificates;
   NamedNumbers costs;  ///< of all together, on text that no edit sees
+  std::string remark;  ///< what has become of it since: "measured together with `x`, which was dropped"
 };
 
 /// Writes the model with `entries` applied in order, as a folder that appears whole or not at all:
@@ -33,10 +34,12 @@ struct LedgerEntry {
 ///   directory/proviso/edit-1.safetensors, …                       each entry's change alone, as its factors
 ///   directory/proviso/originals/…                                 what the edited model no longer holds of its source
 ///
-/// `transformer` must be as loaded, and is left so. `extra_files` (name, bytes) go beside the model.
+/// `transformer` must be as loaded, and is left so. `extra_files` (name, bytes) go beside the model. Where
+/// `expected_sha256` is given and model.safetensors comes to other bytes, that is an `InputError`.
 void write_edited_model(model::Transformer& transformer, const model::Tokenizer& tokenizer,
                         const std::vector<LedgerEntry>& entries, model::ElementType type, const std::string& directory,
-                        const std::vector<std::pair<std::string, std::string>>& extra_files = {});
+                        const std::vector<std::pair<std::string, std::string>>& extra_files = {},
+                        const std::string& expected_sha256 = "");
 
 /// Writes the model that `directory` was made from to `destination`: the source's files, byte for byte, or, where
 /// it was a GGUF file, its float32 weights as a Hugging Face folder. Throws `InputError` naming the weights or the

@@ -86,13 +86,10 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
   const auto mean_eigenvalue = moment.C.diagonal().mean();
   const double ridge = needed_ridge(moment, request.ridge);
   const auto C = moment.C + at::diag(ridge * mean_eigenvalue.expand({moment.C.size(0)}));
-  const auto [L, info] = at::linalg_cholesky_ex(C);
-  if (info.item<std::int64_t>() != 0)
-    return Refusal{"the second moment of mlp_post[" + std::to_string(moment.layer) + "], of " +
-                   std::to_string(moment.tokens) + " tokens and " + std::to_string(C.size(0)) +
-                   " neurons, cannot be inverted: measure it on a longer text, or name a ridge"};
-  auto u = at::cholesky_solve(k_mean.unsqueeze(1), L).squeeze(1);
-  u = u / u.norm();
+  const auto towards = solve_moments(C, k_mean.unsqueeze(1), moment, "measure it on a longer text, or name a ridge");
+  if (const auto* refusal = std::get_if<Refusal>(&towards)) return *refusal;
+  const auto C_inv_k = std::get<at::Tensor>(towards).squeeze(1);
+  const auto u = C_inv_k / C_inv_k.norm();
   solution.seconds.keys = watch.lap();
 
   const auto optimised = optimise_value(objective, request);
@@ -140,14 +137,16 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
       {"bare_key_share", bare_share},
       {"value_change_over_value", (optimised.delta.norm() / objective.value().norm()).item<double>()}};
 
+  double logit_change = 0;
   {
     const at::AutoGradMode gradients(true);
     const auto delta = at::zeros_like(objective.value()).requires_grad_(true);
     const auto readout = objective.bare_prompt(delta);
     const auto site_change = left * k_bare.dot(u);
+    logit_change = gradient(readout.logit, delta).dot(site_change).item<double>();
     certificate.predicted = {
         {"log_probability_change", gradient(readout.log_probability, delta).dot(site_change).item<double>()},
-        {"logit_change", gradient(readout.logit, delta).dot(site_change).item<double>()}};
+        {"logit_change", logit_change}};
   }
   LowRankWrite edited(solution.delta, moment.layer);
   const std::vector<ContinuedPrompt> bare{{prompts.rewriting.front().tokens, target}};
@@ -159,6 +158,7 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
                           {"logit_before", before.logit},
                           {"logit_after", after.logit},
                           {"logit_change", after.logit - before.logit},
+                          {"prediction_error", logit_change - (after.logit - before.logit)},
                           {"steps_taken", static_cast<double>(optimised.losses.size())},
                           {"final_loss", optimised.losses.back()},
                           {"final_target_nll", optimised.target_nll},

@@ -111,6 +111,18 @@ double needed_ridge(const SecondMoment& moment, double asked) {
   return asked > 0 || moment.tokens >= moment.C.size(0) ? asked : kLeast;
 }
 
+std::variant<at::Tensor, Refusal> solve_moments(const at::Tensor& S, const at::Tensor& B, const SecondMoment& moment,
+                                                const std::string& cure) {
+  const auto [L, info] = at::linalg_cholesky_ex(S);
+  if (info.item<std::int64_t>() == 0) {
+    auto X = at::cholesky_solve(B, L);
+    if (X.isfinite().all().item<bool>()) return X;
+  }
+  return Refusal{"the equations at mlp_post[" + std::to_string(moment.layer) +
+                 "] are singular, with a second moment of " + std::to_string(moment.tokens) + " tokens and " +
+                 std::to_string(moment.C.size(0)) + " neurons: " + cure};
+}
+
 std::vector<SecondMoment> second_moments(const model::Transformer& transformer, const model::Tokenizer& tokenizer,
                                          const std::vector<std::int64_t>& layers, const Corpus& corpus,
                                          const std::string& cache_directory) {

@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "editing/corpus.hpp"
+#include "editing/refusal.hpp"
 #include "runtime/model/transformer.hpp"
 #include "runtime/tokenizer/tokenizer.hpp"
 
@@ -28,6 +30,10 @@ at::Tensor ordinary_positions(const at::Tensor& residual, const model::PackedLay
 /// What is added to C's diagonal, as a share of its mean eigenvalue: `asked`, or 0.001 where that is 0 and C, of fewer
 /// tokens than neurons, is singular.
 double needed_ridge(const SecondMoment& moment, double asked);
+
+/// S⁻¹ B for a positive definite S [n, n] made of `moment` and B [n, m], or a refusal that ends with `cure`.
+std::variant<at::Tensor, Refusal> solve_moments(const at::Tensor& S, const at::Tensor& B, const SecondMoment& moment,
+                                                const std::string& cure);
 
 /// Streams `corpus` through the model as far as the last of `layers`; the answers are in their order. Kept in
 /// `cache_directory` (see `TensorCache`) by model, layer and corpus. Ask for them on the model as loaded: the cache

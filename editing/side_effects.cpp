@@ -107,6 +107,8 @@ NamedNumbers key_reach(const model::Transformer& transformer, const model::Token
   const auto relative = left_norm * projection / at::cat(site_norms);
   return {{"unseen_positions", static_cast<double>(share.size(0))},
           {"untouched_share", (share < kUntouchedShare).to(at::kDouble).mean().item<double>()},
+          {"median_key_share", share.quantile(0.5).item<double>()},
+          {"key_share_99_percent", share.quantile(0.99).item<double>()},
           {"largest_key_share", share.max().item<double>()},
           {"largest_site_change", relative.max().item<double>()},
           {"mean_site_change", relative.mean().item<double>()}};

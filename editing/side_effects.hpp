@@ -14,7 +14,8 @@ namespace proviso::editing {
 inline constexpr double kUntouchedShare = 0.1;
 
 /// How much of the change a rank-one edit makes on `unseen`, position by position, sinks included: the share of
-/// untouched positions, the largest |k·u| / |k*·u|, and the largest and mean ‖Δx‖/‖x‖ at mlp_out.
+/// untouched positions, of |k·u| / |k*·u| the median, the 99th percentile and the largest, and the largest and mean
+/// ‖Δx‖/‖x‖ at mlp_out.
 NamedNumbers key_reach(const model::Transformer& transformer, const model::Tokenizer& tokenizer,
                        const RomeSolution& solution, const Corpus& unseen);
 

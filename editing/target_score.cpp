@@ -5,30 +5,27 @@
 
 #include <utility>
 
+#include "runtime/model/pass_groups.hpp"
+
 namespace proviso::editing {
-
-namespace {
-
-constexpr std::size_t kTokensInPass = 2048;
-
-}  // namespace
 
 std::vector<TargetScore> target_scores(const model::Transformer& transformer,
                                        const std::vector<ContinuedPrompt>& prompts, model::SiteVisitor* visitor) {
   const at::NoGradGuard no_grad;
   std::vector<TargetScore> scores(prompts.size());
-  for (std::size_t begin = 0; begin < prompts.size();) {
+  const auto length = [&](std::size_t i) { return std::ssize(prompts[i].prompt) + std::ssize(prompts[i].target) - 1; };
+  for (const auto& [begin, end] : model::pass_groups(prompts.size(), length)) {
     std::vector<model::Row> rows;
     std::vector<std::int64_t> logits_at;
     std::vector<std::pair<std::size_t, std::size_t>> read;  // prompt and target token of each logits row
-    std::size_t tokens = 0, end = begin;
-    for (; end < prompts.size() && (end == begin || tokens < kTokensInPass); ++end) {
-      const auto& [prompt, target] = prompts[end];
+    std::size_t tokens = 0;
+    for (std::size_t i = begin; i < end; ++i) {
+      const auto& [prompt, target] = prompts[i];
       model::Row row{prompt, std::ssize(prompt)};
       row.tokens.insert(row.tokens.end(), target.begin(), target.end() - 1);
       for (std::size_t t = 0; t < target.size(); ++t) {
         logits_at.push_back(static_cast<std::int64_t>(tokens + prompt.size() - 1 + t));
-        read.emplace_back(end, t);
+        read.emplace_back(i, t);
       }
       tokens += row.tokens.size();
       rows.push_back(std::move(row));
@@ -48,7 +45,6 @@ std::vector<TargetScore> target_scores(const model::Transformer& transformer,
       }
     };
     transformer.forward(pass);
-    begin = end;
   }
   return scores;
 }

@@ -505,8 +505,10 @@ class Binder {
         this->fact(*fact);
       } else if (const auto* file = std::get_if<dsl::FactFile>(&change)) {
         for (const auto& fact : read_file(file->file, dsl::read_fact_file)) this->fact(fact);
+      } else if (const auto* direction = std::get_if<dsl::Remove>(&change)) {
+        remove(*direction);
       } else {
-        remove(std::get<dsl::Remove>(change));
+        erase(std::get<dsl::Erase>(change));
       }
     }
     for (const auto& measured : declaration.expectations) {
@@ -579,6 +581,32 @@ class Binder {
                 " elements, and " + dsl::to_string(where) + " has " + std::to_string(card_.site_width(where)));
       return;
     }
+  }
+
+  void erase(const dsl::Erase& erase) {
+    for (const auto& spec : erase.sites) site(spec);
+    std::map<std::string, std::size_t> classes;
+    for (std::size_t i = 0; i < erase.sets.size(); ++i) {
+      if (!erase.by_answer) classes[std::to_string(i)] = 0;
+      for (const auto& prompt : bound_.prompts[erase.sets[i]]) {
+        if (prompt.tokens.size() < 2)
+          error(Code::prompt_too_short, erase.span,
+                "\"" + prompt.text + "\" is one token, the attention sink, where nothing is read",
+                {"write prompts of two tokens or more"});
+        if (erase.by_answer && prompt.answer_texts.empty()) {
+          error(Code::no_answer, erase.span, "\"" + prompt.text + "\" names no class",
+                {"give every record of the set an answer"});
+          return;
+        }
+        ++classes[erase.by_answer ? prompt.answer_texts.front() : std::to_string(i)];
+      }
+    }
+    const auto least = std::min_element(classes.begin(), classes.end(),
+                                        [](const auto& a, const auto& b) { return a.second < b.second; });
+    if (classes.size() >= 2 && least->second >= 2) return;
+    error(Code::too_few_classes, erase.span,
+          classes.size() < 2 ? "these prompts are all of one class" : "a class has fewer than two prompts",
+          {"give two classes or more, of two prompts or more each: erase [she, he]"});
   }
 
   void metric(const dsl::Metric& metric) {

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
 
 #include "editing/batch_edit.hpp"
@@ -10,6 +11,7 @@
 #include "editing/fold.hpp"
 #include "editing/rome.hpp"
 #include "editing/side_effects.hpp"
+#include "runtime/erasure.hpp"
 #include "runtime/random.hpp"
 
 namespace proviso::runtime {
@@ -67,6 +69,7 @@ std::optional<editing::BatchMethod> batch_method(dsl::EditMethod method) {
       return editing::BatchMethod::alphaedit;
     case dsl::EditMethod::rome:
     case dsl::EditMethod::project:
+    case dsl::EditMethod::leace:
       break;
   }
   return std::nullopt;
@@ -86,7 +89,7 @@ class EditSolver {
         applied_(transformer) {}
 
   void rome(const SecondMoments& moments, std::uint64_t seed) {
-    const auto& moment = *moments.of(declaration_, transformer_.config()).front();
+    const auto& moment = *moments.of(solved_.edit, bound_).front();
     for (const auto& fact : bound_.facts[solved_.edit]) {
       auto solution = editing::solve_rome(transformer_, *bound_.tokenizer,
                                           rome_request(declaration_.method, fact.fact, seed), moment);
@@ -112,7 +115,7 @@ class EditSolver {
     take(call, "null_threshold", request.null_threshold);
     for (const auto& fact : bound_.facts[solved_.edit]) request.facts.push_back(edited(fact.fact));
     if (request.facts.empty()) return;  // an empty file: the edit changes no byte
-    const auto of_layers = moments.of(declaration_, transformer_.config());
+    const auto of_layers = moments.of(solved_.edit, bound_);
     std::vector<at::Tensor> kept;
     for (const auto* moment : of_layers) {
       std::vector<at::Tensor> keys;
@@ -179,6 +182,28 @@ class EditSolver {
     solved_.certificates.push_back(std::move(certificate));
   }
 
+  void erase(std::uint64_t seed) {
+    for (const auto& change : declaration_.changes) {
+      ErasureSettings settings;
+      settings.seed = seed;
+      take(declaration_.method, "threshold", settings.threshold);
+      take(declaration_.method, "held_out", settings.held_out);
+      take(declaration_.method, "seed", settings.seed);
+      auto made = erase_labels(std::get<dsl::Erase>(change), bound_, transformer_, settings);
+      if (const auto* refusal = std::get_if<editing::Refusal>(&made)) {
+        solved_.refused = refusal->reason;
+        return;
+      }
+      auto& erasure = std::get<Erasure>(made);
+      for (auto& delta : erasure.deltas) keep(std::move(delta));
+      solved_.certificates.push_back(std::move(erasure.certificate));
+    }
+    if (!unseen_) return;
+    applied_.revert();
+    add(editing::norm_ratio(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_),
+        solved_.certificates.back().measured);
+  }
+
   void costs() {
     if (!unseen_ || !solved_.refused.empty()) return;
     applied_.revert();
@@ -206,29 +231,52 @@ class EditSolver {
 
 }  // namespace
 
-std::vector<SecondMoments::Key> SecondMoments::keys(const dsl::EditDecl& edit, const model::ModelConfig& config) const {
-  const auto& call = edit.method;
+std::vector<SecondMoments::Key> SecondMoments::keys(dsl::EditId edit, const BoundRules& bound) const {
+  const auto& call = bound.rules->edits[edit].method;
+  const auto& config = bound.card->config;
   const auto source = parameter<std::string>(call, "second_moments")
                           .value_or(parameter<std::string>(call, "text").value_or(corpus_path_));
+  const auto method = batch_method(call.method);
   std::vector<std::int64_t> layers;
-  if (const auto method = batch_method(call.method)) {
+  if (method) {
     layers = call.layers ? call.layers->expand(config.layers) : editing::default_batch_layers(*method, config);
   } else if (call.method == dsl::EditMethod::rome) {
     layers = {parameter<std::int64_t>(call, "layer").value_or(editing::default_rome_layer(config))};
+  }
+  if (const auto* traced = trace(edit)) {
+    const auto* found = std::get_if<editing::CausalTrace>(traced);
+    if (!found) return {};
+    // As many as are published, the last of them where the trace is strongest.
+    const auto count = std::min<std::int64_t>(std::ssize(layers), found->layer + 1);
+    layers.resize(count);
+    std::iota(layers.begin(), layers.end(), found->layer + 1 - count);
   }
   std::vector<Key> keys;
   for (const auto layer : layers) keys.emplace_back(layer, source);
   return keys;
 }
 
-void SecondMoments::prepare(const dsl::EditDecl& edit, const model::Transformer& transformer,
-                            const model::Tokenizer& tokenizer) {
+const std::variant<editing::CausalTrace, editing::Refusal>* SecondMoments::trace(dsl::EditId edit) const {
+  const auto found = traces_.find(edit);
+  return found == traces_.end() ? nullptr : &found->second;
+}
+
+void SecondMoments::prepare(dsl::EditId edit, const model::Transformer& transformer, const BoundRules& bound,
+                            std::uint64_t seed) {
+  const auto& call = bound.rules->edits[edit].method;
+  if (call.traced && !trace(edit) && !bound.facts[edit].empty()) {
+    std::vector<editing::TracedFact> facts;
+    for (const auto& each : bound.facts[edit])
+      facts.push_back({each.fact.subject, each.fact.prompt_template, each.fact.from.value_or("")});
+    take(call, "seed", seed);
+    traces_.emplace(edit, editing::causal_trace(transformer, *bound.tokenizer, facts, seed));
+  }
   std::vector<std::int64_t> to_measure;
   std::string text;
-  for (const Key& wanted : keys(edit, transformer.config())) {
+  for (const Key& wanted : keys(edit, bound)) {
     if (moments_.contains(wanted)) continue;
     const auto& [layer, source] = wanted;
-    if (edit.method.parameters.contains("second_moments")) {
+    if (call.parameters.contains("second_moments")) {
       moments_[wanted] = editing::read_second_moment(transformer, source, layer, cache_directory_);
     } else {
       to_measure.push_back(layer);
@@ -236,16 +284,15 @@ void SecondMoments::prepare(const dsl::EditDecl& edit, const model::Transformer&
     }
   }
   if (to_measure.empty()) return;
-  for (auto& moment :
-       editing::second_moments(transformer, tokenizer, to_measure, editing::read_corpus(text), cache_directory_)) {
+  for (auto& moment : editing::second_moments(transformer, *bound.tokenizer, to_measure, editing::read_corpus(text),
+                                              cache_directory_)) {
     moments_[{moment.layer, text}] = std::move(moment);
   }
 }
 
-std::vector<const editing::SecondMoment*> SecondMoments::of(const dsl::EditDecl& edit,
-                                                            const model::ModelConfig& config) const {
+std::vector<const editing::SecondMoment*> SecondMoments::of(dsl::EditId edit, const BoundRules& bound) const {
   std::vector<const editing::SecondMoment*> found;
-  for (const Key& wanted : keys(edit, config)) found.push_back(&moments_.at(wanted));
+  for (const Key& wanted : keys(edit, bound)) found.push_back(&moments_.at(wanted));
   return found;
 }
 
@@ -255,6 +302,12 @@ SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const B
   const auto& declaration = bound.rules->edits[edit];
   SolvedEdit solved;
   solved.edit = edit;
+  if (const auto* traced = moments.trace(edit)) {
+    if (const auto* refusal = std::get_if<editing::Refusal>(traced)) {
+      solved.refused = refusal->reason;
+      return solved;
+    }
+  }
   EditSolver solver(declaration, transformer, bound, features, unseen, solved);
   switch (declaration.method.method) {
     case dsl::EditMethod::rome:
@@ -268,6 +321,14 @@ SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const B
     case dsl::EditMethod::project:
       solver.project();
       break;
+    case dsl::EditMethod::leace:
+      solver.erase(seed);
+      break;
+  }
+  if (const auto* traced = moments.trace(edit); traced && !solved.certificates.empty()) {
+    auto& measured = solved.certificates.front().measured;
+    const auto numbers = std::get<editing::CausalTrace>(*traced).numbers();
+    measured.insert(measured.end(), numbers.begin(), numbers.end());
   }
   solver.costs();
   if (!solved.refused.empty()) solved.deltas.clear();

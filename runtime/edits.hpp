@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dsl/rule_set.hpp"
+#include "editing/causal_trace.hpp"
 #include "editing/certificate.hpp"
 #include "editing/corpus.hpp"
 #include "editing/refusal.hpp"
@@ -28,20 +29,25 @@ struct SolvedEdit {
   std::string refused;                             ///< why it cannot be made; "" otherwise
 };
 
-/// Second moments of MLP inputs by (layer, text or stored file); measured ones are of the model as loaded.
+/// The layers that methods which write facts change, and second moments of their inputs by (layer, text or stored
+/// file); measured ones are of the model as loaded.
 class SecondMoments {
  public:
   SecondMoments(std::string corpus_path, std::string cache_directory)
       : corpus_path_(std::move(corpus_path)), cache_directory_(std::move(cache_directory)) {}
 
-  /// Measures, where it is not yet known, what `edit` needs. Call it before anything is applied.
-  void prepare(const dsl::EditDecl& edit, const model::Transformer& transformer, const model::Tokenizer& tokenizer);
-  /// Of the edit's layers, from the first on.
-  std::vector<const editing::SecondMoment*> of(const dsl::EditDecl& edit, const model::ModelConfig& config) const;
+  /// Measures, where it is not yet known, what the edit needs; with `layer: auto` its layers are chosen here. Call it
+  /// before anything is applied.
+  void prepare(dsl::EditId edit, const model::Transformer& transformer, const BoundRules& bound, std::uint64_t seed);
+  /// Of the edit's layers, from the first on. Those of an edit whose trace is a refusal are not there.
+  std::vector<const editing::SecondMoment*> of(dsl::EditId edit, const BoundRules& bound) const;
+  /// How `layer: auto` was decided; null where layers are named, or those published.
+  const std::variant<editing::CausalTrace, editing::Refusal>* trace(dsl::EditId edit) const;
 
  private:
   using Key = std::pair<std::int64_t, std::string>;
-  std::vector<Key> keys(const dsl::EditDecl& edit, const model::ModelConfig& config) const;
+  std::vector<Key> keys(dsl::EditId edit, const BoundRules& bound) const;
+  std::map<dsl::EditId, std::variant<editing::CausalTrace, editing::Refusal>> traces_;
   std::string corpus_path_, cache_directory_;
   std::map<Key, editing::SecondMoment> moments_;
 };

@@ -10,6 +10,8 @@
 #include <tuple>
 #include <vector>
 
+#include "runtime/erasure.hpp"
+
 namespace proviso::runtime {
 
 namespace {
@@ -104,10 +106,11 @@ ordered_json explain_edits(const BoundRules& bound) {
         changes.push_back("\"" + fact->subject + "\" to \"" + fact->to + "\"");
       } else if (const auto* file = std::get_if<dsl::FactFile>(&change)) {
         changes.push_back("facts from " + file->file.path);
+      } else if (const auto* remove = std::get_if<dsl::Remove>(&change)) {
+        changes.push_back("remove " + bound.feature_name(remove->feature) + " at " +
+                          sites_text(bound.expand(remove->sites)));
       } else {
-        const auto& remove = std::get<dsl::Remove>(change);
-        changes.push_back("remove " + bound.feature_name(remove.feature) + " at " +
-                          sites_text(bound.expand(remove.sites)));
+        changes.push_back("erase labels at " + sites_text(erased_sites(std::get<dsl::Erase>(change), bound)));
       }
     }
     edits.push_back({{"edit", edit.name},

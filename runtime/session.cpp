@@ -94,7 +94,7 @@ const std::vector<SolvedEdit>& Session::solve(const std::vector<dsl::EditId>& ed
 
 void Session::prepare(const Plan& plan) {
   for (const auto& state : plan.states) {
-    for (dsl::EditId edit : state.edits) moments_.prepare(bound_.rules->edits[edit], transformer_, *bound_.tokenizer);
+    for (dsl::EditId edit : state.edits) moments_.prepare(edit, transformer_, bound_, options_.seed);
   }
   for (const auto& state : plan.states) {
     if (!state.edits.empty()) solve(state.edits, state.seed);

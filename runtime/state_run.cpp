@@ -10,6 +10,7 @@
 
 #include "runtime/folds.hpp"
 #include "runtime/generate.hpp"
+#include "runtime/model/pass_groups.hpp"
 #include "runtime/model/sinks.hpp"
 #include "runtime/random.hpp"
 
@@ -17,7 +18,6 @@ namespace proviso::runtime {
 
 namespace {
 
-constexpr std::int64_t kTokensInPass = 2048;
 constexpr std::size_t kFoldProbeSequences = 16;
 constexpr dsl::Site kFinalNorm{dsl::SiteKind::final_norm, -1, -1};
 
@@ -194,7 +194,7 @@ void StateRun::probe_folds(Hooks& hooks) {
   for (SequenceId id : ids) {
     const auto& sequence = c_.plan.sequences[id];
     tokens += static_cast<std::int64_t>(sequence.tokens.size());
-    if (!rows.empty() && (rows.size() == kFoldProbeSequences || tokens > kTokensInPass)) break;
+    if (!rows.empty() && (rows.size() == kFoldProbeSequences || tokens > model::kTokensInPass)) break;
     rows.push_back({sequence.tokens, sequence.prompt_length});
     memories.push_back(hooks.program.conditions().begin_row(sequence.prompt));
   }
@@ -247,7 +247,7 @@ void StateRun::batch(const Run& run, const Batch& batch, Hooks& hooks) {
       const SequenceId id = batch.sequences[begin];
       const auto& sequence = c_.plan.sequences[id];
       const auto own = static_cast<std::int64_t>(sequence.tokens.size()) - prefix;
-      if (!rows.rows.empty() && tokens + own > kTokensInPass) break;
+      if (!rows.rows.empty() && tokens + own > model::kTokensInPass) break;
       tokens += own;
       rows.rows.push_back({{sequence.tokens.begin() + prefix, sequence.tokens.end()}, sequence.prompt_length});
       rows.owners.push_back({id});

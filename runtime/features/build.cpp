@@ -12,13 +12,12 @@
 #include "runtime/features/logistic.hpp"
 #include "runtime/formats/safetensors.hpp"
 #include "runtime/hooks.hpp"
+#include "runtime/model/pass_groups.hpp"
 #include "runtime/model/sinks.hpp"
 
 namespace proviso::runtime {
 
 namespace {
-
-constexpr std::int64_t kTokensInPass = 2048;
 
 using dsl::Code;
 
@@ -108,16 +107,13 @@ class Builder {
 
     const auto& prompts = bound_.prompts[set];
     std::map<VectorsKey, std::vector<at::Tensor>> chosen;
-    for (std::size_t begin = 0; begin < prompts.size();) {
+    const auto length = [&](std::size_t i) { return std::ssize(prompts[i].tokens); };
+    for (const auto& [begin, end] : model::pass_groups(prompts.size(), length)) {
       std::vector<model::Row> rows;
-      std::vector<RowMemory> memories;
       std::int64_t tokens = 0;
-      std::size_t end = begin;
-      while (end < prompts.size() &&
-             (end == begin || tokens + static_cast<std::int64_t>(prompts[end].tokens.size()) <= kTokensInPass)) {
-        tokens += static_cast<std::int64_t>(prompts[end].tokens.size());
-        rows.push_back({prompts[end].tokens, static_cast<std::int64_t>(prompts[end].tokens.size())});
-        ++end;
+      for (std::size_t i = begin; i < end; ++i) {
+        tokens += length(i);
+        rows.push_back({prompts[i].tokens, length(i)});
       }
       hooks.begin({});
       model::Pass pass;
@@ -132,7 +128,6 @@ class Builder {
           if (auto vector = choose(key, id, prompts[begin + r], layout.rows[r], hooks)) chosen[key].push_back(*vector);
         }
       }
-      begin = end;
     }
     for (auto& [key, vectors] : chosen) vectors_[key] = at::stack(vectors);
   }

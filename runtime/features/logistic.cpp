@@ -3,14 +3,24 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <tuple>
 
 namespace proviso::runtime {
 
 at::Tensor logistic_direction(const at::Tensor& x, const at::Tensor& labels) {
+  return logistic_regression(x, labels).weights;
+}
+
+LogisticModel logistic_regression(const at::Tensor& x, const at::Tensor& labels) {
   constexpr int kMostSteps = 100;
   constexpr double kTolerance = 1e-10;
-  const auto centred = x - x.mean(0);
-  const auto scaled = centred / centred.square().mean().sqrt().clamp_min(1e-300);
+  const auto mean = x.mean(0);
+  const auto centred = x - mean;
+  const auto scale = centred.square().mean().sqrt().clamp_min(1e-300);
+  // The weights lie in the span of the vectors: where these are fewer than the width, it is solved there.
+  const bool few = x.size(0) < x.size(1);
+  const auto basis = few ? std::get<0>(at::linalg_qr(centred.t())) : at::Tensor();  // [width, n]
+  const auto scaled = (few ? centred.matmul(basis) : centred) / scale;
   const auto design = at::cat({scaled, at::ones({x.size(0), 1}, at::kDouble)}, 1);  // [n, width + 1]
   auto penalty = at::ones({design.size(1)}, at::kDouble);
   penalty[-1] = 0;
@@ -40,7 +50,10 @@ at::Tensor logistic_direction(const at::Tensor& x, const at::Tensor& labels) {
     current = next;
     if (converged) break;
   }
-  return w.narrow(0, 0, x.size(1));
+  const auto own = w.narrow(0, 0, scaled.size(1)) / scale;
+  LogisticModel model{few ? basis.matmul(own) : own, 0};
+  model.intercept = (w[-1] - model.weights.dot(mean)).item<double>();
+  return model;
 }
 
 }  // namespace proviso::runtime

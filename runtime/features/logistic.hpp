@@ -9,4 +9,11 @@ namespace proviso::runtime {
 /// mean square (scikit-learn's C = 1), by Newton's method with step halving.
 at::Tensor logistic_direction(const at::Tensor& x, const at::Tensor& labels);
 
+/// The same regression as a classifier: w·x + intercept is the log odds of label 1.
+struct LogisticModel {
+  at::Tensor weights;  // [width] float64
+  double intercept = 0;
+};
+LogisticModel logistic_regression(const at::Tensor& x, const at::Tensor& labels);
+
 }  // namespace proviso::runtime

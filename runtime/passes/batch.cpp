@@ -3,13 +3,12 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/model/pass_groups.hpp"
 #include "runtime/passes/passes.hpp"
 
 namespace proviso::runtime::passes {
 
-namespace {
-constexpr std::int64_t kTokensInPass = 2048;
-}
+namespace {}
 
 /// Sequences that no prefix groups go together, longest first, up to a pass's tokens.
 Plan batch(Plan plan, const BoundRules&) {
@@ -25,7 +24,7 @@ Plan batch(Plan plan, const BoundRules&) {
     Batch open;
     std::int64_t tokens = 0;
     for (SequenceId id : rest) {
-      if (!open.sequences.empty() && tokens + length(id) > kTokensInPass) {
+      if (!open.sequences.empty() && tokens + length(id) > model::kTokensInPass) {
         run.batches.push_back(std::exchange(open, {}));
         tokens = 0;
       }

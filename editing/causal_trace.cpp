@@ -1,0 +1,190 @@
+#include "editing/causal_trace.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <random>
+
+#include "editing/site_capture.hpp"
+#include "editing/target_score.hpp"
+
+namespace proviso::editing {
+namespace {
+
+using dsl::Site;
+using dsl::SiteKind;
+
+constexpr std::int64_t kNoises = 10;
+constexpr double kNoiseDeviations = 3;
+
+/// Standard normal values, drawn by hand: the standard distributions differ between libraries.
+at::Tensor normal(at::IntArrayRef shape, std::mt19937_64& random) {
+  auto values = at::empty(shape, at::kDouble);
+  auto* out = values.mutable_data_ptr<double>();
+  const auto uniform = [&] { return (static_cast<double>(random() >> 11) + 0.5) * 0x1p-53; };
+  for (std::int64_t i = 0; i < values.numel(); ++i)
+    out[i] = std::sqrt(-2 * std::log(uniform())) * std::cos(2 * std::numbers::pi * uniform());
+  return values;
+}
+
+/// Adds noise to the embeddings of some packed positions, and keeps what some sites hold.
+class Corruption : public SiteCapture {
+ public:
+  Corruption(const std::vector<Site>& sites, at::Tensor positions, at::Tensor noise)
+      : SiteCapture(sites), positions_(std::move(positions)), noise_(std::move(noise)) {}
+  bool wants(const Site& site) const override { return site.kind == SiteKind::embed || SiteCapture::wants(site); }
+  void visit(const Site& site, at::Tensor& x, const model::PackedLayout& layout) override {
+    if (site.kind == SiteKind::embed)
+      x = x.index_add(0, positions_.to(x.device()), noise_.to(x.device(), x.scalar_type()));
+    else
+      SiteCapture::visit(site, x, layout);
+  }
+
+ private:
+  at::Tensor positions_;  // [m] int64
+  at::Tensor noise_;      // [m, width]
+};
+
+/// One fact: a row of the prompt and all of its answer but the last token.
+struct Question {
+  SubjectPrompt prompt;
+  std::vector<std::int64_t> answer;
+  model::Row row;
+};
+
+Question question(const model::Transformer& transformer, const model::Tokenizer& tokenizer, const TracedFact& fact) {
+  const auto slot = fact.prompt_template.find("{}");
+  Question made;
+  made.prompt = locate_subject(tokenizer, fact.prompt_template.substr(0, slot), fact.subject,
+                               fact.prompt_template.substr(slot + 2));
+  const auto& tokens = made.prompt.tokens;
+  made.row = {tokens, std::ssize(tokens)};
+  if (fact.answer.empty()) {
+    const std::vector<model::Row> rows{made.row};
+    model::Pass pass;
+    pass.rows = &rows;
+    pass.logits_at = std::vector<std::int64_t>{std::ssize(tokens) - 1};
+    pass.on_logits = [&](std::int64_t, const at::Tensor& logits) {
+      made.answer = {logits[0].argmax().item<std::int64_t>()};
+    };
+    transformer.forward(pass);
+  } else {
+    made.answer = tokenizer.encode(fact.answer);
+  }
+  made.row.tokens.insert(made.row.tokens.end(), made.answer.begin(), made.answer.end() - 1);
+  return made;
+}
+
+/// The answer's probability at the end of a pass over equal rows of the question, mean over them; the pass goes as
+/// `prepare` says.
+template <class Prepare>
+double probability(const model::Transformer& transformer, const Question& asked, std::int64_t rows, Prepare prepare) {
+  const std::vector<model::Row> packed(rows, asked.row);
+  const auto length = std::ssize(asked.row.tokens), targets = std::ssize(asked.answer);
+  std::vector<std::int64_t> logits_at;
+  for (std::int64_t row = 0; row < rows; ++row)
+    for (std::int64_t t = 0; t < targets; ++t) logits_at.push_back(row * length + length - targets + t);
+  std::vector<at::Tensor> chunks;
+  model::Pass pass;
+  pass.rows = &packed;
+  pass.logits_at = logits_at;
+  pass.on_logits = [&](std::int64_t, const at::Tensor& logits) { chunks.push_back(logits.to(at::kDouble)); };
+  prepare(pass);
+  transformer.forward(pass);
+  const auto log_probabilities = at::cat(chunks).log_softmax(-1);
+  const auto wanted = at::tensor(asked.answer, at::device(log_probabilities.device()).dtype(at::kLong)).repeat({rows});
+  return log_probabilities.gather(1, wanted.unsqueeze(1)).view({rows, targets}).sum(1).exp().mean().item<double>();
+}
+
+/// Adds one fact's effects to `trace`, weighing `share`.
+void add_trace(const model::Transformer& transformer, const Question& asked, double deviation, double share,
+               std::mt19937_64& random, CausalTrace& trace) {
+  const auto layers = transformer.config().layers;
+  const auto length = std::ssize(asked.row.tokens);
+  std::vector<Site> sites;
+  for (std::int64_t layer = 0; layer < layers; ++layer) {
+    sites.push_back({SiteKind::mlp_out, layer});
+    sites.push_back({SiteKind::resid_post, layer});
+  }
+  SiteCapture clean(sites);
+  trace.clean += share * probability(transformer, asked, 1, [&](model::Pass& pass) { pass.visitor = &clean; });
+
+  std::vector<std::int64_t> positions, last;
+  for (std::int64_t row = 0; row < kNoises; ++row) {
+    for (auto t = asked.prompt.subject_first; t <= asked.prompt.subject_last; ++t)
+      positions.push_back(row * length + t);
+    last.push_back(row * length + asked.prompt.subject_last);
+  }
+  const auto noise =
+      kNoiseDeviations * deviation * normal({std::ssize(positions), clean.at({SiteKind::mlp_out, 0}).size(1)}, random);
+  Corruption corrupted(sites, at::tensor(positions, at::kLong), noise);
+  const double after_noise =
+      probability(transformer, asked, kNoises, [&](model::Pass& pass) { pass.visitor = &corrupted; });
+  trace.corrupted += share * after_noise;
+
+  // Putting one MLP's output back changes the stream after its layer by the difference, and only layers above it.
+  for (std::int64_t layer = 0; layer < layers; ++layer) {
+    const Site written{SiteKind::mlp_out, layer}, stream{SiteKind::resid_post, layer};
+    const auto& base = corrupted.at(stream);
+    const auto rows = at::tensor(last, at::device(base.device()).dtype(at::kLong));
+    const auto given_back =
+        clean.at(written)[asked.prompt.subject_last].unsqueeze(0) - corrupted.at(written).index_select(0, rows);
+    const double restored = probability(transformer, asked, kNoises, [&](model::Pass& pass) {
+      pass.start_after = layer;
+      pass.start_values = base.index_add(0, rows, given_back);
+    });
+    trace.indirect_effects[layer] += share * (restored - after_noise);
+  }
+}
+
+}  // namespace
+
+NamedNumbers CausalTrace::numbers() const {
+  NamedNumbers named = {{"traced_probability", clean}, {"traced_probability_corrupted", corrupted}};
+  for (std::size_t layer = 0; layer < indirect_effects.size(); ++layer)
+    named.emplace_back("indirect_effect_layer_" + std::to_string(layer), indirect_effects[layer]);
+  return named;
+}
+
+std::variant<CausalTrace, Refusal> causal_trace(const model::Transformer& transformer,
+                                                const model::Tokenizer& tokenizer, const std::vector<TracedFact>& facts,
+                                                std::uint64_t seed) {
+  const at::NoGradGuard no_grad;
+  std::vector<Question> questions;
+  std::vector<at::Tensor> embeddings;
+  for (const auto& fact : facts) {
+    questions.push_back(question(transformer, tokenizer, fact));
+    const std::vector<model::Row> rows{questions.back().row};
+    SiteCapture capture({Site{SiteKind::embed}});
+    model::Pass pass;
+    pass.rows = &rows;
+    pass.visitor = &capture;
+    pass.stop_after = Site{SiteKind::embed};
+    transformer.forward(pass);
+    const auto& prompt = questions.back().prompt;
+    embeddings.push_back(capture.at({SiteKind::embed})
+                             .narrow(0, prompt.subject_first, prompt.subject_last - prompt.subject_first + 1)
+                             .to(at::kDouble));
+  }
+  const double deviation = at::cat(embeddings).std().item<double>();
+
+  std::mt19937_64 random(seed);
+  CausalTrace trace;
+  trace.indirect_effects.resize(transformer.config().layers);
+  for (const auto& asked : questions)
+    add_trace(transformer, asked, deviation, 1 / static_cast<double>(questions.size()), random, trace);
+  const auto most = std::ranges::max_element(trace.indirect_effects);
+  trace.layer = most - trace.indirect_effects.begin();
+  if (!(trace.corrupted < trace.clean) || !(*most > 0))
+    return Refusal{
+        "causal tracing does not find where the model holds this: with the subject corrupted the answer's "
+        "probability goes from " +
+        short_text(trace.clean) + " to " + short_text(trace.corrupted) +
+        ", and no layer gives any of it back; name the layer"};
+  return trace;
+}
+
+}  // namespace proviso::editing

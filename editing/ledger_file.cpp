@@ -1,0 +1,59 @@
+#include "editing/ledger_file.hpp"
+
+#include <algorithm>
+
+#include "runtime/formats/json_text.hpp"
+#include "runtime/formats/sha256.hpp"
+#include "runtime/formats/tensor_file.hpp"
+
+namespace proviso::editing {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+using model::InputError;
+
+std::string file_sha256(const fs::path& path) { return model::sha256_of_files({path.string()}, ""); }
+
+std::string text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::string seal_of(Json ledger) {
+  ledger.erase("seal");
+  const auto text = ledger.dump();
+  return model::sha256_hex(std::as_bytes(std::span(text)));
+}
+
+void refuse_altered(const fs::path& path) {
+  throw InputError(path.string() +
+                   ": has changed since the edit was applied, so the model before it cannot be restored; "
+                   "fetch the folder again as `apply` wrote it");
+}
+
+void require_sha256(const fs::path& path, const std::string& expected) {
+  if (!fs::is_regular_file(path))
+    throw InputError(path.string() + ": is missing; fetch the folder again as `apply` wrote it");
+  if (file_sha256(path) != expected) refuse_altered(path);
+}
+
+Json read_ledger(const fs::path& path) {
+  if (!fs::is_regular_file(path))
+    throw InputError(path.string() + ": there is no such ledger; name a folder that `proviso apply` wrote");
+  const auto text = text_of(model::MappedFile::open(path.string())->bytes());
+  model::parse_json_object(text, path.string());
+  auto ledger = Json::parse(text);
+  if (!ledger.contains("seal") || ledger["seal"] != seal_of(ledger)) refuse_altered(path);
+  if (ledger.at("ledger") != kLedgerVersion)
+    throw InputError(path.string() + ": is a ledger of version " + ledger.at("ledger").dump() +
+                     ", which this program does not read; use the version of proviso that wrote it");
+  return ledger;
+}
+
+fs::path file_in(const fs::path& folder, const std::string& name, const fs::path& ledger) {
+  const fs::path file(name);
+  const bool climbs = std::any_of(file.begin(), file.end(), [](const fs::path& part) { return part == ".."; });
+  if (!file.has_filename() || file == "." || file.is_absolute() || climbs) refuse_altered(ledger);
+  return folder / file;
+}
+
+}  // namespace proviso::editing
