@@ -36,4 +36,10 @@ std::string read_text(const Invocation& invocation, const std::string& path) {
   return read_stream(file, path);
 }
 
+std::string written_file(const std::string& path) {
+  std::error_code unknown;
+  const auto file = std::filesystem::canonical(path, unknown);
+  return unknown ? path : file.string();
+}
+
 }  // namespace proviso::cli

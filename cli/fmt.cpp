@@ -1,9 +1,9 @@
-#include <filesystem>
 #include <memory>
 #include <ostream>
 
 #include "cli/files.hpp"
 #include "cli/rule_files.hpp"
+#include "cli/unified_diff.hpp"
 #include "dsl/format.hpp"
 #include "dsl/parse.hpp"
 #include "runtime/formats/atomic_file.hpp"
@@ -14,15 +14,8 @@ namespace {
 
 struct FmtOptions {
   std::vector<std::string> files;
-  bool check = false;
+  bool check = false, diff = false;
 };
-
-/// A symbolic link stays one: the file that it leads to is written.
-std::string written_file(const std::string& path) {
-  std::error_code unknown;
-  const auto file = std::filesystem::canonical(path, unknown);
-  return unknown ? path : file.string();
-}
 
 int format_files(const Invocation& invocation, const FmtOptions& options) {
   dsl::SourceSet sources;
@@ -42,7 +35,10 @@ int format_files(const Invocation& invocation, const FmtOptions& options) {
   for (dsl::SourceId source = 0; source < formatted.size(); ++source) {
     const std::string& path = options.files[source];
     const bool differs = formatted[source] != sources.at(source).text;
-    if (options.check) {
+    if (options.diff) {
+      invocation.out << unified_diff(path, sources.at(source).text, formatted[source]);
+      would_change |= options.check && differs;
+    } else if (options.check) {
       if (differs) invocation.out << path << "\n";
       would_change |= differs;
     } else if (path == "-") {
@@ -64,6 +60,7 @@ void register_fmt(CLI::App& program, Invocation& invocation) {
   command->add_option("FILE", options->files, "rule files; `-` formats standard input to standard output")
       ->check(kNotEmpty)
       ->required();
+  command->add_flag("--diff", options->diff, "write nothing; print what would change, as a unified diff");
   command->add_flag("--check", options->check, "write nothing; name the files that would change, and exit with 1");
   add_common_options(*command, invocation.options);
   command->callback([options, &invocation] {

@@ -7,7 +7,6 @@
 
 #include "cli/files.hpp"
 #include "cli/output.hpp"
-#include "dsl/check.hpp"
 #include "dsl/render.hpp"
 
 namespace proviso::cli {
@@ -26,9 +25,13 @@ bool stops(const Invocation& invocation, const std::vector<dsl::Diagnostic>& dia
   return invocation.options.strict ? !diagnostics.empty() : dsl::has_errors(diagnostics);
 }
 
+dsl::LoadOptions load_options(const Invocation& invocation) {
+  return {invocation.options.allowed_paths, shipped_rules()};
+}
+
 dsl::Outcome<dsl::RuleSet> check_rules(const Invocation& invocation, dsl::SourceSet& sources,
                                        const std::vector<std::string>& paths) {
-  const dsl::LoadOptions options{invocation.options.allowed_paths, shipped_rules()};
+  const dsl::LoadOptions options = load_options(invocation);
   if (std::find(paths.begin(), paths.end(), "-") == paths.end()) return dsl::check_files(sources, paths, options);
   if (paths.size() > 1) throw model::InputError("`-` is standard input and stands alone: name no other file");
   return dsl::check_sources(sources, {sources.add("-", read_text(invocation, "-"))}, options);

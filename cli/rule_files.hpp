@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cli/command.hpp"
+#include "dsl/check.hpp"
 #include "dsl/diagnostic.hpp"
 #include "dsl/rule_set.hpp"
 #include "dsl/source.hpp"
@@ -17,6 +18,9 @@ void print_diagnostics(const Invocation& invocation, std::ostream& out, const ds
 
 /// Whether these stop a command: an error does, and under `--strict` a warning.
 bool stops(const Invocation& invocation, const std::vector<dsl::Diagnostic>& diagnostics);
+
+/// Where rule files may lead, as the options say.
+dsl::LoadOptions load_options(const Invocation& invocation);
 
 /// Reads and checks the rule files of a command line; `-`, which stands alone, is standard input.
 dsl::Outcome<dsl::RuleSet> check_rules(const Invocation& invocation, dsl::SourceSet& sources,

@@ -110,8 +110,8 @@ void Checker::declare_all() {
   }
 }
 
-void Checker::report(Code code, Span span, std::string message, std::vector<std::string> help) {
-  diagnostics_.push_back(make_diagnostic(code, span, std::move(message), std::move(help)));
+Diagnostic& Checker::report(Code code, Span span, std::string message, std::vector<std::string> help) {
+  return diagnostics_.emplace_back(make_diagnostic(code, span, std::move(message), std::move(help)));
 }
 
 void Checker::not_yet_built(Span span, const std::string& what, std::vector<std::string> help) {
@@ -127,10 +127,11 @@ std::optional<Symbol> Checker::find(SymbolKind kind, const ast::Name& name) {
     const auto symbol = module_->scope.find({other, name.text});
     if (symbol == module_->scope.end()) continue;
     const Module& home = modules_[symbol->second.module];
+    const Span declared = named(home.file.declarations[symbol->second.declaration])->second.span;
     report(Code::wrong_kind, name.span,
            "`" + name.text + "` is " + article(other) + ", and " + article(kind) + " is needed here",
-           {"it is declared at " +
-            place_text(sources_, named(home.file.declarations[symbol->second.declaration])->second.span)});
+           {"it is declared at " + place_text(sources_, declared)})
+        .related.push_back({declared, "declared here"});
     return std::nullopt;
   }
   if (!module_->complete) return std::nullopt;  // its declaration may be the one that could not be read
@@ -139,16 +140,19 @@ std::optional<Symbol> Checker::find(SymbolKind kind, const ast::Name& name) {
   for (const auto& [key, symbol] : module_->scope) {
     if (key.first == kind) candidates.push_back(key.second);
   }
-  std::vector<std::string> help;
-  const auto qualified = std::find_if(candidates.begin(), candidates.end(),
-                                      [&](const std::string& each) { return each.ends_with("." + name.text); });
-  if (qualified != candidates.end()) {
-    help.push_back("did you mean `" + *qualified + "`?");
-  } else if (const auto nearest = nearest_name(name.text, candidates)) {
-    help.push_back("did you mean `" + *nearest + "`?");
+  const auto is_qualified = [&](const std::string& each) { return each.ends_with("." + name.text); };
+  const auto qualified = std::find_if(candidates.begin(), candidates.end(), is_qualified);
+  std::vector<Fix> fixes;
+  if (qualified == candidates.end()) {
+    fixes = spelling_fix(name.span, name.text, candidates);
+  } else {
+    fixes.push_back({name.span, *qualified, std::none_of(qualified + 1, candidates.end(), is_qualified)});
   }
+  std::vector<std::string> help;
+  if (!fixes.empty()) help.push_back("did you mean `" + fixes.front().replacement + "`?");
   report(Code::unknown_name, name.span,
-         "no " + std::string(kind_name(kind)) + " `" + name.text + "` is declared or used here", std::move(help));
+         "no " + std::string(kind_name(kind)) + " `" + name.text + "` is declared or used here", std::move(help))
+      .fixes = std::move(fixes);
   return std::nullopt;
 }
 
@@ -169,7 +173,8 @@ void Checker::define_model(const ast::Model& model) {
     if (slot && *slot != value) {
       report(Code::model_clash, requirement.span,
              "two `model` declarations ask for different values of `" + requirement.key.text + "`",
-             {"no model satisfies both: the other is at " + place_text(sources_, required.span)});
+             {"no model satisfies both: the other is at " + place_text(sources_, required.span)})
+          .related.push_back({required.span, "the other `model`"});
     }
     slot = value;
   };
@@ -281,7 +286,8 @@ void Checker::define_waiver(const ast::Waive& waive) {
   for (const Waiver& other : rule_set_.waivers) {
     if (other.check != id->second) continue;
     report(Code::duplicate_waiver, waive.check.span, "check `" + waive.check.text + "` is waived already",
-           {"the other waiver is at " + place_text(sources_, other.span) + "; keep one"});
+           {"the other waiver is at " + place_text(sources_, other.span) + "; keep one"})
+        .related.push_back({other.span, "the other waiver"});
     return;
   }
   const auto by = non_empty(waive.by, "who answers for the waiver");
@@ -294,7 +300,12 @@ void Checker::define_waiver(const ast::Waive& waive) {
 Outcome<RuleSet> check_sources(SourceSet& sources, const std::vector<SourceId>& files, const LoadOptions& options) {
   std::vector<Diagnostic> diagnostics;
   const std::vector<Module> modules = resolve(sources, files, options, diagnostics);
-  return Checker(sources, modules, options).run(std::move(diagnostics));
+  return check_modules(sources, modules, options, std::move(diagnostics));
+}
+
+Outcome<RuleSet> check_modules(const SourceSet& sources, const std::vector<Module>& modules,
+                               const LoadOptions& options, std::vector<Diagnostic> found) {
+  return Checker(sources, modules, options).run(std::move(found));
 }
 
 Outcome<RuleSet> check_files(SourceSet& sources, const std::vector<std::string>& paths, const LoadOptions& options) {

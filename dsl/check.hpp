@@ -25,6 +25,12 @@ Outcome<RuleSet> check_files(SourceSet& sources, const std::vector<std::string>&
 /// it looks on the disk.
 Outcome<RuleSet> check_sources(SourceSet& sources, const std::vector<SourceId>& files, const LoadOptions& options = {});
 
+/// The same over files that `resolve` (dsl/resolve.hpp) has read already, with what it found: for who needs their names
+/// as well as what they say.
+struct Module;
+Outcome<RuleSet> check_modules(const SourceSet& sources, const std::vector<Module>& modules, const LoadOptions& options,
+                               std::vector<Diagnostic> found);
+
 /// The interventions of `rules`, and of an effect's `change` where there is one, in force together, that ask one
 /// feature at one site for unequal targets at the same positions (both unconditional, or under the same condition).
 /// `check` has asked this of every rule and of what each check is `under`; who puts other rules in force together asks

@@ -55,20 +55,35 @@ std::optional<Arguments> Checker::arguments(const ast::Call& call, std::initiali
   bool sound = true;
   for (const ast::Argument& argument : call.arguments) {
     if (!argument.label && next == positional) {
-      report(Code::surplus_argument, argument.span,
-             callee + " takes " + (positional == 0 ? "no" : std::to_string(positional)) +
-                 (positional == 1 ? " argument" : " arguments") + " without a name",
-             {named});
+      Diagnostic& surplus = report(Code::surplus_argument, argument.span,
+                                   callee + " takes " + (positional == 0 ? "no" : std::to_string(positional)) +
+                                       (positional == 1 ? " argument" : " arguments") + " without a name",
+                                   {named});
+      // `rate(angry, /idiot/)`: one argument too many, and one that must be named is not.
+      std::vector<std::string_view> unnamed;
+      for (const Parameter& each : parameters) {
+        const auto says = [&](const ast::Argument& other) { return other.label && other.label->text == each.name; };
+        if (each.labelled && each.required && std::none_of(call.arguments.begin(), call.arguments.end(), says)) {
+          unnamed.push_back(each.name);
+        }
+      }
+      const auto without_label =
+          std::count_if(call.arguments.begin(), call.arguments.end(), [](const auto& each) { return !each.label; });
+      if (unnamed.size() == 1 && without_label == static_cast<std::ptrdiff_t>(positional) + 1) {
+        const Span before{argument.span.source, argument.span.begin, argument.span.begin};
+        surplus.fixes.push_back({before, std::string(unnamed.front()) + ": "});
+      }
       return std::nullopt;  // what else is missing may be what stands here
     }
     std::size_t slot = next;
     if (argument.label) {
       const auto wanted = std::find(labels.begin(), labels.end(), argument.label->text);
       if (wanted == labels.end()) {
-        const auto nearest = nearest_name(argument.label->text, labels);
+        auto fixes = spelling_fix(argument.label->span, argument.label->text, labels);
         report(Code::unknown_argument, argument.label->span,
                callee + " has no parameter `" + argument.label->text + "`",
-               {nearest ? "did you mean `" + *nearest + "`?" : named});
+               {fixes.empty() ? named : "did you mean `" + fixes.front().replacement + "`?"})
+            .fixes = std::move(fixes);
         sound = false;
         continue;
       }
@@ -94,9 +109,9 @@ std::optional<Arguments> Checker::arguments(const ast::Call& call, std::initiali
   return bound;
 }
 
-void Checker::wrong_argument(const ast::Argument& argument, const std::string& needed) {
-  report(Code::wrong_argument, argument.span,
-         needed + " is needed here, not " + std::visit(Description{}, argument.value));
+Diagnostic& Checker::wrong_argument(const ast::Argument& argument, const std::string& needed) {
+  return report(Code::wrong_argument, argument.span,
+                needed + " is needed here, not " + std::visit(Description{}, argument.value));
 }
 
 std::optional<double> Checker::number(const ast::Number& node, const std::string& what, const Limits& limits) {
@@ -107,9 +122,12 @@ std::optional<double> Checker::number(const ast::Number& node, const std::string
   const auto shown = [&](double end) { return share ? number_text(100 * end) + "%" : number_text(end); };
   const std::string range = std::isinf(limits.high) ? "at least " + shown(limits.low)
                                                     : "from " + shown(limits.low) + " to " + shown(limits.high);
-  std::vector<std::string> help;
-  if (share && !node.percent && value > 1 && value <= 100) help.push_back("did you mean " + node.text + "%?");
-  report(Code::out_of_range, node.span, what + " must be " + range + ", not " + node.text, std::move(help));
+  const bool forgotten = share && !node.percent && value > 1 && value <= 100;
+  Diagnostic& found = report(Code::out_of_range, node.span, what + " must be " + range + ", not " + node.text);
+  if (forgotten) {
+    found.help.push_back("did you mean " + node.text + "%?");
+    found.fixes.push_back({node.span, node.text + "%"});
+  }
   return std::nullopt;
 }
 
@@ -155,7 +173,8 @@ std::optional<std::string> Checker::word(const ast::Argument& argument,
     if (name != nullptr && name->text == one) return name->text;
     all += (all.empty() ? "`" : " or `") + std::string(one) + "`";
   }
-  wrong_argument(argument, all);
+  Diagnostic& wrong = wrong_argument(argument, all);
+  if (name != nullptr) wrong.fixes = spelling_fix(name->span, name->text, {allowed.begin(), allowed.end()});
   return std::nullopt;
 }
 

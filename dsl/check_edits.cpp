@@ -241,9 +241,10 @@ std::optional<MethodCall> Checker::method(const ast::Call& call) {
       const bool last = &each + 1 == std::end(kEditMethods);
       all += (all.empty() ? "" : last ? " and " : ", ") + names.back();
     }
-    const auto nearest = nearest_name(name, names);
+    auto fixes = spelling_fix(call.name.span, name, names);
     report(Code::unknown_method, call.name.span, "no edit is made by `" + name + "`",
-           {nearest ? "did you mean `" + *nearest + "`?" : "the methods are " + all});
+           {fixes.empty() ? "the methods are " + all : "did you mean `" + fixes.front().replacement + "`?"})
+        .fixes = std::move(fixes);
     return std::nullopt;
   }
   result.method = known->method;
@@ -287,11 +288,12 @@ std::optional<MethodCall> Checker::method(const ast::Call& call) {
       sound &= layer.has_value();
     } else {
       const auto names = parameter_names(result.method);
-      const auto nearest = nearest_name(label, names);
+      auto fixes = spelling_fix(argument.label->span, label, names);
       std::string all;
       for (const std::string& each : names) all += (all.empty() ? "" : ", ") + each;
       report(Code::unknown_argument, argument.label->span, "`" + name + "` has no parameter `" + label + "`",
-             {nearest ? "did you mean `" + *nearest + "`?" : "its parameters are " + all});
+             {fixes.empty() ? "its parameters are " + all : "did you mean `" + fixes.front().replacement + "`?"})
+          .fixes = std::move(fixes);
       sound = false;
     }
   }

@@ -63,11 +63,12 @@ bool Checker::check_bound(const ast::Expectation& node, const Expectation& expec
   const double bound = expectation.bound;
 
   if (bound < range.low || bound > range.high) {
-    std::vector<std::string> help;
-    if (range.share && !node.bound.percent && std::abs(bound) <= 100)
-      help.push_back("did you mean " + node.bound.text + "%?");
-    report(Code::bound_out_of_range, node.bound.span,
-           name + " is always " + range_text(range) + ", never " + node.bound.text, std::move(help));
+    Diagnostic& found = report(Code::bound_out_of_range, node.bound.span,
+                               name + " is always " + range_text(range) + ", never " + node.bound.text);
+    if (range.share && !node.bound.percent && std::abs(bound) <= 100) {
+      found.help.push_back("did you mean " + node.bound.text + "%?");
+      found.fixes.push_back({node.bound.span, node.bound.text + "%"});
+    }
     return false;
   }
   const bool always = (node.op == Compare::greater_equal && bound == range.low) ||
@@ -146,10 +147,11 @@ bool Checker::across(const ast::Expectation& node, Expectation& expectation) {
   for (const ast::Call& sweep : node.across) {
     const std::string& name = sweep.name.text;
     if (std::ranges::any_of(kSweeps, [&](const auto& known) { return known.first == name; })) continue;
-    const auto nearest = nearest_name(name, {"seeds", "ablation", "paraphrases"});
+    auto fixes = spelling_fix(sweep.name.span, name, {"seeds", "ablation", "paraphrases"});
     report(Code::sweep_misfit, sweep.name.span, "nothing is repeated across `" + name + "`",
-           {nearest ? "did you mean `" + *nearest + "`?"
-                    : "repeat across seeds(N), ablation(zero, mean, resample) or paraphrases(P)"});
+           {fixes.empty() ? "repeat across seeds(N), ablation(zero, mean, resample) or paraphrases(P)"
+                          : "did you mean `" + fixes.front().replacement + "`?"})
+        .fixes = std::move(fixes);
     sound = false;
   }
   return sound;

@@ -40,10 +40,11 @@ bool Checker::define_constructor(const ast::Call& call, FeatureDecl& feature) {
   if (name == "unembed") return define_unembed(call, feature);
   if (name == "neuron") return define_neuron(call, feature);
   if (name == "latent") return define_latent(call, feature);
-  const auto nearest = nearest_name(name, {"contrast", "probe", "direction", "unembed", "neuron", "latent"});
+  auto fixes = spelling_fix(call.name.span, name, {"contrast", "probe", "direction", "unembed", "neuron", "latent"});
   report(Code::unknown_constructor, call.name.span, "no feature is built by `" + name + "`",
-         {nearest ? "did you mean `" + *nearest + "`?"
-                  : "features are built by contrast, probe, direction, unembed, neuron and latent"});
+         {fixes.empty() ? "features are built by contrast, probe, direction, unembed, neuron and latent"
+                        : "did you mean `" + fixes.front().replacement + "`?"})
+      .fixes = std::move(fixes);
   return false;
 }
 

@@ -1,6 +1,7 @@
 // Metrics: their arguments, and what they can be measured on.
 
 #include <algorithm>
+#include <cctype>
 #include <utility>
 
 #include "dsl/checker.hpp"
@@ -50,17 +51,18 @@ std::optional<Metric> Checker::metric(const ast::Call& call) {
   }
   std::vector<std::string> names = kNotYetBuilt;
   for (const auto& [known, read] : kMetrics) names.push_back(known);
-  const auto nearest = nearest_name(name, names);
+  auto fixes = spelling_fix(call.name.span, name, names);
   std::vector<std::string> help;
-  if (nearest) {
-    help.push_back("did you mean `" + *nearest + "`?");
+  if (!fixes.empty()) {
+    help.push_back("did you mean `" + fixes.front().replacement + "`?");
   } else {
     std::sort(names.begin(), names.end());
     std::string all;
     for (const std::string& each : names) all += (all.empty() ? "" : ", ") + each;
     help.push_back("the metrics are " + all);
   }
-  report(Code::unknown_metric, call.name.span, "no metric is called `" + name + "`", std::move(help));
+  report(Code::unknown_metric, call.name.span, "no metric is called `" + name + "`", std::move(help)).fixes =
+      std::move(fixes);
   return std::nullopt;
 }
 
@@ -123,7 +125,14 @@ std::optional<Metric> Checker::rate(const ast::Call& call) {
   if (!given) return std::nullopt;
   const auto set = prompts(*given->at(0));
   const auto* pattern = std::get_if<ast::Regex>(&given->at(1)->value);
-  if (pattern == nullptr) wrong_argument(*given->at(1), "a regular expression (/…/)");
+  if (pattern == nullptr) {
+    Diagnostic& wrong = wrong_argument(*given->at(1), "a regular expression (/…/)");
+    const auto* words = std::get_if<ast::String>(&given->at(1)->value);
+    const auto is_plain = [](unsigned char c) { return std::isalnum(c) != 0 || c == ' '; };
+    if (words != nullptr && !words->value.empty() && std::all_of(words->value.begin(), words->value.end(), is_plain)) {
+      wrong.fixes.push_back({words->span, "/" + words->value + "/"});
+    }
+  }
   const auto generates = pattern != nullptr ? regex(*pattern) : std::nullopt;
   bool sound = set && generates;
 

@@ -189,7 +189,8 @@ void Checker::check_order(const ast::Intervention& node, const Intervention& int
            "feature `" + name.text + "` is read at " + to_string(read) + ", after this intervention at " +
                to_string(*first),
            {"move the intervention to " + to_string(read) + " or later, or read " + name.text + " at " +
-            to_string(*first) + " or earlier"});
+            to_string(*first) + " or earlier"})
+        .related.push_back({feature->span, "`" + name.text + "` is declared here"});
   }
 }
 
@@ -223,6 +224,7 @@ std::vector<Diagnostic> contradictions(const RuleSet& rule_set, const std::vecto
                                             "` contradicts `" + a.intervention->text + "`",
                                         {"keep one of them, make them act at different sites or under different "
                                          "conditions, or bound one by `cap`"}));
+        found.back().related.push_back({a.intervention->span, "the other intervention"});
         break;
       }
     }

@@ -59,7 +59,8 @@ class Checker {
   void declare_all();
   template <class Node, class Declared>
   void declare(std::size_t module, std::size_t index, std::vector<Declared>& into, std::vector<Work<Node>>& work);
-  void report(Code code, Span span, std::string message, std::vector<std::string> help = {});
+  /// The diagnostic as reported, to which fixes and related places can be added at once.
+  Diagnostic& report(Code code, Span span, std::string message, std::vector<std::string> help = {});
   void not_yet_built(Span span, const std::string& what, std::vector<std::string> help = {});
   std::optional<Symbol> find(SymbolKind kind, const ast::Name& name);
   std::optional<std::size_t> find_id(SymbolKind kind, const ast::Name& name);
@@ -71,7 +72,7 @@ class Checker {
 
   // ---- check_arguments.cpp: calls and the values in them ----
   std::optional<Arguments> arguments(const ast::Call& call, std::initializer_list<Parameter> parameters);
-  void wrong_argument(const ast::Argument& argument, const std::string& needed);
+  Diagnostic& wrong_argument(const ast::Argument& argument, const std::string& needed);
   std::optional<double> number(const ast::Number& number, const std::string& what, const Limits& limits);
   std::optional<double> number(const ast::Argument& argument, const std::string& what, const Limits& limits);
   std::optional<std::int64_t> whole(const ast::Number& number, const std::string& what, const Limits& limits);

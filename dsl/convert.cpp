@@ -55,8 +55,8 @@ Span Converter::span(const Node& node) const {
           static_cast<std::uint32_t>(node.m_end.data - text_.data())};
 }
 
-void Converter::report(Code code, Span span, std::string message, std::vector<std::string> help) {
-  diagnostics_.push_back(make_diagnostic(code, span, std::move(message), std::move(help)));
+Diagnostic& Converter::report(Code code, Span span, std::string message, std::vector<std::string> help) {
+  return diagnostics_.emplace_back(make_diagnostic(code, span, std::move(message), std::move(help)));
 }
 
 void Converter::bound_list(const Node& list) {
@@ -111,8 +111,10 @@ std::optional<IndexSet::Range> Converter::index_range(const Node& node) {
     ends.push_back(*index);
   }
   if (ends.front() > ends.back()) {
+    const std::string upwards = std::to_string(ends.back()) + ".." + std::to_string(ends.front());
     report(Code::site_index, span(node), "the range " + in_ticks(node.string_view()) + " runs downwards",
-           {"write `" + std::to_string(ends.back()) + ".." + std::to_string(ends.front()) + "`"});
+           {"write " + in_ticks(upwards)})
+        .fixes.push_back({span(node), upwards});
     return std::nullopt;
   }
   return IndexSet::Range{ends.front(), ends.back()};
@@ -143,7 +145,8 @@ ast::Site Converter::site(const Node& node) {
   if (foreign) {
     auto read = site_from_transformer_lens(text);
     if (const auto* refused = std::get_if<NotEqual>(&read)) {
-      report(Code::unknown_site, span(word), refused->reason, {refused->help});
+      Diagnostic& found = report(Code::unknown_site, span(word), refused->reason, {refused->help});
+      if (!refused->instead.empty()) found.fixes.push_back({span(word), refused->instead, false});
       return site;
     }
     static_cast<SiteSpec&>(site) = std::get<SiteSpec>(std::move(read));
@@ -157,27 +160,31 @@ ast::Site Converter::site(const Node& node) {
 #include "dsl/sites.def"
 #undef PROVISO_SITE
     for (const std::string& name : names) all += (all.empty() ? "" : ", ") + name;
-    const auto near = nearest_name(text, names);
+    auto fixes = spelling_fix(span(word), text, names);
     report(Code::unknown_site, span(word), in_ticks(text) + " is no site",
-           {near ? "did you mean " + in_ticks(*near) + "?" : "the sites are " + all});
+           {fixes.empty() ? "the sites are " + all : "did you mean " + in_ticks(fixes.front().replacement) + "?"})
+        .fixes = std::move(fixes);
     return site;
   }
 
   if (layers) {
     const IndexSet set = index_set(*layers);
     if (foreign) {
-      report(Code::site_index, span(*layers), in_ticks(text) + " names its layer already", {"leave the brackets out"});
+      report(Code::site_index, span(*layers), in_ticks(text) + " names its layer already", {"leave the brackets out"})
+          .fixes.push_back({span(*layers), "", false});
     } else if (!site_has_layer(site.kind)) {
-      report(Code::site_index, span(*layers), in_ticks(text) + " has no layers",
-             {"write " + in_ticks(text) + " alone"});
+      report(Code::site_index, span(*layers), in_ticks(text) + " has no layers", {"write " + in_ticks(text) + " alone"})
+          .fixes.push_back({span(*layers), "", false});
     } else if (layers->children.empty()) {
       report(Code::site_index, span(*layers), "these brackets name no layer",
-             {"write `" + text + "[*]` for all of them"});
+             {"write `" + text + "[*]` for all of them"})
+          .fixes.push_back({span(*layers), "[*]", false});
     }
     if (!foreign) site.layers = set;
   } else if (!foreign && site_has_layer(site.kind)) {
     report(Code::site_index, span(word), in_ticks(text) + " needs its layer",
-           {"write for example `" + text + "[12]`, `" + text + "[8..20]` or `" + text + "[*]`"});
+           {"write for example `" + text + "[12]`, `" + text + "[8..20]` or `" + text + "[*]`"})
+        .fixes.push_back({span(word), text + "[*]", false});
   }
   if (heads) {
     site.heads = index_set(*heads);
@@ -380,7 +387,8 @@ ast::Intervention Converter::intervention(const Node& node) {
     if (!fits)
       report(Code::syntax, span(preposition),
              in_ticks(operation) + " takes its amount with `" + (to ? "to" : "by") + "`, found " + in_ticks(word),
-             {usage});
+             {usage})
+          .fixes.push_back({span(preposition), to ? "to" : "by"});
   } else if (out.operation != Operation::suppress) {
     report(Code::syntax, span(*child<grammar::feature_name>(node)), in_ticks(operation) + " needs its amount", {usage});
   }

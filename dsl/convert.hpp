@@ -97,7 +97,7 @@ class Converter {
   Date date(const Node& node);
 
   Span span(const Node& node) const;
-  void report(Code code, Span span, std::string message, std::vector<std::string> help = {});
+  Diagnostic& report(Code code, Span span, std::string message, std::vector<std::string> help = {});
   /// Keeps the first of what may be said once.
   template <class T>
   void once(std::optional<T>& slot, T value, Span span, std::string_view statement) {

@@ -56,8 +56,11 @@ ast::Notes Converter::notes(const Node& declaration) {
       const auto found =
           std::find_if(kWords.begin(), kWords.end(), [&](const auto& w) { return w.first == word.string_view(); });
       if (found == kWords.end()) {
+        std::vector<std::string> words;
+        for (const auto& [known, status] : kWords) words.emplace_back(known);
         report(Code::invalid_word, span(word), "`" + word.string() + "` is no status",
-               {"a status is stable, experimental or deprecated"});
+               {"a status is stable, experimental or deprecated"})
+            .fixes = spelling_fix(span(word), word.string_view(), words);
       } else {
         once(notes.status, ast::StatusLine{found->second, place}, place, "status");
       }
@@ -140,9 +143,12 @@ ast::Each Converter::each(const Node& node) {
     for (const auto& part : read.parts) {
       const auto* slot = std::get_if<ast::Slot>(&part);
       if (!slot || std::find(names.begin(), names.end(), slot->name.text) != names.end()) continue;
-      const auto near = nearest_name(slot->name.text, names);
-      report(Code::template_slot, slot->name.span, "`{" + slot->name.text + "}` names nothing that this `each` binds",
-             {near ? "did you mean `{" + *near + "}`?" : "a brace itself is `{{` or `}}`"});
+      const std::string name = slot->name.text;
+      auto fixes = spelling_fix(slot->name.span, name, names);
+      for (Fix& fix : fixes) fix.replacement = "{" + fix.replacement + "}";  // a slot's place includes its braces
+      report(Code::template_slot, slot->name.span, "`{" + name + "}` names nothing that this `each` binds",
+             {fixes.empty() ? "a brace itself is `{{` or `}}`" : "did you mean `" + fixes.front().replacement + "`?"})
+          .fixes = std::move(fixes);
     }
     return read;
   };
@@ -372,8 +378,11 @@ ast::Check Converter::check(const Node& node) {
       const auto found = std::find_if(std::begin(kAll), std::end(kAll),
                                       [&](CheckSeverity s) { return severity_name(s) == word.string_view(); });
       if (found == std::end(kAll)) {
+        std::vector<std::string> words;
+        for (const CheckSeverity severity : kAll) words.emplace_back(severity_name(severity));
         report(Code::invalid_word, span(word), "`" + word.string() + "` is no severity",
-               {"a severity is info, minor, major or critical"});
+               {"a severity is info, minor, major or critical"})
+            .fixes = spelling_fix(span(word), word.string_view(), words);
       } else {
         once(out.severity, ast::SeverityLine{*found, span(statement)}, span(statement), "severity");
       }

@@ -46,6 +46,16 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   return last[b.size()];
 }
 
+constexpr std::size_t kLongestName = 200;  // the distance takes time quadratic in the names; longer ones are no typo
+
+std::size_t most_edits(std::string_view name) { return std::max<std::size_t>(1, name.size() / 3); }
+
+std::string without_digits(std::string_view name) {
+  std::string text(name);
+  std::erase_if(text, [](char c) { return c >= '0' && c <= '9'; });
+  return text;
+}
+
 }  // namespace
 
 std::string_view slug(Code code) { return entry(code).slug; }
@@ -60,7 +70,7 @@ std::optional<Code> code_from_slug(std::string_view text) {
 }
 
 Diagnostic make_diagnostic(Code code, Span span, std::string message, std::vector<std::string> help) {
-  return {code, span, std::move(message), std::move(help), default_severity(code)};
+  return {code, span, std::move(message), std::move(help), default_severity(code), {}, {}};
 }
 
 bool has_errors(const std::vector<Diagnostic>& diagnostics) {
@@ -69,9 +79,8 @@ bool has_errors(const std::vector<Diagnostic>& diagnostics) {
 }
 
 std::optional<std::string> nearest_name(std::string_view name, const std::vector<std::string>& candidates) {
-  constexpr std::size_t kLongest = 200;  // the distance takes time quadratic in the names, and longer ones are no typo
-  if (name.size() > kLongest) return std::nullopt;
-  const std::size_t limit = std::max<std::size_t>(1, name.size() / 3);
+  if (name.size() > kLongestName) return std::nullopt;
+  const std::size_t limit = most_edits(name);
   std::optional<std::string> best;
   std::size_t best_distance = limit + 1;
   for (const std::string& candidate : candidates) {
@@ -84,6 +93,20 @@ std::optional<std::string> nearest_name(std::string_view name, const std::vector
     }
   }
   return best;
+}
+
+std::vector<Fix> spelling_fix(Span span, std::string_view name, const std::vector<std::string>& candidates) {
+  const auto nearest = nearest_name(name, candidates);
+  if (!nearest) return {};
+  constexpr std::size_t kShortest = 4;  // `p` is as near to `q` as to any other letter
+  // One slip away is nearer than two; of what is further away there must be no other.
+  const std::size_t near = edit_distance(name, *nearest) == 1 ? 1 : most_edits(name);
+  const auto comes_near = [&](const std::string& other) {
+    return other != *nearest && other.size() <= kLongestName && edit_distance(name, other) <= near;
+  };
+  const bool safe = name.size() >= kShortest && without_digits(name) != without_digits(*nearest) &&
+                    std::none_of(candidates.begin(), candidates.end(), comes_near);
+  return {{span, *nearest, safe}};
 }
 
 }  // namespace proviso::dsl

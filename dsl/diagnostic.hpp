@@ -24,6 +24,20 @@ Severity default_severity(Code code);
 std::string_view explanation(Code code);  ///< a paragraph and an example, for `--explain`
 std::optional<Code> code_from_slug(std::string_view text);
 
+/// A change of the text that cures what was found: what stands at `span` becomes `replacement`.
+struct Fix {
+  Span span;
+  std::string replacement;
+  /// Nothing else can have been meant, so `check --fix` makes the change unasked; others an editor only offers.
+  bool safe = true;
+};
+
+/// Another place that has to do with what was found: "the first declaration".
+struct Related {
+  Span span;
+  std::string message;
+};
+
 /// What was found, where, and what to do about it.
 struct Diagnostic {
   Code code;
@@ -31,6 +45,8 @@ struct Diagnostic {
   std::string message;            ///< one sentence without a full stop: "feature `anger` is …"
   std::vector<std::string> help;  ///< one cure a line
   Severity severity = Severity::error;
+  std::vector<Fix> fixes = {};        ///< alternatives, the likeliest first
+  std::vector<Related> related = {};  ///< where else to look
 };
 
 Diagnostic make_diagnostic(Code code, Span span, std::string message, std::vector<std::string> help = {});
@@ -50,5 +66,9 @@ struct Outcome {
 /// The nearest of `candidates` to a misspelt `name` (Damerau-Levenshtein distance at most a third of
 /// its length, at least 1), or nothing.
 std::optional<std::string> nearest_name(std::string_view name, const std::vector<std::string>& candidates);
+
+/// The misspelt `name` at `span` as the nearest of `candidates`, or nothing. It is safe where no other candidate comes
+/// as near, unless the two differ in their digits alone: `plain_1` and `plain_2` are two names rather than one misspelt.
+std::vector<Fix> spelling_fix(Span span, std::string_view name, const std::vector<std::string>& candidates);
 
 }  // namespace proviso::dsl

@@ -28,65 +28,14 @@ struct need : seq<seq<layout, must<Rules>>...> {};
 
 // ---- words -----------------------------------------------------------------------------------
 
-#define PROVISO_WORD(word, opens) \
+#define PROVISO_PHRASE_WORD(word) \
   struct kw_##word : TAO_PEGTL_KEYWORD(#word) {};
+#define PROVISO_WORD(word, opens) PROVISO_PHRASE_WORD(word)
 #include "dsl/words.def"
-PROVISO_WORD(across, )
-PROVISO_WORD(all, )
-PROVISO_WORD(amplify, )
-PROVISO_WORD(answer, )
-PROVISO_WORD(as, )
-PROVISO_WORD(attack, )
-PROVISO_WORD(because, )
-PROVISO_WORD(beyond, )
-PROVISO_WORD(cap, )
-PROVISO_WORD(chat, )
-PROVISO_WORD(clamp, )
-PROVISO_WORD(clean, )
-PROVISO_WORD(cluster, )
-PROVISO_WORD(confidence, )
-PROVISO_WORD(control, )
-PROVISO_WORD(corrupt, )
-PROVISO_WORD(description, )
-PROVISO_WORD(each, )
-PROVISO_WORD(edges, )
-PROVISO_WORD(erase, )
-PROVISO_WORD(expect, )
-PROVISO_WORD(fact, )
-PROVISO_WORD(facts, )
-PROVISO_WORD(family, )
-PROVISO_WORD(field, )
-PROVISO_WORD(fires, )
-PROVISO_WORD(from, )
-PROVISO_WORD(head, )
-PROVISO_WORD(keep, )
-PROVISO_WORD(layers, )
-PROVISO_WORD(measure, )
-PROVISO_WORD(meta, )
-PROVISO_WORD(nodes, )
-PROVISO_WORD(on, )
-PROVISO_WORD(relative, )
-PROVISO_WORD(remove, )
-PROVISO_WORD(seed, )
-PROVISO_WORD(severity, )
-PROVISO_WORD(sha256, )
-PROVISO_WORD(silent, )
-PROVISO_WORD(status, )
-PROVISO_WORD(steer, )
-PROVISO_WORD(suppress, )
-PROVISO_WORD(system, )
-PROVISO_WORD(tags, )
-PROVISO_WORD(take, )
-PROVISO_WORD(under, )
-PROVISO_WORD(until, )
-PROVISO_WORD(using, )
-PROVISO_WORD(width, )
-#undef PROVISO_WORD
 
 struct reserved : sor<failure
 #define PROVISO_WORD(word, opens) , kw_##word
 #include "dsl/words.def"
-#undef PROVISO_WORD
                       > {
 };
 
@@ -95,7 +44,6 @@ struct declaration_word : sor<failure
 #define PROVISO_IF_nothing(word)
 #define PROVISO_WORD(word, opens) PROVISO_IF_##opens(word)
 #include "dsl/words.def"
-#undef PROVISO_WORD
 #undef PROVISO_IF_nothing
 #undef PROVISO_IF_declaration
                               > {

@@ -22,10 +22,7 @@ struct Word {
 constexpr Word kWords[] = {
 #define PROVISO_WORD(word, opens) {#word, Opens::opens},
 #include "dsl/words.def"
-#undef PROVISO_WORD
 };
-
-constexpr std::string_view kNotes = "description tags meta status";
 
 bool is_word_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -115,6 +112,11 @@ Diagnostic at_found(const Stop& stop, Code code, std::string message, std::vecto
   return make_diagnostic(code, stop.found_span(), std::move(message), std::move(help));
 }
 
+Diagnostic fixed(Diagnostic diagnostic, Fix fix) {
+  diagnostic.fixes.push_back(std::move(fix));
+  return diagnostic;
+}
+
 std::string expected_found(const Stop& stop) {
   return "expected " + std::string(stop.expected.what) + ", found " + name_of(stop.found);
 }
@@ -153,36 +155,75 @@ Diagnostic malformed_date(const Stop& stop) {
 
 // ---- what people write from other languages --------------------------------------------------
 
+/// `'text'` and `“text”` between double quotes, where nothing inside would then need an escape.
+Diagnostic requoted(const Stop& stop, Diagnostic diagnostic) {
+  constexpr std::pair<std::string_view, std::string_view> kQuotes[] = {{"'", "'"}, {"“", "”"}, {"”", "”"},
+                                                                       {"‘", "’"}, {"’", "’"}, {"«", "»"}};
+  const auto quotes =
+      std::find_if(std::begin(kQuotes), std::end(kQuotes), [&](const auto& pair) { return pair.first == stop.found; });
+  if (quotes == std::end(kQuotes)) return diagnostic;
+  const std::size_t begin = stop.at + quotes->first.size();
+  const std::string_view line = stop.text.substr(begin, stop.text.find('\n', begin) - begin);
+  const std::size_t length = line.find(quotes->second);
+  if (length == std::string_view::npos) return diagnostic;
+  const std::string_view inside = line.substr(0, length);
+  if (inside.find_first_of("\"\\") != std::string_view::npos) return diagnostic;
+  return fixed(std::move(diagnostic),
+               {stop.span(stop.at, begin + length + quotes->second.size()), "\"" + std::string(inside) + "\""});
+}
+
+/// `&&` as `and`, `||` as `or`, `!` as `not`, apart from the words around.
+Fix joining_word(const Stop& stop) {
+  std::size_t end = stop.at + 1;
+  if (stop.found != "!" && end < stop.text.size() && stop.text[end] == stop.found.front()) ++end;
+  const auto is_blank = [&](std::size_t i) {
+    return i < stop.text.size() && std::isspace(static_cast<unsigned char>(stop.text[i])) != 0;
+  };
+  std::string word = stop.found == "&" ? "and" : stop.found == "|" ? "or" : "not";
+  if (stop.at == stop.before) word.insert(0, " ");
+  if (!is_blank(end)) word += ' ';
+  return {stop.span(stop.at, end), std::move(word)};
+}
+
 std::optional<Diagnostic> foreign_spelling(const Stop& stop) {
   const char next = stop.at + 1 < stop.text.size() ? stop.text[stop.at + 1] : '\0';
   const std::string_view found = stop.found;
   if (found == "%" && !stop.previous.empty() && is_digit(stop.previous.front())) {
-    return make_diagnostic(Code::invalid_number, stop.span(stop.before, stop.at + 1),
-                           "`%` follows its number without a space", {"write the number and `%` together: `80%`"});
+    return fixed(
+        make_diagnostic(Code::invalid_number, stop.span(stop.before, stop.at + 1),
+                        "`%` follows its number without a space", {"write the number and `%` together: `80%`"}),
+        {stop.span(stop.before, stop.at + 1), "%"});
   }
   if ((found == "." || found == "+") && is_digit(next)) {
     std::size_t end = stop.at + 1;
     while (end < stop.text.size() && (is_word_char(stop.text[end]) || stop.text[end] == '.')) ++end;
-    return make_diagnostic(Code::invalid_number, stop.span(stop.at, end),
-                           in_ticks(stop.text.substr(stop.at, end - stop.at)) + " is not a number",
-                           {found == "." ? "a digit stands on both sides of the point: `0.5`"
-                                         : "numbers have no plus sign: leave it out"});
+    const std::string literal(stop.text.substr(stop.at, end - stop.at));
+    return fixed(make_diagnostic(Code::invalid_number, stop.span(stop.at, end), in_ticks(literal) + " is not a number",
+                                 {found == "." ? "a digit stands on both sides of the point: `0.5`"
+                                               : "numbers have no plus sign: leave it out"}),
+                 {stop.span(stop.at, stop.at + 1), found == "." ? "0." : ""});
   }
   if (found == "'" || found == "“" || found == "”" || found == "‘" || found == "’" || found == "«") {
-    return at_found(stop, Code::syntax, expected_found(stop), {"strings stand between double quotes: \"…\""});
+    return requoted(stop,
+                    at_found(stop, Code::syntax, expected_found(stop), {"strings stand between double quotes: \"…\""}));
   }
   if (found == "&" || found == "|" || (found == "!" && next != '=')) {
-    return at_found(stop, Code::syntax, expected_found(stop), {"conditions are joined with `and`, `or` and `not`"});
+    return fixed(
+        at_found(stop, Code::syntax, expected_found(stop), {"conditions are joined with `and`, `or` and `not`"}),
+        joining_word(stop));
   }
   if (found == "=" && stop.expects(Expected::Kind::comparison)) {
-    return at_found(stop, Code::syntax, expected_found(stop), {"equality is written `==`"});
+    return fixed(at_found(stop, Code::syntax, expected_found(stop), {"equality is written `==`"}),
+                 {stop.found_span(), "=="});
   }
   if (found == "=" && (stop.expects(Expected::Kind::arguments_end) || stop.expects(Expected::Kind::colon))) {
-    return at_found(stop, Code::syntax, expected_found(stop),
-                    {"a named argument is written with a colon: `name: value`"});
+    return fixed(
+        at_found(stop, Code::syntax, expected_found(stop), {"a named argument is written with a colon: `name: value`"}),
+        {stop.span(stop.before, stop.at + 1), ":"});
   }
   if (found == ":" && stop.expects(Expected::Kind::equals)) {
-    return at_found(stop, Code::syntax, expected_found(stop), {"a declaration is written with `=`: `NAME = …`"});
+    return fixed(at_found(stop, Code::syntax, expected_found(stop), {"a declaration is written with `=`: `NAME = …`"}),
+                 {stop.span(stop.before, stop.at + 1), " ="});
   }
   if (found == "/" && stop.before == stop.at) {
     return at_found(stop, Code::syntax, expected_found(stop), {"a `/` inside a regular expression is written `\\/`"});
@@ -199,8 +240,9 @@ std::optional<Diagnostic> foreign_spelling(const Stop& stop) {
 Diagnostic list_end(const Stop& stop) {
   const bool after_separator = stop.previous == "," || stop.previous == "[" || stop.new_line;
   if (!after_separator && !stop.found.empty() && (stop.found.front() == '"' || is_word_char(stop.found.front()))) {
-    return at_found(stop, Code::missing_separator, "two items of a list stand on one line without a comma",
-                    {"put a comma or a line break between them"});
+    return fixed(at_found(stop, Code::missing_separator, "two items of a list stand on one line without a comma",
+                          {"put a comma or a line break between them"}),
+                 {stop.span(stop.before, stop.before), ","});
   }
   const std::string what = after_separator ? "an item of the list, or `]`" : "`,` or `]`";
   std::vector<std::string> help;
@@ -238,14 +280,18 @@ Diagnostic body_end(const Stop& stop) {
   std::vector<std::string> words = split(stop.expected.statements);
   const std::vector<std::string> notes = split(kNotes);
   words.insert(words.end(), notes.begin(), notes.end());
+  auto fixes = spelling_fix(stop.found_span(), stop.found, words);
   std::string help;
-  if (const auto near = nearest_name(stop.found, words)) {
-    help = "did you mean " + in_ticks(*near) + "?";
+  if (!fixes.empty()) {
+    help = "did you mean " + in_ticks(fixes.front().replacement) + "?";
   } else {
     help = "here can stand";
     for (std::size_t i = 0; i < words.size(); ++i) help += (i == 0 ? " `" : ", `") + words[i] + "`";
   }
-  return at_found(stop, Code::unknown_statement, in_ticks(stop.found) + " opens no statement here", {std::move(help)});
+  Diagnostic found =
+      at_found(stop, Code::unknown_statement, in_ticks(stop.found) + " opens no statement here", {std::move(help)});
+  found.fixes = std::move(fixes);
+  return found;
 }
 
 }  // namespace
@@ -315,9 +361,12 @@ Diagnostic unknown_declaration(std::string_view text, SourceId source, std::uint
   const std::vector<std::string> words = declaration_words();
   std::string help = "a declaration opens with";
   for (std::size_t i = 0; i < words.size(); ++i) help += (i == 0 ? " `" : ", `") + words[i] + "`";
-  if (const auto near = nearest_name(found, words); near && is_word(found))
-    help = "did you mean " + in_ticks(*near) + "?";
-  return make_diagnostic(Code::unknown_declaration, span, name_of(found) + " opens no declaration", {std::move(help)});
+  auto fixes = is_word(found) ? spelling_fix(span, found, words) : std::vector<Fix>();
+  if (!fixes.empty()) help = "did you mean " + in_ticks(fixes.front().replacement) + "?";
+  Diagnostic unknown =
+      make_diagnostic(Code::unknown_declaration, span, name_of(found) + " opens no declaration", {std::move(help)});
+  unknown.fixes = std::move(fixes);
+  return unknown;
 }
 
 }  // namespace proviso::dsl

@@ -43,6 +43,9 @@ struct SyntaxError {
   const char* at = nullptr;
 };
 
+/// The statements of any declaration.
+inline constexpr std::string_view kNotes = "description tags meta status";
+
 /// Turns what the grammar missed into what the user should know.
 Diagnostic diagnose(const SyntaxError& error, std::string_view text, SourceId source);
 

@@ -142,6 +142,10 @@ nlohmann::ordered_json place(const SourceSet& sources, SourceId source, std::uin
   return {{"offset", offset}, {"line", position.line}, {"column", position.column}};
 }
 
+nlohmann::ordered_json places(const SourceSet& sources, Span span) {
+  return {{"begin", place(sources, span.source, span.begin)}, {"end", place(sources, span.source, span.end)}};
+}
+
 }  // namespace
 
 std::string render_text(const std::vector<Diagnostic>& diagnostics, const SourceSet& sources, RenderOptions options) {
@@ -156,14 +160,23 @@ std::string render_json(const std::vector<Diagnostic>& diagnostics, const Source
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const Diagnostic* diagnostic : in_order(diagnostics)) {
     const Span span = diagnostic->span;
-    list.push_back(
-        {{"file", sources.at(span.source).path},
-         {"severity", severity_text(diagnostic->severity)},
-         {"code", slug(diagnostic->code)},
-         {"message", diagnostic->message},
-         {"help", diagnostic->help},
-         {"span",
-          {{"begin", place(sources, span.source, span.begin)}, {"end", place(sources, span.source, span.end)}}}});
+    nlohmann::ordered_json fixes = nlohmann::ordered_json::array(), related = nlohmann::ordered_json::array();
+    for (const Fix& fix : diagnostic->fixes) {
+      fixes.push_back({{"replacement", fix.replacement}, {"safe", fix.safe}, {"span", places(sources, fix.span)}});
+    }
+    for (const Related& other : diagnostic->related) {
+      related.push_back({{"file", sources.at(other.span.source).path},
+                         {"message", other.message},
+                         {"span", places(sources, other.span)}});
+    }
+    list.push_back({{"file", sources.at(span.source).path},
+                    {"severity", severity_text(diagnostic->severity)},
+                    {"code", slug(diagnostic->code)},
+                    {"message", diagnostic->message},
+                    {"help", diagnostic->help},
+                    {"span", places(sources, span)},
+                    {"fixes", std::move(fixes)},
+                    {"related", std::move(related)}});
   }
   return list.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }

@@ -21,8 +21,9 @@ struct RenderOptions {
 std::string render_text(const std::vector<Diagnostic>& diagnostics, const SourceSet& sources,
                         RenderOptions options = {});
 
-/// The same for editors: an array of {file, severity, code, message, help, span: {begin, end}}, where
-/// `begin` and `end` are {offset, line, column}, offsets in bytes from 0, lines and columns from 1.
+/// The same for editors: an array of {file, severity, code, message, help, span: {begin, end}, fixes, related}, where
+/// `begin` and `end` are {offset, line, column}, offsets in bytes from 0, lines and columns from 1; a fix is
+/// {replacement, safe, span} in the same file, and a related place {file, message, span}.
 std::string render_json(const std::vector<Diagnostic>& diagnostics, const SourceSet& sources);
 
 /// "3 errors, 1 warning", or "" where there is neither.

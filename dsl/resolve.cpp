@@ -32,8 +32,8 @@ class Resolver {
  private:
   enum class State { untouched, linking, linked };
 
-  void report(Code code, Span span, std::string message, std::vector<std::string> help = {}) {
-    diagnostics_.push_back(make_diagnostic(code, span, std::move(message), std::move(help)));
+  Diagnostic& report(Code code, Span span, std::string message, std::vector<std::string> help = {}) {
+    return diagnostics_.emplace_back(make_diagnostic(code, span, std::move(message), std::move(help)));
   }
 
   /// The module of a source; one file is one module, however often and by whatever path it is named.
@@ -61,7 +61,8 @@ class Resolver {
       if (is_new) continue;
       report(Code::duplicate_name, name->second.span,
              std::string(kind_name(name->first)) + " `" + name->second.text + "` is declared twice",
-             {"the first is at " + place_of(entry->second)});
+             {"the first is at " + place_of(entry->second)})
+          .related.push_back({span_of(entry->second), "the first declaration"});
     }
   }
 
@@ -77,7 +78,8 @@ class Resolver {
       if (use.alias && !aliases.emplace(use.alias->text, use.alias->span).second) {
         report(Code::name_clash, use.alias->span, "`" + use.alias->text + "` stands for two files",
                {"the first is at " + place_text(sources_, aliases.at(use.alias->text)) +
-                "; choose another name after `as`"});
+                "; choose another name after `as`"})
+            .related.push_back({aliases.at(use.alias->text), "the first"});
         continue;
       }
       if (const auto target = target_of(index, use)) bring(index, *target, use);
@@ -139,14 +141,17 @@ class Resolver {
     }
     std::sort(shipped.begin(), shipped.end());
     std::vector<std::string> help;
-    if (const auto nearest = nearest_name(library.name, shipped)) {
-      help.push_back("did you mean std/" + *nearest + "?");
+    auto fixes = spelling_fix(library.span, library.name, shipped);
+    if (!fixes.empty()) {
+      fixes.front().replacement.insert(0, "std/");
+      help.push_back("did you mean " + fixes.front().replacement + "?");
     } else if (!shipped.empty()) {
       std::string names;
       for (const std::string& name : shipped) names += (names.empty() ? "" : ", ") + name;
       help.push_back("the library holds " + names);
     }
-    report(Code::unknown_library, library.span, "the shipped library has no `" + library.name + "`", std::move(help));
+    report(Code::unknown_library, library.span, "the shipped library has no `" + library.name + "`", std::move(help))
+        .fixes = std::move(fixes);
     return std::nullopt;
   }
 
@@ -179,7 +184,8 @@ class Resolver {
       report(Code::name_clash, use.span,
              "this brings " + std::string(kind_name(name->first)) + " `" + name->second.text +
                  "`, which is declared at " + place_of(symbol) + " and at " + place_of(entry->second),
-             {"keep them apart: write `as NAME` after the file, and then NAME." + name->second.text});
+             {"keep them apart: write `as NAME` after the file, and then NAME." + name->second.text})
+          .related = {{span_of(symbol), "declared here"}, {span_of(entry->second), "and here"}};
     }
   }
 
@@ -195,15 +201,17 @@ class Resolver {
         report(Code::name_clash, name->second.span,
                std::string(kind_name(name->first)) + " `" + name->second.text +
                    "` is declared in two files given together",
-               {"the other is at " + place_of(entry->second) + "; rename one, or run the files apart"});
+               {"the other is at " + place_of(entry->second) + "; rename one, or run the files apart"})
+            .related.push_back({span_of(entry->second), "the other declaration"});
       }
     }
   }
 
   std::string path_of(std::size_t module) const { return sources_.at(modules_[module].file.source).path; }
-  std::string place_of(const Symbol& symbol) const {
-    return place_text(sources_, named(modules_[symbol.module].file.declarations[symbol.declaration])->second.span);
+  Span span_of(const Symbol& symbol) const {
+    return named(modules_[symbol.module].file.declarations[symbol.declaration])->second.span;
   }
+  std::string place_of(const Symbol& symbol) const { return place_text(sources_, span_of(symbol)); }
 
   SourceSet& sources_;
   const LoadOptions& options_;

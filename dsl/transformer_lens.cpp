@@ -27,7 +27,8 @@ NotEqual no_such_site(std::string_view name) {
   return {"`" + std::string(name) + "` of TransformerLens has no equal site here",
           "the sites are embed, resid_pre, q, k, v, pattern, z, attn_out, resid_mid, mlp_pre, mlp_post, mlp_out, "
           "resid_post, "
-          "final_norm and logits"};
+          "final_norm and logits",
+          ""};
 }
 
 }  // namespace
@@ -41,13 +42,13 @@ std::variant<SiteSpec, NotEqual> site_from_transformer_lens(std::string_view nam
   // The name alone cannot tell, and reading the wrong one would be silent.
   if (name == "hook_embed") {
     return NotEqual{"`hook_embed` leaves out the position embeddings that some models add, and `embed` holds them",
-                    "write `embed`, which is `blocks.0.hook_resid_pre`"};
+                    "write `embed`, which is `blocks.0.hook_resid_pre`", "embed"};
   }
   // The final norm's gain comes after `hook_normalized`, or was folded into the unembedding; `final_norm` is what
   // the unembedding as stored multiplies, gain included.
   if (name == "ln_final.hook_normalized") {
     return NotEqual{"`ln_final.hook_normalized` lies before the final norm's gain, and `final_norm` after it",
-                    "write `final_norm`, and expect the gain to be in it"};
+                    "write `final_norm`, and expect the gain to be in it", "final_norm"};
   }
   constexpr std::string_view kBlocks = "blocks.";
   if (!name.starts_with(kBlocks)) return no_such_site(name);

@@ -13,6 +13,7 @@ namespace proviso::dsl {
 struct NotEqual {
   std::string reason;
   std::string help;
+  std::string instead = {};  ///< the site that the help names, which is not quite the same
 };
 
 /// `blocks.14.hook_resid_post` -> resid_post[14]. Only names that mean the same in every family are read.

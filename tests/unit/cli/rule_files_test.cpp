@@ -118,3 +118,84 @@ TEST_CASE("fmt writes nothing where one file cannot be read") {
   CHECK_THAT(ran.err, Contains("bad.proviso:1:"));
   CHECK(folder.read("untidy.proviso") == kUntidy);
 }
+
+// ---- fixes and differences -------------------------------------------------------------------
+
+TEST_CASE("check --fix makes the safe fixes, tells them, and has nothing left to make") {
+  const RuleFolder folder;
+  const std::string text =
+      "prompts calm = [\"a\" \"b\"]\n"
+      "check c { severty minor expect accuracy([\"x\" -> \" y\"]) >= 90 expect kl(clam) >= 0.1 }\n";
+  const std::string path = folder.write("a.proviso", text);
+  const std::string sound = folder.write("b.proviso", kUntidy);
+
+  const Ran ran = run_program({"check", "--fix", path, sound});
+  CHECK(ran.code == 0);
+  CHECK_THAT(ran.out, Contains(path + ":1:20: fixed[missing-separator]"));
+  CHECK_THAT(ran.out, Contains("fixed[unknown-statement]: `severty` is now `severity`"));
+  CHECK_THAT(ran.out, Contains("fixed[bound-out-of-range]: `90` is now `90%`"));
+  CHECK_THAT(ran.out, Contains("fixed[unknown-name]: `clam` is now `calm`"));
+  CHECK(folder.read("a.proviso") ==
+        "prompts calm = [\"a\", \"b\"]\n"
+        "check c { severity minor expect accuracy([\"x\" -> \" y\"]) >= 90% expect kl(calm) >= 0.1 }\n");
+  CHECK(folder.read("b.proviso") == kUntidy);
+
+  const Ran again = run_program({"check", "--fix", path});
+  CHECK(again.code == 0);
+  CHECK(again.out.empty());
+}
+
+TEST_CASE("check --fix leaves what it cannot cure, says it of the text as fixed, and exits with 2") {
+  const RuleFolder folder;
+  const std::string path =
+      folder.write("a.proviso", "prompts calm = [\"a\" \"b\"]\ncheck c { expect kl(zz) >= 0.1 }\n");
+  const Ran ran = run_program({"check", "--fix", "--output", "json", path});
+  CHECK(ran.code == 2);
+  CHECK_THAT(ran.err, Contains("fixed[missing-separator]"));
+  const auto left = nlohmann::json::parse(ran.out);
+  REQUIRE(left.size() == 1);
+  CHECK(left[0].at("code") == "unknown-name");
+  CHECK(folder.read("a.proviso").starts_with("prompts calm = [\"a\", \"b\"]"));
+  CHECK(run_program({"check", "--fix", "-"}, "").code == 2);
+}
+
+TEST_CASE("fmt --diff shows what would change and writes nothing") {
+  const RuleFolder folder;
+  const std::string path = folder.write("a.proviso", kUntidy);
+  const Ran ran = run_program({"fmt", "--diff", path});
+  CHECK(ran.code == 0);
+  CHECK(ran.out == "--- " + path + "\n+++ " + path + "\n@@ -1,2 +1,2 @@\n # kept\n-" +
+                       std::string(kUntidy).substr(std::string("# kept\n").size()) + "+" +
+                       std::string(kTidy).substr(std::string("# kept\n").size()));
+  CHECK(folder.read("a.proviso") == kUntidy);
+  CHECK(run_program({"fmt", "--diff", "--check", path}).code == 1);
+  CHECK(run_program({"fmt", "--diff", folder.write("b.proviso", kTidy)}).out.empty());
+}
+
+// ---- editors ---------------------------------------------------------------------------------
+
+TEST_CASE("proviso lsp speaks to an editor over its streams") {
+  const auto framed = [](const nlohmann::json& message) {
+    const std::string body = message.dump();
+    return "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  };
+  const RuleFolder folder;
+  const std::string uri = "file://" + folder.write("a.proviso", "");
+  const Ran ran = run_program(
+      {"lsp"}, framed({{"jsonrpc", "2.0"}, {"id", 1}, {"method", "initialize"}, {"params", {{"rootUri", nullptr}}}}) +
+                   framed({{"jsonrpc", "2.0"}, {"method", "initialized"}, {"params", nlohmann::json::object()}}) +
+                   framed({{"jsonrpc", "2.0"},
+                           {"method", "textDocument/didOpen"},
+                           {"params",
+                            {{"textDocument",
+                              {{"uri", uri},
+                               {"languageId", "proviso"},
+                               {"version", 1},
+                               {"text", "check c { expect kl(zz) >= 1 }\n"}}}}}}) +
+                   framed({{"jsonrpc", "2.0"}, {"id", 2}, {"method", "shutdown"}}) +
+                   framed({{"jsonrpc", "2.0"}, {"method", "exit"}}));
+  CHECK(ran.code == 0);
+  CHECK_THAT(ran.out, Contains("\"name\":\"proviso\""));
+  CHECK_THAT(ran.out, Contains("\"id\":2"));
+  CHECK(ran.err.empty());
+}

@@ -40,13 +40,14 @@ TEST_CASE("every diagnostic is shown by a golden") {
   CHECK(missing.empty());
 }
 
-TEST_CASE("every diagnostic has a slug of its own and an explanation") {
+TEST_CASE("every diagnostic has a slug of its own and an explanation with an example") {
   for (const Code code : kCodes) {
     INFO(slug(code));
     CHECK(code_from_slug(slug(code)) == code);
     CHECK(slug(code).find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string_view::npos);
     CHECK(explanation(code).size() > 40);
     CHECK(explanation(code).find('\n') != 0);
+    CHECK(explanation(code).find("\n    ") != std::string_view::npos);
   }
   CHECK_FALSE(code_from_slug("no-such-code"));
 }

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dsl/diagnostic.hpp"
+#include "dsl/rule_set.hpp"
+#include "dsl/site.hpp"
+
+namespace proviso::lsp {
+
+/// What an editor tells of a model. This layer reads none: who can fills it in.
+struct ModelView {
+  struct SiteView {
+    std::int64_t width = 0;  ///< elements, of all heads together; 0 where it depends on the text
+    std::int64_t heads = 0;  ///< 0 where the site has none
+    std::string missing;     ///< why the model has no such site; "" where it has it
+  };
+  std::string name;
+  std::int64_t layers = 0;
+  std::map<dsl::SiteKind, SiteView> sites;
+  /// What is wrong with rules on this model.
+  std::function<std::vector<dsl::Diagnostic>(std::shared_ptr<const dsl::RuleSet>)> check;
+};
+
+}  // namespace proviso::lsp
