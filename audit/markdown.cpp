@@ -3,6 +3,7 @@
 #include <array>
 #include <cctype>
 
+#include "audit/markup.hpp"
 #include "audit/report_words.hpp"
 #include "audit/text_page.hpp"
 #include "audit/verdict.hpp"
@@ -39,6 +40,8 @@ std::string plain(std::string_view text) {
 }
 
 std::string code(std::string_view text) { return text.empty() ? "" : "<code>" + plain(text) + "</code>"; }
+
+std::string summary_code(std::string_view text) { return element("code", "", markup(text)); }
 
 std::string signed_name(Status status) { return std::string(sign_of(status)) + " " + std::string(status_name(status)); }
 

@@ -17,7 +17,9 @@ std::string code(std::string_view text);
 
 std::string row(const std::vector<std::string>& cells);
 std::string header(const std::vector<std::string>& titles);  ///< of a table, with the line under it
+/// The summary is a line of HTML, in which nothing above is read: `summary_code` is its way to write a text.
 std::string fold(const std::string& summary, const std::string& content);
+std::string summary_code(std::string_view text);
 std::string signed_name(Status status);  ///< "❌ fail"
 
 }  // namespace proviso::audit::markdown

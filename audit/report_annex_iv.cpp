@@ -72,7 +72,7 @@ std::string limitations(const std::vector<Judgement>& all) {
     text += "- " + code(judgement.name) + ": " + std::string(status_name(judgement.status));
     if (!judgement.annotations->title.empty()) text += ", " + plain(judgement.annotations->title);
     if (judgement.waiver)
-      text += (judgement.waiver->expired ? "; waiver expired, " : "; waived ") + plain(waiver_text(*judgement.waiver));
+      text += (judgement.waiver->expired ? "; waiver expired, " : "; ") + plain(waiver_text(*judgement.waiver));
     text += "\n";
   }
   return text.empty() ? "Every test of this audit passed.\n\n" : "These tests did not pass:\n\n" + text + "\n";

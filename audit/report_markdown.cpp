@@ -83,7 +83,9 @@ std::string notes(const Judgement& judgement) {
   if (judgement.under && !judgement.under->empty()) text += "Under " + plain(joined(*judgement.under)) + "\n\n";
   for (const ExpectationResult& expectation : *judgement.expectations)
     if (expectation.status != Status::pass) text += expectation_notes(expectation);
-  return fold(signed_name(judgement.status) + " " + code(judgement.name) + " at " + code(judgement.where), text);
+  return fold(
+      signed_name(judgement.status) + " " + summary_code(judgement.name) + " at " + summary_code(judgement.where),
+      text);
 }
 
 std::string example_notes(const ExampleResult& example) {
@@ -91,8 +93,9 @@ std::string example_notes(const ExampleResult& example) {
   for (const Evidence& item : example.evidence)
     if (!item.prompt.empty()) text += "- " + code(quoted(item.prompt)) + "\n";
   if (text.empty()) return "";
-  return fold(
-      signed_name(example.status) + " " + code(example.rule + " " + example.kind) + " at " + code(example.where), text);
+  return fold(signed_name(example.status) + " " + summary_code(example.rule + " " + example.kind) + " at " +
+                  summary_code(example.where),
+              text);
 }
 
 std::string certificates(const Report& report) {

@@ -165,8 +165,8 @@ bool Checker::across_seeds(const ast::Call& sweep, Expectation& expectation) {
   expectation.across.seeds = *seeds;
   if (anything_random(expectation)) return true;
   report(Code::nothing_random, sweep.span, "nothing is random here, so every seed measures the same",
-         {"`seeds` suits sampled generation (temperature: T), random attacks, `beyond control`, ablation(resample) and "
-          "edits whose method generates prefixes"});
+         {"`seeds` suits sampled generation (temperature: T), random attacks, `beyond control`, and edits whose "
+          "method generates prefixes"});
   return false;
 }
 

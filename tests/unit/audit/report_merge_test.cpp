@@ -51,6 +51,7 @@ Report effects(const std::string& name, double p) {
   conclude(check);
   report.checks = {check};
   report.edits.clear();
+  report.examples.clear();
   return report;
 }
 

@@ -47,7 +47,7 @@ check beside_by_hand { expect perplexity(["It fell. He is in", "It fell. She was
   const auto value = [&](const std::string& name) { return results.at(name).estimate.value; };
   CHECK(value("shouted") == Approx(value("by_hand")).epsilon(1e-9));
   CHECK(value("shouted") != Approx(value("plain")).epsilon(1e-3));
-  CHECK(*results.at("shouted").baseline == value("plain"));
+  CHECK(*results.at("shouted").baseline == Approx(value("plain")));
   CHECK_FALSE(results.at("by_hand").baseline);
   CHECK(value("in_order") == Approx(value("in_order_by_hand")).epsilon(1e-6));
   CHECK(value("beside") == Approx(value("beside_by_hand")).epsilon(1e-6));
@@ -71,8 +71,8 @@ check d { under attack casing(upper)  expect probability("the", after: p) >= 0% 
   REQUIRE(attacked.features.size() == 1);
   CHECK(attacked.features[0].b == plain.features[0].b);
   CHECK(attacked.features[0].c == plain.features[0].c);
-  CHECK(*attacked.checks[0].expectations[0].baseline == plain.checks[0].expectations[0].estimate.value);
-  CHECK(attacked.checks[0].expectations[0].estimate.value != plain.checks[0].expectations[0].estimate.value);
+  CHECK(*attacked.checks[0].expectations[0].baseline == Approx(plain.checks[0].expectations[0].estimate.value));
+  CHECK(attacked.checks[0].expectations[0].estimate.value != Approx(plain.checks[0].expectations[0].estimate.value));
 
   RulesOnModel rules(kTexts + R"(
 prompts known = ["The word" -> " one", "The turn" -> [" two", " 2"]]
@@ -163,11 +163,15 @@ check as_is { expect perplexity(one) >= 1  expect perplexity(other) >= 1 }
   const auto& across = *results.at("open").across;
   CHECK(across.combinations == 2);
   CHECK(across.held == 0.5);
-  CHECK(across.values == std::vector<std::pair<std::string, double>>{{"as written", a}, {"other", b}});
+  REQUIRE(across.values.size() == 2);
+  CHECK(across.values[0].first == "as written");
+  CHECK(across.values[0].second == Approx(a));
+  CHECK(across.values[1].second == Approx(b));
   const bool first = across.statuses == Statuses{{"as written", Status::pass}, {"other", Status::fail}};
   const bool second = across.statuses == Statuses{{"as written", Status::fail}, {"other", Status::pass}};
   CHECK((a < b ? first : second));
-  for (const auto& name : {"passes", "fails", "open"}) CHECK(results.at(name).estimate.value == high);  // the worst
+  for (const auto& name : {"passes", "fails", "open"})
+    CHECK(results.at(name).estimate.value == Approx(high));  // the worst
   CHECK_FALSE(results.at("as_is").across);
 }
 
