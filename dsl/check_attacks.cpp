@@ -46,9 +46,9 @@ std::string joined(const std::vector<std::string>& words) {
 }
 
 /// "did you mean `upper`?", or what there is.
-std::string suggestion(std::string_view written, const std::vector<std::string>& known, const std::string& there_are) {
-  const auto nearest = nearest_name(written, known);
-  return nearest ? "did you mean `" + *nearest + "`?" : there_are + joined(known);
+std::string suggestion(const std::vector<Fix>& fixes, const std::vector<std::string>& known,
+                       const std::string& there_are) {
+  return fixes.empty() ? there_are + joined(known) : "did you mean `" + fixes.front().replacement + "`?";
 }
 
 }  // namespace
@@ -63,8 +63,10 @@ std::optional<Attack> Checker::attack(const ast::Call& call) {
   if (known == std::end(kAttacks)) {
     std::vector<std::string> names;
     for (const Named& each : kAttacks) names.emplace_back(each.name);
-    const std::string help = suggestion(name, names, "the attacks are ");
-    report(Code::unknown_attack, call.name.span, "no attack on prompts is called `" + name + "`", {help});
+    auto fixes = spelling_fix(call.name.span, name, names);
+    report(Code::unknown_attack, call.name.span, "no attack on prompts is called `" + name + "`",
+           {suggestion(fixes, names, "the attacks are ")})
+        .fixes = std::move(fixes);
     return std::nullopt;
   }
 
@@ -108,8 +110,10 @@ bool Checker::attack_form(const ast::Argument& argument, Attack& attack) {
   if (name == nullptr) {
     wrong_argument(argument, "one of " + joined(words));
   } else {
+    auto fixes = spelling_fix(argument.span, name->text, words);
     report(Code::wrong_argument, argument.span, "one of " + joined(words) + " is needed here, not `" + name->text + "`",
-           {suggestion(name->text, words, "choose among ")});
+           {suggestion(fixes, words, "choose among ")})
+        .fixes = std::move(fixes);
   }
   return false;
 }
