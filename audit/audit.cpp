@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "audit/circuits.hpp"
 #include "audit/data_files.hpp"
 #include "audit/expectations.hpp"
 #include "audit/metrics.hpp"
@@ -42,6 +43,7 @@ class Auditor {
         for (const auto& prompt : bound_.prompts[set]) source.firing(builder_.state({}, {rule}), prompt);
       }
     });
+    ask_for_circuits();
     return runtime::optimise(builder_.plan(), bound_, options_.passes_off);
   }
 
@@ -58,6 +60,7 @@ class Auditor {
     expectations(report, plan, evidence, session, source);
     features(report, plan, session);
     activity(report, plan, evidence);
+    report.circuits = circuits(plan, evidence, session.seed());
     examples(report, plan, source);
     annotated(report);
     facts(report, plan, evidence, session, sources);
@@ -65,9 +68,35 @@ class Auditor {
     return outcome;
   }
 
+  std::vector<CircuitResult> trace(runtime::Session& session, const dsl::SourceSet& sources) {
+    sources_ = &sources;
+    ask_for_circuits();
+    const runtime::Plan& plan = builder_.plan();
+    return circuits(plan, session.carry_out(plan), session.seed());
+  }
+
  private:
   bool takes_edit(dsl::EditId id) const {
     return options_.selection.edits && !rules_.edits[id].imported && options_.selection.takes(rules_.edits[id]);
+  }
+
+  bool takes_circuit(dsl::CircuitId id) const {
+    return options_.selection.checks && !rules_.circuits[id].imported && options_.selection.takes(rules_.circuits[id]);
+  }
+
+  void ask_for_circuits() {
+    for (dsl::CircuitId id = 0; id < rules_.circuits.size(); ++id) {
+      if (takes_circuit(id)) builder_.want_circuit(id);
+    }
+  }
+
+  std::vector<CircuitResult> circuits(const runtime::Plan& plan, const runtime::Evidence& evidence,
+                                      std::uint64_t seed) const {
+    std::vector<CircuitResult> results;
+    for (const dsl::CircuitId id : plan.circuits) {
+      results.push_back(circuit_result(bound_, id, evidence.circuit(id), where(rules_.circuits[id].span), seed));
+    }
+    return results;
   }
 
   template <class Each>
@@ -322,6 +351,11 @@ runtime::Plan plan_audit(const runtime::BoundRules& bound, const AuditOptions& o
 dsl::Outcome<Report> audit(runtime::Session& session, const runtime::BoundRules& bound, const dsl::SourceSet& sources,
                            const AuditOptions& options) {
   return Auditor(bound, options).run(session, sources);
+}
+
+std::vector<CircuitResult> trace(runtime::Session& session, const runtime::BoundRules& bound,
+                                 const dsl::SourceSet& sources, const AuditOptions& options) {
+  return Auditor(bound, options).trace(session, sources);
 }
 
 }  // namespace proviso::audit

@@ -2,6 +2,7 @@
 
 #include <set>
 #include <string>
+#include <vector>
 
 #include "audit/report.hpp"
 #include "dsl/diagnostic.hpp"
@@ -34,5 +35,9 @@ runtime::Plan plan_audit(const runtime::BoundRules& bound, const AuditOptions& o
 /// `run.device` and `run.threads` and the model's hash are the caller's to fill in.
 dsl::Outcome<Report> audit(runtime::Session& session, const runtime::BoundRules& bound, const dsl::SourceSet& sources,
                            const AuditOptions& options);
+
+/// Finds the files' circuits that the selection takes, in a session of these rules, and measures them.
+std::vector<CircuitResult> trace(runtime::Session& session, const runtime::BoundRules& bound,
+                                 const dsl::SourceSet& sources, const AuditOptions& options);
 
 }  // namespace proviso::audit

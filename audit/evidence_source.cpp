@@ -87,6 +87,11 @@ std::vector<runtime::SplicedLoss> PlanningSource::spliced(StateId state, const s
   return {};
 }
 
+const runtime::CircuitEvidence* PlanningSource::circuit(dsl::CircuitId id) {
+  builder_.want_circuit(id);
+  return nullptr;
+}
+
 // ---- reading -------------------------------------------------------------------------------------
 
 ReadingSource::ReadingSource(const runtime::Plan& plan, const runtime::Evidence& evidence,
@@ -182,5 +187,7 @@ std::vector<runtime::SplicedLoss> ReadingSource::spliced(StateId state, const st
   for (const auto& loss : losses) finite_ = finite_ && std::isfinite(loss.reconstructed) && std::isfinite(loss.ablated);
   return losses;
 }
+
+const runtime::CircuitEvidence* ReadingSource::circuit(dsl::CircuitId id) { return &evidence_.circuit(id); }
 
 }  // namespace proviso::audit

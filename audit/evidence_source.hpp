@@ -55,6 +55,8 @@ class EvidenceSource {
   /// With an autoencoder's site spliced, by prompt; empty while a plan is made.
   virtual std::vector<runtime::SplicedLoss> spliced(runtime::StateId state, const std::string& autoencoder,
                                                     const runtime::BoundPrompts& prompts) = 0;
+  /// What finding the circuit saw; null while a plan is made.
+  virtual const runtime::CircuitEvidence* circuit(dsl::CircuitId id) = 0;
 };
 
 /// Notes what is asked for in a plan.
@@ -73,6 +75,7 @@ class PlanningSource : public EvidenceSource {
   double cosine(dsl::FeatureId f, dsl::FeatureId g) override;
   std::vector<runtime::SplicedLoss> spliced(runtime::StateId, const std::string& autoencoder,
                                             const runtime::BoundPrompts&) override;
+  const runtime::CircuitEvidence* circuit(dsl::CircuitId id) override;
 
  private:
   runtime::PlanBuilder& builder_;
@@ -96,6 +99,7 @@ class ReadingSource : public EvidenceSource {
   double cosine(dsl::FeatureId f, dsl::FeatureId g) override;
   std::vector<runtime::SplicedLoss> spliced(runtime::StateId, const std::string& autoencoder,
                                             const runtime::BoundPrompts&) override;
+  const runtime::CircuitEvidence* circuit(dsl::CircuitId id) override;
 
   void forget() {
     changed_.clear();

@@ -169,12 +169,16 @@ std::vector<Evidence> worst_prompts(const dsl::Expectation& expectation, const V
   const auto shown = [&](const PromptValue& value) {
     return perplexity ? std::exp(value.sample.value / value.sample.weight) : value.sample.value;
   };
+  const bool recovered = measured.kind == Values::Kind::recovered;
+  const auto shown_at = [&](std::size_t i) {
+    return recovered ? shown(values[i]) / measured.others[i].sample.value : shown(values[i]);
+  };
   std::vector<std::size_t> order(values.size());
   std::iota(order.begin(), order.end(), 0);
-  const bool paired = before && before->size() == values.size();
+  const bool paired = before && before->size() == values.size() && !recovered;
   const bool effect = effect_of(expectation) != nullptr;
   const auto badness = [&](std::size_t i) {
-    double value = shown(values[i]);
+    double value = shown_at(i);
     if (effect && paired) value -= shown((*before)[i]);
     if (measured.kind == Values::Kind::perplexity_rise && !effect && paired) value /= shown((*before)[i]);
     const bool low_is_good = expectation.op == dsl::Compare::less || expectation.op == dsl::Compare::less_equal;
@@ -188,7 +192,7 @@ std::vector<Evidence> worst_prompts(const dsl::Expectation& expectation, const V
     Evidence evidence;
     evidence.prompt = values[i].prompt->text;
     if (paired) evidence.before = shown((*before)[i]);
-    evidence.after = shown(values[i]);
+    evidence.after = shown_at(i);
     evidence.output = values[i].output;
     worst.push_back(std::move(evidence));
   }

@@ -9,6 +9,8 @@
 #include <set>
 #include <utility>
 
+#include "audit/circuits.hpp"
+
 namespace proviso::audit {
 
 namespace {
@@ -310,6 +312,23 @@ class Measurer {
     }
   }
 
+  void measure(const metric::Faithfulness& m) { recovered(m.circuit, &runtime::CircuitEvidence::circuit); }
+  void measure(const metric::Completeness& m) { recovered(m.circuit, &runtime::CircuitEvidence::without); }
+
+  /// How much of clean less corrupt these m recover.
+  void recovered(dsl::CircuitId id, std::vector<double> runtime::CircuitEvidence::*m) {
+    out_.kind = Values::Kind::recovered;
+    const auto* evidence = source_.circuit(id);
+    if (!evidence) return;
+    const auto& circuit = bound_.circuits[id];
+    const auto parts = above_corrupt(circuit, *evidence, evidence->*m);
+    const auto wholes = above_corrupt(circuit, *evidence, evidence->clean);
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      out_.values.push_back({&circuit.pairs[i].clean, parts[i], ""});
+      out_.others.push_back({&circuit.pairs[i].clean, wholes[i], ""});
+    }
+  }
+
   const Subject& subject_;
   const runtime::StateId state_;
   const runtime::BoundRules& bound_;
@@ -354,16 +373,12 @@ Estimate estimate(const Values& values, double confidence, std::uint64_t seed) {
       return exp_ratio_rise(samples(values.others), own, confidence, seed);
     case Values::Kind::auroc:
       return delong_auroc(own, samples(values.others), confidence);
+    case Values::Kind::recovered:
+      return ratio_of_means(own, samples(values.others), confidence, seed);
     case Values::Kind::maximum: {
       double most = std::nan("");
       for (const auto& sample : own) most = std::isnan(most) ? sample.value : std::max(most, sample.value);
       return without_interval(most, own.size(), "a maximum has no interval");
-    }
-    case Values::Kind::recovered: {  // what is spared over what the mean costs, which may be nothing
-      Estimate ratio = relative_difference(samples(values.others), own, confidence, seed);
-      ratio.value += 1;
-      if (ratio.interval) ratio.interval = Interval{ratio.interval->low + 1, ratio.interval->high + 1};
-      return ratio;
     }
     case Values::Kind::number:
       return without_interval(own.empty() ? std::nan("") : own.front().value, own.size(), "a metric without sampling");

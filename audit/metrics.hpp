@@ -24,8 +24,7 @@ struct PromptValue {
 struct Values {
   enum class Kind { share, mean, perplexity, perplexity_rise, auroc, maximum, number, recovered } kind = Kind::mean;
   std::vector<PromptValue> values;
-  /// auroc's negative side; perplexity_rise's texts on the model as loaded; of `recovered` what the mean costs, where
-  /// `values` is what of that the reconstruction spares
+  /// auroc's negative side; perplexity_rise's texts on the model as loaded; what `recovered` are shares of
   std::vector<PromptValue> others;
   bool empty_set = false;              ///< a set without prompts was asked about
   bool one_value = false;              ///< a feature read one value on 8 or more prompts

@@ -132,6 +132,37 @@ struct FeatureResult {
   std::vector<std::pair<std::string, double>> measures;  ///< sink share removed, …
 };
 
+struct CircuitEdgeResult {
+  std::string from, to;  ///< "a3.h5" to "m4", "a7.h1<q>", "logits"
+  double score = 0;      ///< what m changes by where this edge alone is corrupted, by the method's estimate
+};
+
+struct CircuitCurvePoint {
+  double share = 0;        ///< of the model's edges, the strongest
+  std::int64_t edges = 0;  ///< before those are left out that are on no way to the logits
+  double faithfulness = 0;
+};
+
+/// A circuit as found on the model as loaded. m are means over the pairs.
+struct CircuitResult {
+  std::string name;
+  dsl::Annotations annotations;
+  std::string where;
+  std::string measure;  ///< m: "logit_diff(\" Paris\", \" Rome\")"
+  std::string method;
+  std::vector<std::pair<std::string, std::string>> parameters;  ///< every one that was used
+  std::string selection;
+  std::string ablation = "resample: edges outside carry the corrupt prompt's activations";
+  std::int64_t pairs = 0, model_edges = 0, pruned = 0;
+  double m_clean = 0, m_corrupt = 0, m_circuit = 0, m_without = 0;
+  Estimate faithfulness;  ///< (m_circuit − m_corrupt) / (m_clean − m_corrupt)
+  Estimate completeness;  ///< (m_without − m_corrupt) / (m_clean − m_corrupt): what is left
+  std::vector<CircuitCurvePoint> curve;
+  double cpr = 0, cmd = 0;               ///< areas of f and of |1 − f| over the curve
+  std::vector<CircuitEdgeResult> edges;  ///< the strongest first
+  double seconds = 0;
+};
+
 /// What a prompt set, a feature or a rule says of itself; checks, edits and examples carry their own.
 struct Annotated {
   std::string declaration;  ///< "feature anger"
@@ -181,6 +212,7 @@ struct Report {
   std::vector<CheckResult> checks;
   std::vector<RuleActivity> rule_activity;
   std::vector<EditResult> edits;
+  std::vector<CircuitResult> circuits;
   std::vector<ExampleResult> examples;
   std::vector<Annotated> annotated;  ///< only declarations that say something
 

@@ -207,6 +207,50 @@ void describe(A& a, FeatureResult& f) {
 }
 
 template <class A>
+void describe(A& a, CircuitEdgeResult& e) {
+  a.key("from", e.from).key("to", e.to).key("score", e.score);
+}
+
+template <class A>
+void describe(A& a, CircuitCurvePoint& p) {
+  a.key("share", p.share).key("edges", p.edges).key("faithfulness", p.faithfulness);
+}
+
+template <class A>
+void describe(A& a, Estimate& e) {
+  a.key("value", e.value)
+      .key("interval", e.interval)
+      .key("confidence", e.confidence)
+      .key("n", e.n)
+      .if_any("why_no_interval", e.why_no_interval);
+}
+
+template <class A>
+void describe(A& a, CircuitResult& c) {
+  a.key("name", c.name).key("tags", c.annotations.tags).key("where", c.where);
+  describe_annotations(a, c.annotations)
+      .key("measure", c.measure)
+      .key("method", c.method)
+      .key("parameters", c.parameters)
+      .key("selection", c.selection)
+      .key("ablation", c.ablation)
+      .key("pairs", c.pairs)
+      .key("model_edges", c.model_edges)
+      .key("pruned", c.pruned)
+      .key("m_clean", c.m_clean)
+      .key("m_corrupt", c.m_corrupt)
+      .key("m_circuit", c.m_circuit)
+      .key("m_without", c.m_without)
+      .key("faithfulness", c.faithfulness)
+      .key("completeness", c.completeness)
+      .key("cpr", c.cpr)
+      .key("cmd", c.cmd)
+      .key_unless_reproducible("seconds", c.seconds)
+      .key("curve", c.curve)
+      .key("edges", c.edges);
+}
+
+template <class A>
 void describe(A& a, Counts& c) {
   a.key("passed", c.passed)
       .key("failed", c.failed)
@@ -255,10 +299,10 @@ void describe(A& a, Report& r, Derived& derived) {
   describe_files(r.rules, [&a](auto& files) { a.key("rules", files); });
   describe_files(r.data, [&a](auto& files) { a.if_any("data", files); });
   a.key("run", r.run).key("checks", r.checks).key("rule_activity", r.rule_activity).key("edits", r.edits);
-  std::vector<std::string> circuits;  // none is measured yet; the key is the contract's
-  a.key("circuits", circuits);
-  a.require(circuits.empty(), "circuits", "holds what this program does not know");
-  a.key("examples", r.examples).key("features", r.features).if_any("annotated", r.annotated);
+  a.key("circuits", r.circuits)
+      .key("examples", r.examples)
+      .key("features", r.features)
+      .if_any("annotated", r.annotated);
 }
 
 }  // namespace proviso::audit

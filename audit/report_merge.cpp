@@ -91,6 +91,7 @@ class Merger {
 
     join(result_.checks, report.checks, [](const CheckResult& check) { return "check " + check.name; });
     join(result_.edits, report.edits, [](const EditResult& edit) { return "edit " + edit.name; });
+    join(result_.circuits, report.circuits, [](const CircuitResult& circuit) { return "circuit " + circuit.name; });
     join(result_.examples, report.examples, [](const ExampleResult& example) {
       return "example " + example.rule + " " + example.kind + " (" + example.where + ")";
     });

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "audit/circuits.hpp"
 #include "audit/report.hpp"
 #include "audit/report_words.hpp"
 #include "audit/text_page.hpp"
@@ -210,6 +211,10 @@ std::string to_text(const Report& report, std::size_t columns, bool colour) {
   if (!report.examples.empty()) {
     page.heading("Examples");
     add_examples(page, report.examples);
+  }
+  if (!report.circuits.empty()) {
+    page.heading("Circuits");
+    for (const CircuitResult& circuit : report.circuits) add_circuit(page, circuit, 0);
   }
   if (!report.rule_activity.empty()) {
     page.heading("Rule activity");

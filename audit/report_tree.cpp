@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "audit/circuits.hpp"
 #include "audit/report_keys.hpp"
 #include "runtime/formats/sha256.hpp"
 #include "runtime/formats/tensor_file.hpp"
@@ -276,6 +277,14 @@ class Reader {
   std::set<std::string, std::less<>> known_;
 };
 
+std::string json_text(const Tree& tree) { return tree.dump(2, ' ', false, Tree::error_handler_t::replace) + "\n"; }
+
+Tree tree_of(std::vector<CircuitResult> circuits) {
+  Writer writer(/*reproducible=*/false);
+  writer.key("circuits", circuits);
+  return std::move(writer.tree);
+}
+
 std::string shown(const std::string& text, EvidenceForm form) {
   constexpr std::string_view kHashed = "sha256:";
   constexpr std::size_t kHexDigits = 64;
@@ -325,9 +334,14 @@ Tree tree_of_part(const Part& part) {
 }
 template Tree tree_of_part(const CheckResult&);
 template Tree tree_of_part(const EditResult&);
+template Tree tree_of_part(const CircuitResult&);
 template Tree tree_of_part(const ExampleResult&);
 template Tree tree_of_part(const RuleActivity&);
 template Tree tree_of_part(const Annotated&);
+
+std::string circuits_yaml(const std::vector<CircuitResult>& circuits) { return yaml_text(tree_of(circuits)); }
+
+std::string circuits_json(const std::vector<CircuitResult>& circuits) { return json_text(tree_of(circuits)); }
 
 Report report_of(const Tree& tree, const std::string& path) {
   Report report;
@@ -344,9 +358,7 @@ Report report_of(const Tree& tree, const std::string& path) {
   return report;
 }
 
-std::string to_json(const Report& report, const RenderOptions& options) {
-  return tree_of(report, options).dump(2, ' ', false, Tree::error_handler_t::replace) + "\n";
-}
+std::string to_json(const Report& report, const RenderOptions& options) { return json_text(tree_of(report, options)); }
 
 std::string to_yaml(const Report& report, const RenderOptions& options) { return yaml_text(tree_of(report, options)); }
 

@@ -23,10 +23,11 @@ namespace {
 // ---- writing -----------------------------------------------------------------------------------------
 
 /// Lists whose items stand on lines of their own, and maps whose keys do; everything else is in flow style.
-constexpr std::array<std::string_view, 11> kLists = {"parts",         "annotated", "checks",   "expectations",
-                                                     "edits",         "examples",  "evidence", "changes",
-                                                     "rule_activity", "features",  "circuits"};
-constexpr std::array<std::string_view, 5> kListsOfBlocks = {"parts", "checks", "expectations", "edits", "examples"};
+constexpr std::array<std::string_view, 13> kLists = {"parts",    "annotated", "checks",  "expectations",  "edits",
+                                                     "examples", "evidence",  "changes", "rule_activity", "features",
+                                                     "circuits", "curve",     "edges"};
+constexpr std::array<std::string_view, 6> kListsOfBlocks = {"parts", "checks",   "expectations",
+                                                            "edits", "circuits", "examples"};
 constexpr std::string_view kBlock = "certificate";
 
 template <std::size_t N>

@@ -349,27 +349,42 @@ Estimate paired_mean_difference(std::span<const Sample> before, std::span<const 
   return bootstrap_t_mean(*changes, confidence, seed);
 }
 
+namespace {
+
+/// `undecided` says why where the denominator may be 0.
+Estimate ratio(std::span<const Sample> parts, std::span<const Sample> wholes, double confidence, std::uint64_t seed,
+               const char* undecided) {
+  if (!all_finite(parts) || !all_finite(wholes)) return without_interval(kNaN, wholes.size(), confidence, kNotFinite);
+  std::vector<double> numerator, denominator;
+  for (std::size_t i = 0; i < wholes.size(); ++i) {
+    numerator.push_back(wholes[i].weight * parts[i].value);
+    denominator.push_back(wholes[i].weight * wholes[i].value);
+  }
+  Estimate estimate =
+      estimate_ratio(wholes, std::move(numerator), std::move(denominator), Method::bootstrap_t, confidence, seed);
+  const Estimate base = cluster_t_mean(wholes, confidence);
+  const bool covers_0 = base.interval ? base.interval->low <= 0 && base.interval->high >= 0 : base.value == 0;
+  if (covers_0) {
+    estimate.interval.reset();
+    estimate.why_no_interval = undecided;
+    estimate.decidable = false;
+  }
+  return estimate;
+}
+
+}  // namespace
+
+Estimate ratio_of_means(std::span<const Sample> parts, std::span<const Sample> wholes, double confidence,
+                        std::uint64_t seed) {
+  if (parts.size() != wholes.size()) return without_interval(kNaN, wholes.size(), confidence, kUnpaired);
+  return ratio(parts, wholes, confidence, seed, "the interval of the denominator covers 0");
+}
+
 Estimate relative_difference(std::span<const Sample> before, std::span<const Sample> after, double confidence,
                              std::uint64_t seed) {
   const auto changes = differences(before, after);
   if (!changes) return without_interval(kNaN, before.size(), confidence, kUnpaired);
-  if (!all_finite(*changes) || !all_finite(before))
-    return without_interval(kNaN, before.size(), confidence, kNotFinite);
-  std::vector<double> numerator, denominator;
-  for (std::size_t i = 0; i < before.size(); ++i) {
-    numerator.push_back(before[i].weight * (*changes)[i].value);
-    denominator.push_back(before[i].weight * before[i].value);
-  }
-  Estimate estimate =
-      estimate_ratio(before, std::move(numerator), std::move(denominator), Method::bootstrap_t, confidence, seed);
-  const Estimate base = cluster_t_mean(before, confidence);
-  const bool covers_0 = base.interval ? base.interval->low <= 0 && base.interval->high >= 0 : base.value == 0;
-  if (covers_0) {
-    estimate.interval.reset();
-    estimate.why_no_interval = "the interval of the value before covers 0";
-    estimate.decidable = false;
-  }
-  return estimate;
+  return ratio(*changes, before, confidence, seed, "the interval of the value before covers 0");
 }
 
 Estimate exp_ratio(std::span<const Sample> samples, double confidence, std::uint64_t seed) {

@@ -62,6 +62,11 @@ Estimate cluster_t_mean(std::span<const Sample> samples, double confidence);
 Estimate paired_mean_difference(std::span<const Sample> before, std::span<const Sample> after, double confidence,
                                 std::uint64_t seed);
 
+/// mean(parts) / mean(wholes) on the same prompts: bootstrap-t of the ratio, its variance linearised. Not decidable
+/// where the t interval of mean(wholes) covers 0.
+Estimate ratio_of_means(std::span<const Sample> parts, std::span<const Sample> wholes, double confidence,
+                        std::uint64_t seed);
+
 /// mean(after) / mean(before) − 1 on the same prompts: bootstrap-t of the ratio, its variance linearised. Not
 /// decidable where the t interval of mean(before) covers 0.
 Estimate relative_difference(std::span<const Sample> before, std::span<const Sample> after, double confidence,

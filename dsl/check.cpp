@@ -48,6 +48,7 @@ Outcome<RuleSet> Checker::run(std::vector<Diagnostic> diagnostics) {
   for (const auto& work : feature_work_) define_feature(work);
   for (const auto& work : rule_work_) define_rule(work);
   for (const auto& work : edit_work_) define_edit(work);
+  for (const auto& work : circuit_work_) define_circuit(work);
   for (const auto& work : check_work_) define_check(work);
   for (const Module& module : modules_) {
     module_ = &module;
@@ -98,10 +99,7 @@ void Checker::declare_all() {
       if (std::holds_alternative<ast::Feature>(declaration)) declare(module, i, rule_set_.features, feature_work_);
       if (std::holds_alternative<ast::Rule>(declaration)) declare(module, i, rule_set_.rules, rule_work_);
       if (std::holds_alternative<ast::Edit>(declaration)) declare(module, i, rule_set_.edits, edit_work_);
-      if (const auto* circuit = std::get_if<ast::Circuit>(&declaration); circuit != nullptr && modules_[module].given) {
-        not_yet_built(circuit->name.span, "circuit discovery",
-                      {"check the behaviour itself: expect logit_diff(A, B, after: PROMPTS) or effect(…)"});
-      }
+      if (std::holds_alternative<ast::Circuit>(declaration)) declare(module, i, rule_set_.circuits, circuit_work_);
       // A check of a file that is only used does not run, so it is no part of the rule set.
       if (std::holds_alternative<ast::Check>(declaration) && modules_[module].given) {
         declare(module, i, rule_set_.checks, check_work_);
@@ -303,8 +301,8 @@ Outcome<RuleSet> check_sources(SourceSet& sources, const std::vector<SourceId>& 
   return check_modules(sources, modules, options, std::move(diagnostics));
 }
 
-Outcome<RuleSet> check_modules(const SourceSet& sources, const std::vector<Module>& modules,
-                               const LoadOptions& options, std::vector<Diagnostic> found) {
+Outcome<RuleSet> check_modules(const SourceSet& sources, const std::vector<Module>& modules, const LoadOptions& options,
+                               std::vector<Diagnostic> found) {
   return Checker(sources, modules, options).run(std::move(found));
 }
 

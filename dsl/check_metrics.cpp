@@ -40,16 +40,13 @@ std::optional<Metric> Checker::metric(const ast::Call& call) {
       {"paraphrase", &Checker::of_edit},
       {"specificity", &Checker::of_edit},
       {"loss_recovered", &Checker::loss_recovered},
+      {"faithfulness", &Checker::of_circuit},
+      {"completeness", &Checker::of_circuit},
   };
-  static const std::vector<std::string> kNotYetBuilt = {"faithfulness", "completeness"};
 
   const std::string& name = call.name.text;
   if (const auto found = kMetrics.find(name); found != kMetrics.end()) return (this->*found->second)(call);
-  if (std::find(kNotYetBuilt.begin(), kNotYetBuilt.end(), name) != kNotYetBuilt.end()) {
-    not_yet_built(call.name.span, "`" + name + "`");
-    return std::nullopt;
-  }
-  std::vector<std::string> names = kNotYetBuilt;
+  std::vector<std::string> names;
   for (const auto& [known, read] : kMetrics) names.push_back(known);
   auto fixes = spelling_fix(call.name.span, name, names);
   std::vector<std::string> help;
@@ -284,7 +281,9 @@ std::optional<Metric> Checker::effect(const ast::Call& call) {
       (std::holds_alternative<metric::Cosine>(on->node) || std::holds_alternative<metric::Effect>(on->node) ||
        std::holds_alternative<metric::Efficacy>(on->node) || std::holds_alternative<metric::Paraphrase>(on->node) ||
        std::holds_alternative<metric::Specificity>(on->node) ||
-       std::holds_alternative<metric::LossRecovered>(on->node))) {
+       std::holds_alternative<metric::LossRecovered>(on->node) ||
+       std::holds_alternative<metric::Faithfulness>(on->node) ||
+       std::holds_alternative<metric::Completeness>(on->node))) {
     const std::string& name = std::get<ast::Call>(given->at(1)->value).name.text;
     report(Code::effect_metric, given->at(1)->span, "no effect can be measured on `" + name + "`",
            {name == "cosine" ? "the directions of features do not change with the model's activations"

@@ -136,6 +136,14 @@ class Checker {
   bool linear_writers(const std::vector<ast::Site>& sites, const std::string& sentence);
   std::optional<MethodCall> method(const ast::Call& call);
 
+  // ---- check_circuits.cpp ----
+  void define_circuit(const Work<ast::Circuit>& work);
+  std::optional<CircuitPairs> circuit_pairs(const ast::Pair& pair);
+  std::optional<CircuitMeasure> circuit_measure(const ast::Measure& measure);
+  std::optional<CircuitMethodCall> circuit_method(const ast::Call& call);
+  std::optional<CircuitKeep> circuit_keep(const ast::Keep& keep);
+  std::optional<Metric> of_circuit(const ast::Call& call);
+
   // ---- check_metrics.cpp ----
   std::optional<Metric> metric(const ast::Call& call);
   std::optional<Metric> effect(const ast::Call& call);
@@ -178,6 +186,7 @@ class Checker {
   std::vector<Work<ast::Feature>> feature_work_;
   std::vector<Work<ast::Rule>> rule_work_;
   std::vector<Work<ast::Edit>> edit_work_;
+  std::vector<Work<ast::Circuit>> circuit_work_;
   std::vector<Work<ast::Check>> check_work_;
 
   std::set<PromptsId> empty_sets_;  // literal lists without an item

@@ -42,6 +42,9 @@ struct Traits {
   MetricTraits operator()(const metric::Specificity&) const { return kShare; }
   // Below 0 where the reconstruction is worse than the mean, above 1 where it is better than the model.
   MetricTraits operator()(const metric::LossRecovered&) const { return {.low = -kInf, .high = kInf}; }
+  // A circuit can carry more than the whole model does, or the opposite.
+  MetricTraits operator()(const metric::Faithfulness&) const { return {.low = -kInf, .high = kInf}; }
+  MetricTraits operator()(const metric::Completeness&) const { return {.low = -kInf, .high = kInf}; }
 };
 
 }  // namespace

@@ -53,6 +53,18 @@ Compare mirrored(Compare op) {
   return op;
 }
 
+std::string_view circuit_method_name(CircuitMethod method) {
+  switch (method) {
+    case CircuitMethod::eap:
+      return "eap";
+    case CircuitMethod::eap_ig:
+      return "eap_ig";
+    case CircuitMethod::exact:
+      return "exact";
+  }
+  return "";
+}
+
 std::string_view operation_name(Operation op) {
   switch (op) {
     case Operation::suppress:

@@ -23,6 +23,7 @@ using FeatureId = std::size_t;
 using RuleId = std::size_t;
 using EditId = std::size_t;
 using CheckId = std::size_t;
+using CircuitId = std::size_t;
 
 /// What any declaration may carry to the report.
 struct Annotations {
@@ -290,13 +291,19 @@ struct LossRecovered {
   PromptsId prompts = 0;
   Span span;  ///< the folder
 };
+struct Faithfulness {
+  CircuitId circuit = 0;
+};
+struct Completeness {
+  CircuitId circuit = 0;
+};
 }  // namespace metric
 
 struct Metric {
   std::variant<metric::Probability, metric::Rank, metric::LogitDiff, metric::Accuracy, metric::Rate, metric::Perplexity,
                metric::PerplexityRise, metric::Kl, metric::Mean, metric::Max, metric::FiringRate, metric::Auroc,
                metric::Cosine, metric::Effect, metric::Efficacy, metric::Paraphrase, metric::Specificity,
-               metric::LossRecovered>
+               metric::LossRecovered, metric::Faithfulness, metric::Completeness>
       node;
   std::string text;  ///< canonical
   Span span;
@@ -411,6 +418,50 @@ struct Attack {
   bool random() const;  ///< whether the seed decides what becomes of a prompt
 };
 
+// ---- circuits --------------------------------------------------------------------------------
+
+/// Clean prompts and what they are corrupted to: two sets of one size, paired in order.
+struct CircuitPairs {
+  PromptsId clean = 0, corrupt = 0;
+  Span span;
+};
+
+/// What a circuit is to carry: a number read after the last token of a prompt.
+struct CircuitMeasure {
+  enum class Kind {
+    logit_diff,   ///< logit of `a` less that of `b`
+    answer_diff,  ///< logit of the clean prompt's expected continuation less that of the corrupt one's
+    probability   ///< of `a`
+  } kind = Kind::logit_diff;
+  std::string a, b;
+  std::string text;  ///< canonical
+  Span span;
+};
+
+enum class CircuitMethod { eap, eap_ig, exact };
+std::string_view circuit_method_name(CircuitMethod method);
+
+struct CircuitMethodCall {
+  CircuitMethod method = CircuitMethod::eap_ig;
+  std::int64_t steps = 5;       ///< of eap_ig: points between the corrupt and the clean embedding
+  std::int64_t budget = 20000;  ///< of exact: the most edges that are patched one by one
+  Span span;
+};
+
+/// The strongest edges: so many, or a share of all that the model has.
+struct CircuitKeep {
+  double amount = 0;
+  bool share = false;
+  Span span;
+};
+
+struct CircuitDecl : Declared {
+  std::vector<CircuitPairs> pairs;
+  CircuitMeasure measure;
+  CircuitMethodCall method;
+  CircuitKeep keep;
+};
+
 // ---- checks and waivers ----------------------------------------------------------------------
 
 enum class CheckSeverity { info, minor, major, critical };
@@ -444,6 +495,7 @@ struct RuleSet {
   std::vector<FeatureDecl> features;
   std::vector<RuleDecl> rules;
   std::vector<EditDecl> edits;
+  std::vector<CircuitDecl> circuits;
   std::vector<CheckDecl> checks;
   std::vector<Waiver> waivers;
 

@@ -45,6 +45,18 @@ struct AttackedPrompts {
   std::vector<std::int64_t> changed;  ///< how many each attack of the chain changed
 };
 
+/// Two prompts of equally many tokens, and the tokens whose logits are a circuit's measure after the last.
+struct BoundPair {
+  BoundPrompt clean, corrupt;
+  std::int64_t raised = 0;
+  std::int64_t lowered = 0;  ///< nothing is subtracted where the measure is a probability
+};
+struct BoundCircuit {
+  std::vector<BoundPair> pairs;
+  bool probability = false;  ///< of `raised`; otherwise its logit less that of `lowered`
+  std::int64_t edges = 0;    ///< how many are kept
+};
+
 /// A rule set on a model: every prompt is tokens, every site and layer exists, every word that must be one
 /// token is one. Nothing that follows can fail because of what the user wrote, but for what only running
 /// the model can tell (a chosen token that is a secondary sink, a contrast without difference).
@@ -56,6 +68,7 @@ struct BoundRules {
   std::vector<dsl::Site> feature_sites;                 // by FeatureId; canonical
   std::vector<std::vector<BoundFact>> facts;            // by EditId, in written order
   std::map<std::string, AutoencoderCard> autoencoders;  // by folder: those that latents and metrics name
+  std::vector<BoundCircuit> circuits;                   // by CircuitId
   std::uint64_t seed = 0;                               ///< the run's, which random attacks are made with
   std::map<AttackedKey, AttackedPrompts> attacked;
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "runtime/autoencoders/splice.hpp"
+#include "runtime/circuits/find_circuit.hpp"
 #include "runtime/hooks.hpp"
 #include "runtime/plan.hpp"
 
@@ -65,6 +66,7 @@ class Evidence {
   const std::vector<SplicedLoss>& spliced(const SpliceKey& key) const { return spliced_.at(key); }
   const std::vector<GeneratedText>& texts(const GenerationKey& key) const { return texts_.at(key); }
   const StateEvidence& state(StateId state) const { return states_.at(state); }
+  const CircuitEvidence& circuit(dsl::CircuitId id) const { return circuits_.at(id); }
   bool has_state(StateId state) const { return states_.contains(state); }
 
   std::int64_t sequences = 0;  ///< computed, generated ones included
@@ -72,10 +74,12 @@ class Evidence {
 
  private:
   friend class StateRun;
+  friend class Session;
   std::map<std::pair<StateId, SequenceId>, SequenceEvidence> sequences_;
   std::map<GenerationKey, std::vector<GeneratedText>> texts_;
   std::map<SpliceKey, std::vector<SplicedLoss>> spliced_;
   std::map<StateId, StateEvidence> states_;
+  std::map<dsl::CircuitId, CircuitEvidence> circuits_;
 };
 
 }  // namespace proviso::runtime

@@ -116,6 +116,7 @@ struct Plan {
   std::vector<Run> runs;  ///< in the order in which they are carried out
   std::set<GenerationKey> generations;
   std::set<SpliceKey> splices;
+  std::set<dsl::CircuitId> circuits;                       ///< to be found and measured, on the model as loaded
   std::set<dsl::FeatureId> features;                       ///< to be built
   std::vector<std::string> passes;                         ///< names of those applied
   std::int64_t spliced_sequences = 0, spliced_tokens = 0;  ///< computed for `splices`
@@ -149,6 +150,7 @@ class PlanBuilder {
   void want_firing(StateId state, SequenceId sequence);
   void want_generation(const GenerationKey& key);
   void want_splice(const SpliceKey& key);
+  void want_circuit(dsl::CircuitId circuit) { plan_.circuits.insert(circuit); }
   void want_built(dsl::FeatureId feature) { plan_.features.insert(feature); }
 
   const BoundRules& bound() const { return bound_; }

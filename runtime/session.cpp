@@ -116,6 +116,13 @@ Evidence Session::carry_out(const Plan& plan) {
                  evidence);
     run.carry_out();
   }
+  for (const dsl::CircuitId id : plan.circuits) {
+    if (options_.progress) options_.progress("finding circuit " + bound_.rules->circuits[id].name, 0, 1);
+    const auto& found = evidence.circuits_[id] =
+        find_circuit(transformer_, bound_.rules->circuits[id], bound_.circuits[id]);
+    evidence.sequences += 2 * std::ssize(bound_.circuits[id].pairs);
+    evidence.tokens += found.tokens;
+  }
   if (options_.progress) options_.progress({}, total, total);
   return evidence;
 }

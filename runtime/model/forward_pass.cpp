@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <iterator>
 #include <stdexcept>
 
 #include "runtime/model/kernels.hpp"
@@ -70,6 +71,24 @@ KeyValueCache::State* cache_of(const ModelConfig& config, const Pass& pass) {
   return &state;
 }
 
+ModelConfig attention_config(ModelConfig config, const Pass& pass) {
+  if (!pass.reader) return config;
+  if (pass.cache) throw std::logic_error("a pass with a reader keeps no cache");
+  config.kv_heads = config.heads;
+  return config;
+}
+
+/// x Wᵀ + b, one head's rows of W an input: x [n, heads, in]; weight [own heads · head_dim, in], where several inputs
+/// in turn share one head of it. Returns [n, heads · head_dim].
+at::Tensor project_heads(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, std::int64_t head_dim) {
+  const std::int64_t n = x.size(0), heads = x.size(1), own = weight.size(0) / head_dim, shared = heads / own;
+  // [own, n · shared, in], a product each
+  const at::Tensor inputs = x.unflatten(1, {own, shared}).transpose(0, 1).reshape({own, n * shared, x.size(2)});
+  at::Tensor out = at::bmm(inputs, weight.view({own, head_dim, -1}).transpose(1, 2));
+  if (bias.defined()) out = out + bias.view({own, 1, head_dim});
+  return out.view({own, n, shared * head_dim}).transpose(0, 1).reshape({n, heads * head_dim});
+}
+
 /// The layout of some tokens of a pass: rows may have gaps, which `positions` shows.
 PackedLayout sublayout(const PackedLayout& layout, const at::Tensor& packed) {
   PackedLayout some;
@@ -98,7 +117,8 @@ ForwardPass::ForwardPass(const ModelConfig& config, const Weights& weights, cons
       weights_(weights),
       pass_(pass),
       layout_((cache_of(config, pass), pack(config, weights, pass))),
-      attention_(config, layout_, pass.cache ? pass.cache->state.get() : nullptr, pass.append) {
+      attention_config_(attention_config(config, pass)),
+      attention_(attention_config_, layout_, pass.cache ? pass.cache->state.get() : nullptr, pass.append) {
   if (family_.positions == Positions::rotary) rotary_ = rotary_table(config, layout_.positions);
   wanted_.resize(static_cast<std::size_t>(config.layers + 1) * kSiteKinds);
   if (!pass.visitor) return;
@@ -149,12 +169,13 @@ bool ForwardPass::embed() {
   if (family_.positions == Positions::table) {
     stream_ = stream_ + at::embedding(weights_.of(TensorRole::position_embedding), layout_.positions);
   }
-  stream_is_own_ = !wants(SiteKind::embed, -1) && !is_differentiated(stream_);
+  stream_is_own_ = !wants(SiteKind::embed, -1) && !pass_.reader && !is_differentiated(stream_);
   return reach(SiteKind::embed, -1, stream_);
 }
 
 bool ForwardPass::only_logits_follow(std::int64_t layer) const {
-  if (layer + 1 < config_.layers || pass_.stop_after || !pass_.logits_at || wants(SiteKind::final_norm, -1))
+  if (layer + 1 < config_.layers || pass_.stop_after || !pass_.logits_at || pass_.reader ||
+      wants(SiteKind::final_norm, -1))
     return false;
   for (const SiteKind kind : {SiteKind::attn_out, SiteKind::resid_mid, SiteKind::mlp_pre, SiteKind::mlp_post,
                               SiteKind::mlp_out, SiteKind::resid_post}) {
@@ -165,8 +186,7 @@ bool ForwardPass::only_logits_follow(std::int64_t layer) const {
 
 bool ForwardPass::run_layer(std::int64_t layer) {
   at::Tensor z, neurons;
-  if (!attend(layer, norm(stream_, TensorRole::attention_norm, TensorRole::attention_norm_bias, layer), z))
-    return false;
+  if (!attend(layer, z)) return false;
   if (only_logits_follow(layer)) {
     kept_ = at::tensor(*pass_.logits_at, at::kLong).to(z.device());
     stream_ = stream_.index_select(0, kept_);
@@ -174,23 +194,56 @@ bool ForwardPass::run_layer(std::int64_t layer) {
   }
   return add_to_stream(SiteKind::attn_out, SiteKind::resid_mid, layer, z,
                        {TensorRole::attention_out, TensorRole::attention_out_bias}) &&
-         run_mlp(layer, norm(stream_, TensorRole::mlp_norm, TensorRole::mlp_norm_bias, layer), neurons) &&
+         run_mlp(layer, norm(read(SiteKind::mlp_pre, layer), TensorRole::mlp_norm, TensorRole::mlp_norm_bias, layer),
+                 neurons) &&
          add_to_stream(SiteKind::mlp_out, SiteKind::resid_post, layer, neurons,
                        {TensorRole::down, TensorRole::down_bias});
 }
 
-bool ForwardPass::attend(std::int64_t layer, const at::Tensor& x, at::Tensor& z) {
-  Parts qkv;
+at::Tensor ForwardPass::read(SiteKind reader, std::int64_t layer) {
+  return pass_.reader ? pass_.reader->input(reader, layer, stream_) : stream_;
+}
+
+ForwardPass::Parts ForwardPass::queries_keys_values(std::int64_t layer) const {
+  const at::Tensor x = norm(stream_, TensorRole::attention_norm, TensorRole::attention_norm_bias, layer);
   if (family_.find(TensorRole::query_key_value)) {
-    qkv = apply(x, {TensorRole::query_key_value, TensorRole::query_key_value_bias}, layer)
-              .split_with_sizes({config_.query_width(), config_.kv_width(), config_.kv_width()}, 1);
-  } else {
-    qkv = apply(x,
-                {{TensorRole::query, TensorRole::query_bias},
-                 {TensorRole::key, TensorRole::key_bias},
-                 {TensorRole::value, TensorRole::value_bias}},
-                layer);
+    return apply(x, {TensorRole::query_key_value, TensorRole::query_key_value_bias}, layer)
+        .split_with_sizes({config_.query_width(), config_.kv_width(), config_.kv_width()}, 1);
   }
+  return apply(x,
+               {{TensorRole::query, TensorRole::query_bias},
+                {TensorRole::key, TensorRole::key_bias},
+                {TensorRole::value, TensorRole::value_bias}},
+               layer);
+}
+
+ForwardPass::Parts ForwardPass::separate_queries_keys_values(std::int64_t layer) {
+  static constexpr SiteKind kReaders[] = {SiteKind::q, SiteKind::k, SiteKind::v};
+  static constexpr Map kMaps[] = {{TensorRole::query, TensorRole::query_bias},
+                                  {TensorRole::key, TensorRole::key_bias},
+                                  {TensorRole::value, TensorRole::value_bias}};
+  const bool fused = family_.find(TensorRole::query_key_value) != nullptr;
+  const std::int64_t rows[] = {config_.query_width(), config_.kv_width(), config_.kv_width()};
+  Parts parts;
+  std::int64_t first = 0;
+  for (std::size_t i = 0; i < std::size(kReaders); ++i) {
+    at::Tensor weight = weights_.of(fused ? TensorRole::query_key_value : kMaps[i].weight, layer);
+    at::Tensor bias = weights_.of(fused ? TensorRole::query_key_value_bias : kMaps[i].bias, layer);
+    if (fused) {
+      weight = weight.narrow(0, first, rows[i]);
+      bias = bias.narrow(0, first, rows[i]);
+      first += rows[i];
+    }
+    const at::Tensor input = pass_.reader->input(kReaders[i], layer, stream_);  // [n, heads, width]
+    const at::Tensor normed =
+        norm(input.reshape({-1, config_.width}), TensorRole::attention_norm, TensorRole::attention_norm_bias, layer);
+    parts.push_back(project_heads(normed.view(input.sizes()), weight, bias, config_.head_dim));
+  }
+  return parts;
+}
+
+bool ForwardPass::attend(std::int64_t layer, at::Tensor& z) {
+  Parts qkv = pass_.reader ? separate_queries_keys_values(layer) : queries_keys_values(layer);
   at::Tensor &q = qkv[0], &k = qkv[1], &v = qkv[2];
   if (!reach(SiteKind::q, layer, q) || !reach(SiteKind::k, layer, k) || !reach(SiteKind::v, layer, v)) return false;
   if (family_.positions == Positions::rotary) {
@@ -230,7 +283,7 @@ bool ForwardPass::add_to_stream(SiteKind writer, SiteKind result, std::int64_t l
   } else {
     stream_ = stream_ + written;
   }
-  stream_is_own_ = !wants(result, layer) && !is_differentiated(stream_);
+  stream_is_own_ = !wants(result, layer) && !pass_.reader && !is_differentiated(stream_);
   return reach(result, layer, stream_);
 }
 
@@ -241,7 +294,8 @@ void ForwardPass::unembed() {
   const at::Tensor packed = (pass_.logits_at ? at::tensor(*pass_.logits_at, at::kLong) : at::arange(layout_.size()))
                                 .to(layout_.tokens.device());
   const bool some_tokens = pass_.logits_at && !kept_.defined();
-  at::Tensor normed = some_tokens && !shown ? stream_.index_select(0, packed) : stream_;
+  const at::Tensor stream = read(SiteKind::final_norm, -1);
+  at::Tensor normed = some_tokens && !shown ? stream.index_select(0, packed) : stream;
   normed = norm(normed, TensorRole::final_norm, TensorRole::final_norm_bias, 0);
   if (!reach(SiteKind::final_norm, -1, normed) || no_logits) return;
   if (some_tokens && shown) normed = normed.index_select(0, packed);

@@ -36,7 +36,13 @@ class ForwardPass {
 
   bool embed();
   bool run_layer(std::int64_t layer);
-  bool attend(std::int64_t layer, const at::Tensor& x, at::Tensor& z);
+  bool attend(std::int64_t layer, at::Tensor& z);
+  /// q, k and v of the stream.
+  Parts queries_keys_values(std::int64_t layer) const;
+  /// The same where each query head reads an input of its own.
+  Parts separate_queries_keys_values(std::int64_t layer);
+  /// What a map other than these reads: the stream, unless the pass has a reader.
+  at::Tensor read(dsl::SiteKind reader, std::int64_t layer);
   bool run_mlp(std::int64_t layer, const at::Tensor& x, at::Tensor& neurons);
   bool add_to_stream(dsl::SiteKind writer, dsl::SiteKind result, std::int64_t layer, const at::Tensor& input, Map map);
   void unembed();
@@ -50,6 +56,7 @@ class ForwardPass {
   const Weights& weights_;
   const Pass& pass_;
   PackedLayout layout_;
+  ModelConfig attention_config_;  ///< the model's; with a reader, every query head has keys and values of its own
   Attention attention_;
   RotaryTable rotary_;
   at::Tensor stream_;           // [n, width]

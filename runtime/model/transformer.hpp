@@ -68,12 +68,25 @@ class SiteVisitor {
   virtual void visit(const dsl::Site& site, at::Tensor& x, const PackedLayout& layout) = 0;
 };
 
+/// Stands between the residual stream and the maps that read it, and gives each of them an input of its own: what
+/// patches or differentiates single edges of the computation. With one in a pass every query head has keys and values
+/// of its own, also where the model's heads share them, so that at the sites `k` and `v` as many heads are seen as at
+/// `q`; what is written to the stream is seen as ever, and the stream is the sum of it.
+class StreamReader {
+ public:
+  virtual ~StreamReader() = default;
+  /// The input, before its norm, of the maps to `q`, `k` or `v`: one a query head, [n, heads, width]; of the MLP
+  /// (`mlp_pre`) and of the unembedding (`final_norm`): [n, width]. `stream` is the residual stream there, [n, width].
+  virtual at::Tensor input(dsl::SiteKind reader, std::int64_t layer, const at::Tensor& stream) = 0;
+};
+
 /// What one forward pass is asked for. Everything not asked for is not computed.
 struct Pass {
   const std::vector<Row>* rows = nullptr;
   KeyValueCache* cache = nullptr;  ///< continues it and appends to it; null: nothing is kept
   bool append = true;              ///< false: the cache is read and left as it was
   SiteVisitor* visitor = nullptr;
+  StreamReader* reader = nullptr;         ///< null: all maps read the stream itself; with a reader there is no cache
   std::optional<dsl::Site> stop_after{};  ///< nothing past this site is computed, logits neither
 
   /// Packed indices (ascending) whose logits are wanted; nothing: of all tokens; empty: none.
@@ -85,7 +98,8 @@ struct Pass {
   /// downstream is computed, and that site is not visited. `rows` still gives tokens and lengths. With a cache,
   /// earlier positions come from the pass that filled it, whatever that one computed them from. Say ROME: a pass
   /// over the tokens before the subject fills the cache; then only the later tokens are recomputed in the layers
-  /// above the edit (`append = false`), again and again, with gradients that flow to `start_values`.
+  /// above the edit (`append = false`), again and again, with gradients that flow to `start_values`. −1 starts at the
+  /// embedding.
   std::optional<std::int64_t> start_after{};
   at::Tensor start_values{};  // [n, width]
 };

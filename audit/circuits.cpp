@@ -1,0 +1,184 @@
+#include "audit/circuits.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+#include <utility>
+
+#include "audit/report_words.hpp"
+
+namespace proviso::audit {
+
+namespace {
+
+constexpr double kReportedConfidence = 0.95;
+
+double mean(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+/// The trapezoid over a linear axis of shares, from the graph without edges (faithfulness 0) on.
+template <class Height>
+double area(const std::vector<CircuitCurvePoint>& curve, Height height) {
+  double sum = 0, share = 0, before = height(0.0);
+  for (const auto& point : curve) {
+    const double here = height(point.faithfulness);
+    sum += (point.share - share) * (before + here) / 2;
+    share = point.share;
+    before = here;
+  }
+  return sum;
+}
+
+// ---- drawing ---------------------------------------------------------------------------------------
+
+/// "a3.h5<q>" is of the node "a3.h5", read by its queries.
+std::pair<std::string, std::string> node_and_input(const std::string& destination) {
+  const auto at = destination.find('<');
+  if (at == std::string::npos) return {destination, ""};
+  return {destination.substr(0, at), destination.substr(at + 1, destination.size() - at - 2)};
+}
+
+/// A name as a string of Graphviz, which reads nothing in it but quotes and backslashes.
+std::string dot_string(const std::string& text) {
+  std::string result = "\"";
+  for (const char c : harmless(text)) {
+    if (c == '"' || c == '\\') result += '\\';
+    result += c;
+  }
+  return result + "\"";
+}
+
+}  // namespace
+
+std::vector<Sample> above_corrupt(const runtime::BoundCircuit& circuit, const runtime::CircuitEvidence& evidence,
+                                  const std::vector<double>& m) {
+  std::vector<Sample> samples;
+  for (std::size_t i = 0; i < m.size(); ++i) {
+    samples.push_back({m[i] - evidence.corrupt[i], circuit.pairs[i].clean.cluster, 1});
+  }
+  return samples;
+}
+
+CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id,
+                             const runtime::CircuitEvidence& evidence, std::string where, std::uint64_t seed) {
+  const auto& declared = bound.rules->circuits[id];
+  const auto& circuit = bound.circuits[id];
+  const auto whole = above_corrupt(circuit, evidence, evidence.clean);
+  const auto recovered = [&](const std::vector<double>& m) {
+    return ratio_of_means(above_corrupt(circuit, evidence, m), whole, kReportedConfidence, seed);
+  };
+  CircuitResult result;
+  result.name = declared.name;
+  result.annotations = declared.annotations;
+  result.where = std::move(where);
+  result.measure = declared.measure.text;
+  result.method = dsl::circuit_method_name(declared.method.method);
+  if (declared.method.method == dsl::CircuitMethod::eap_ig) {
+    result.parameters = {{"steps", std::to_string(declared.method.steps)}, {"integrated", "inputs"}};
+  } else if (declared.method.method == dsl::CircuitMethod::exact) {
+    result.parameters = {{"budget", std::to_string(declared.method.budget)}};
+  }
+  result.selection = "the " + std::to_string(circuit.edges) + " edges of largest |score|";
+  result.pairs = std::ssize(circuit.pairs);
+  result.model_edges = evidence.model_edges;
+  result.pruned = evidence.pruned;
+  result.m_clean = mean(evidence.clean);
+  result.m_corrupt = mean(evidence.corrupt);
+  result.m_circuit = mean(evidence.circuit);
+  result.m_without = mean(evidence.without);
+  result.faithfulness = recovered(evidence.circuit);
+  result.completeness = recovered(evidence.without);
+  for (const auto& point : evidence.curve) {
+    result.curve.push_back({point.share, point.edges, recovered(point.m).value});
+  }
+  result.cpr = area(result.curve, [](double f) { return f; });
+  result.cmd = area(result.curve, [](double f) { return std::abs(1 - f); });
+  for (const auto& edge : evidence.edges) result.edges.push_back({edge.from, edge.to, edge.score});
+  result.seconds = evidence.seconds;
+  return result;
+}
+
+void add_circuit(TextPage& page, const CircuitResult& circuit, std::size_t edges_shown) {
+  std::string parameters;
+  for (const auto& [name, value] : circuit.parameters)
+    parameters += (parameters.empty() ? "" : ", ") + name + ": " + value;
+  page.line(2, {{circuit.name, Style::strong}, {circuit.where, Style::dim}});
+  page.labelled(4, "measure", {circuit.measure + " after " + counted(circuit.pairs, "pair")});
+  page.labelled(4, "method",
+                {circuit.method + (parameters.empty() ? "" : "(" + parameters + ")") + "; " + circuit.selection + "; " +
+                 circuit.ablation});
+  page.labelled(4, "edges",
+                {grouped(std::ssize(circuit.edges)) + " of " + grouped(circuit.model_edges) + " (" +
+                 grouped(circuit.pruned) + " more were strong but on no way from the embedding to the logits)"});
+  page.labelled(4, "m",
+                {"clean " + number_text(circuit.m_clean) + ", corrupt " + number_text(circuit.m_corrupt) +
+                 ", circuit " + number_text(circuit.m_circuit) + ", without it " + number_text(circuit.m_without)});
+  const auto share = [&](const char* label, const Estimate& estimate, const char* what) {
+    std::string text = number_text(estimate.value, true);
+    if (estimate.interval) {
+      text +=
+          " [" + number_text(estimate.interval->low, true) + ", " + number_text(estimate.interval->high, true) + "]";
+    }
+    page.labelled(4, label, {text + " " + what});
+  };
+  share("faithful", circuit.faithfulness, "of clean less corrupt is carried by the circuit alone");
+  share("complete", circuit.completeness, "of it is left where the circuit is removed");
+  if (!circuit.curve.empty()) {
+    std::string curve;
+    for (const auto& point : circuit.curve) {
+      curve +=
+          (curve.empty() ? "" : ", ") + number_text(point.share, true) + ": " + number_text(point.faithfulness, true);
+    }
+    page.labelled(4, "curve", {"faithfulness by share of edges: " + curve});
+    page.labelled(4, "areas", {"CPR " + number_text(circuit.cpr) + ", CMD " + number_text(circuit.cmd)});
+  }
+  if (circuit.seconds > 0) page.labelled(4, "time", {number_text(circuit.seconds) + " s"});
+  std::vector<std::vector<Cell>> rows;
+  for (const auto& edge : circuit.edges) {
+    if (rows.size() == edges_shown) break;
+    rows.push_back({{edge.from}, {edge.to}, {number_text(edge.score)}});
+  }
+  page.table(4, {{"from"}, {"to"}, {"score", true}}, std::move(rows));
+  if (edges_shown < circuit.edges.size() && edges_shown > 0) {
+    page.line(4,
+              {{"and " + grouped(std::ssize(circuit.edges) - static_cast<std::int64_t>(edges_shown)) + " weaker ones",
+                Style::dim}});
+  }
+}
+
+std::string circuits_text(const std::vector<CircuitResult>& circuits, std::size_t edges_shown, std::size_t columns,
+                          bool colour) {
+  TextPage page(columns, colour);
+  for (const auto& circuit : circuits) add_circuit(page, circuit, edges_shown);
+  return page.take();
+}
+
+std::string circuits_dot(const std::vector<CircuitResult>& circuits) {
+  std::string dot;
+  for (const auto& circuit : circuits) {
+    double most = 0;
+    for (const auto& edge : circuit.edges) most = std::max(most, std::abs(edge.score));
+    dot += "digraph " + dot_string(circuit.name) + " {\n";
+    dot += "  label=" +
+           dot_string(circuit.name + ": " + circuit.measure + ", faithfulness " +
+                      number_text(circuit.faithfulness.value, true) + " with " +
+                      counted(std::ssize(circuit.edges), "edge")) +
+           ";\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n  edge [fontname=\"sans-serif\"];\n";
+    for (const auto& edge : circuit.edges) {
+      const auto [node, input] = node_and_input(edge.to);
+      char drawn[96];
+      // A score is what corrupting the edge changes: where it is negative, the edge raises m.
+      std::snprintf(drawn, sizeof drawn, "[color=\"%s\", penwidth=%.2f, tooltip=\"%.4g\"",
+                    edge.score < 0 ? "#2166ac" : "#b2182b", most > 0 ? 0.5 + 4.5 * std::abs(edge.score) / most : 1.0,
+                    edge.score);
+      dot += "  " + dot_string(edge.from) + " -> " + dot_string(node) + " " + drawn +
+             (input.empty() ? "" : ", label=\"" + input + "\"") + "];\n";
+    }
+    dot += "}\n";
+  }
+  return dot;
+}
+
+}  // namespace proviso::audit

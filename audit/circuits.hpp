@@ -1,0 +1,34 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "audit/report.hpp"
+#include "audit/statistics.hpp"
+#include "audit/text_page.hpp"
+#include "runtime/bound_rules.hpp"
+#include "runtime/circuits/find_circuit.hpp"
+
+namespace proviso::audit {
+
+/// By pair: m less the corrupt prompt's m.
+std::vector<Sample> above_corrupt(const runtime::BoundCircuit& circuit, const runtime::CircuitEvidence& evidence,
+                                  const std::vector<double>& m);
+
+/// What was found, with every parameter that was used.
+CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id,
+                             const runtime::CircuitEvidence& evidence, std::string where, std::uint64_t seed);
+
+/// Puts a circuit's numbers on a page, its curve and its `edges_shown` strongest edges.
+void add_circuit(TextPage& page, const CircuitResult& circuit, std::size_t edges_shown);
+/// For people, at most `columns` wide.
+std::string circuits_text(const std::vector<CircuitResult>& circuits, std::size_t edges_shown, std::size_t columns,
+                          bool colour);
+/// Graphviz, a graph each: layers from left to right, edges as wide as they are strong, those that raise m blue and
+/// those that lower it red.
+std::string circuits_dot(const std::vector<CircuitResult>& circuits);
+/// `circuits` as in a report, alone.
+std::string circuits_yaml(const std::vector<CircuitResult>& circuits);
+std::string circuits_json(const std::vector<CircuitResult>& circuits);
+
+}  // namespace proviso::audit

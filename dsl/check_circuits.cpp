@@ -1,0 +1,177 @@
+// Circuits: the pairs they are found on, what they carry, by which method, and how much is kept.
+
+#include <algorithm>
+#include <utility>
+
+#include "dsl/checker.hpp"
+#include "dsl/format.hpp"
+
+namespace proviso::dsl {
+namespace {
+
+constexpr CircuitMethod kMethods[] = {CircuitMethod::eap, CircuitMethod::eap_ig, CircuitMethod::exact};
+
+}  // namespace
+
+void Checker::define_circuit(const Work<ast::Circuit>& work) {
+  module_ = work.module;
+  const ast::Circuit& node = work.node();
+  CircuitDecl circuit = rule_set_.circuits[work.id];
+  // `parse` has said where a measure or a method is missing.
+  const auto measured = node.measure ? circuit_measure(*node.measure) : std::nullopt;
+  if (measured) circuit.measure = *measured;
+  for (const ast::Pair& pair : node.pairs) {
+    const auto read = circuit_pairs(pair);
+    if (!read) continue;
+    circuit.pairs.push_back(*read);
+    if (!measured || measured->kind != CircuitMeasure::Kind::answer_diff) continue;
+    for (const PromptsId side : {read->clean, read->corrupt}) {
+      if (!require_answers(side, measured->span, "logit_diff")) break;
+    }
+  }
+  if (const auto called = node.method ? circuit_method(node.method->method) : std::nullopt) circuit.method = *called;
+  if (node.keep) {
+    if (const auto kept = circuit_keep(*node.keep)) circuit.keep = *kept;
+  } else {
+    report(Code::missing_statement, node.name.span, "`" + node.name.text + "` does not say how many edges it keeps",
+           {"write `keep 200 edges`, or a share of the model's: `keep 1% edges`"});
+  }
+  rule_set_.circuits[work.id] = std::move(circuit);
+}
+
+std::optional<CircuitPairs> Checker::circuit_pairs(const ast::Pair& pair) {
+  const auto side = [&](const auto& written) -> std::optional<PromptsId> {
+    if (const auto* text = std::get_if<ast::String>(&written)) {
+      return anonymous({{{.text = *text, .answers = {}, .span = text->span}}, text->span});
+    }
+    if (const auto* list = std::get_if<ast::PromptList>(&written)) return anonymous(*list);
+    return prompts(std::get<ast::Name>(written));
+  };
+  const auto clean = side(pair.clean), corrupt = side(pair.corrupt);
+  if (!clean || !corrupt) return std::nullopt;
+  if (*clean == *corrupt) {
+    report(Code::same_sides, pair.span, "the clean and the corrupt prompts are the same, so nothing is corrupted",
+           {"name prompts that differ in what the circuit is to carry"});
+    return std::nullopt;
+  }
+  return CircuitPairs{*clean, *corrupt, pair.span};
+}
+
+std::optional<CircuitMeasure> Checker::circuit_measure(const ast::Measure& measure) {
+  const ast::Call& call = measure.metric;
+  CircuitMeasure result;
+  result.text = canonical_text(call);
+  result.span = call.span;
+  if (call.name.text == "probability") {
+    const auto given = arguments(call, {{"the text of a token"}});
+    const auto token = given ? text(*given->at(0), "this token") : std::nullopt;
+    if (!token) return std::nullopt;
+    result.kind = CircuitMeasure::Kind::probability;
+    result.a = *token;
+    return result;
+  }
+  if (call.name.text != "logit_diff") {
+    report(Code::circuit_measure, call.name.span, "no circuit is found for `" + call.name.text + "`",
+           {"measure logit_diff(\" a\", \" b\"), logit_diff (of each pair's expected continuations) or "
+            "probability(\" a\")"});
+    return std::nullopt;
+  }
+  if (call.arguments.empty()) {
+    result.kind = CircuitMeasure::Kind::answer_diff;
+    return result;
+  }
+  const auto given = arguments(call, {{"the text of a token"}, {"the text of another token"}});
+  if (!given) return std::nullopt;
+  const auto a = text(*given->at(0), "this token");
+  const auto b = text(*given->at(1), "this token");
+  if (!a || !b) return std::nullopt;
+  if (*a == *b) {
+    report(Code::same_sides, given->at(1)->span, "a token's logit less itself is zero", {"name two different tokens"});
+    return std::nullopt;
+  }
+  result.a = *a;
+  result.b = *b;
+  return result;
+}
+
+std::optional<CircuitMethodCall> Checker::circuit_method(const ast::Call& call) {
+  const std::string& name = call.name.text;
+  CircuitMethodCall result;
+  result.span = call.span;
+  std::vector<std::string> names;
+  for (const CircuitMethod each : kMethods) names.emplace_back(circuit_method_name(each));
+  const auto known = std::find(names.begin(), names.end(), name);
+  if (known == names.end()) {
+    const auto nearest = nearest_name(name, names);
+    report(
+        Code::unknown_method, call.name.span, "no circuit is found by `" + name + "`",
+        {nearest ? "did you mean `" + *nearest + "`?" : "the methods are eap, eap_ig(steps: N) and exact(budget: N)"});
+    return std::nullopt;
+  }
+  result.method = kMethods[known - names.begin()];
+  std::optional<std::int64_t> value;
+  switch (result.method) {
+    case CircuitMethod::eap:
+      if (!arguments(call, {})) return std::nullopt;
+      return result;
+    case CircuitMethod::eap_ig: {
+      const auto given = arguments(call, {{"steps", true, false}});
+      if (!given) return std::nullopt;
+      if (given->at(0) == nullptr) return result;
+      value = whole(*given->at(0), "`steps`", {.low = 1, .high = 1000});
+      if (value) result.steps = *value;
+      break;
+    }
+    case CircuitMethod::exact: {
+      const auto given = arguments(call, {{"budget", true, false}});
+      if (!given) return std::nullopt;
+      if (given->at(0) == nullptr) return result;
+      value = whole(*given->at(0), "`budget`", {.low = 1, .high = 1e8});
+      if (value) result.budget = *value;
+      break;
+    }
+  }
+  if (!value) return std::nullopt;
+  return result;
+}
+
+std::optional<CircuitKeep> Checker::circuit_keep(const ast::Keep& keep) {
+  if (keep.unit.text == "nodes") {
+    not_yet_built(keep.span, "keeping nodes", {"keep edges: keep 200 edges, or keep 1% edges"});
+    return std::nullopt;
+  }
+  CircuitKeep result{.amount = keep.amount.value, .share = keep.amount.percent, .span = keep.span};
+  const bool sound = result.share
+                         ? number(keep.amount, "the share of edges kept", {.low = 0, .high = 1}).has_value()
+                         : whole(keep.amount, "the number of edges kept", {.low = 1, .high = 1e12}).has_value();
+  if (!sound) return std::nullopt;
+  if (result.amount == 0) {
+    report(Code::out_of_range, keep.amount.span, "a circuit of no edges carries nothing", {"keep some: keep 1% edges"});
+    return std::nullopt;
+  }
+  return result;
+}
+
+/// `faithfulness(C)`, `completeness(C)`
+std::optional<Metric> Checker::of_circuit(const ast::Call& call) {
+  const auto given = arguments(call, {{"a circuit's name"}});
+  if (!given) return std::nullopt;
+  const auto* name = std::get_if<ast::Name>(&given->at(0)->value);
+  if (name == nullptr) {
+    wrong_argument(*given->at(0), "a circuit's name");
+    return std::nullopt;
+  }
+  const auto circuit = find_id(SymbolKind::circuit, *name);
+  if (!circuit) return std::nullopt;
+  if (edit_ != nullptr || (check_ != nullptr && !(check_->under_rules.empty() && check_->under_edits.empty()))) {
+    not_yet_built(call.span, "`" + call.name.text + "` of a changed model",
+                  {"measure the circuit on the model as loaded, in a check of its own without `under`"});
+    return std::nullopt;
+  }
+  if (call.name.text == "faithfulness") {
+    return Metric{metric::Faithfulness{*circuit}, canonical_text(call), call.span};
+  }
+  return Metric{metric::Completeness{*circuit}, canonical_text(call), call.span};
+}
+
+}  // namespace proviso::dsl

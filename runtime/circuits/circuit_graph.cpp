@@ -1,0 +1,127 @@
+#include "runtime/circuits/circuit_graph.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+namespace proviso::runtime {
+
+using dsl::SiteKind;
+
+CircuitGraph::Readers CircuitGraph::readers(SiteKind kind, std::int64_t layer) const {
+  const std::int64_t first = layer * (3 * heads_ + 1);
+  switch (kind) {
+    case SiteKind::q:
+      return {first, heads_, first_head(layer)};
+    case SiteKind::k:
+      return {first + heads_, heads_, first_head(layer)};
+    case SiteKind::v:
+      return {first + 2 * heads_, heads_, first_head(layer)};
+    case SiteKind::mlp_pre:
+      return {first + 3 * heads_, 1, mlp(layer)};
+    case SiteKind::final_norm:
+      return {destinations() - 1, 1, sources()};
+    default:
+      throw std::logic_error("nothing reads the stream at " + std::string(dsl::site_name(kind)));
+  }
+}
+
+CircuitGraph::Reading CircuitGraph::reading(std::int64_t destination) const {
+  if (destination == destinations() - 1) return {SiteKind::final_norm, -1, 0};
+  const std::int64_t layer = destination / (3 * heads_ + 1), within = destination % (3 * heads_ + 1);
+  if (within == 3 * heads_) return {SiteKind::mlp_pre, layer, 0};
+  static constexpr SiteKind kOfHeads[] = {SiteKind::q, SiteKind::k, SiteKind::v};
+  return {kOfHeads[within / heads_], layer, within % heads_};
+}
+
+std::optional<std::int64_t> CircuitGraph::source_of(std::int64_t destination) const {
+  const Reading at = reading(destination);
+  if (at.kind == SiteKind::final_norm) return std::nullopt;
+  return at.kind == SiteKind::mlp_pre ? mlp(at.layer) : first_head(at.layer) + at.head;
+}
+
+std::int64_t CircuitGraph::edges() const {
+  std::int64_t count = sources();
+  for (std::int64_t layer = 0; layer < layers_; ++layer) count += 3 * heads_ * first_head(layer) + mlp(layer);
+  return count;
+}
+
+std::string CircuitGraph::source_name(std::int64_t source) const {
+  if (source == 0) return "embed";
+  const std::int64_t layer = (source - 1) / (heads_ + 1), within = (source - 1) % (heads_ + 1);
+  if (within == heads_) return "m" + std::to_string(layer);
+  return "a" + std::to_string(layer) + ".h" + std::to_string(within);
+}
+
+std::string CircuitGraph::destination_name(std::int64_t destination) const {
+  const auto source = source_of(destination);
+  if (!source) return "logits";
+  const Reading at = reading(destination);
+  if (at.kind == SiteKind::mlp_pre) return source_name(*source);
+  return source_name(*source) + "<" + std::string(dsl::site_name(at.kind)) + ">";
+}
+
+at::Tensor CircuitGraph::all() const {
+  at::Tensor edges = at::zeros({destinations(), sources()}, at::kBool);
+  for (std::int64_t destination = 0; destination < destinations(); ++destination) {
+    const Reading at = reading(destination);
+    edges[destination].narrow(0, 0, readers(at.kind, at.layer).sources).fill_(true);
+  }
+  return edges;
+}
+
+at::Tensor CircuitGraph::strongest(const at::Tensor& scores, std::int64_t count) const {
+  const at::Tensor size = scores.to(at::kDouble).cpu().abs().contiguous(), every = all();
+  const double* value = size.const_data_ptr<double>();
+  const bool* exists = every.const_data_ptr<bool>();
+  std::vector<std::int64_t> order;
+  for (std::int64_t i = 0; i < size.numel(); ++i) {
+    if (exists[i]) order.push_back(i);
+  }
+  count = std::min<std::int64_t>(count, std::ssize(order));
+  const auto stronger = [&](std::int64_t a, std::int64_t b) {
+    return std::pair(-value[a], a) < std::pair(-value[b], b);
+  };
+  std::nth_element(order.begin(), order.begin() + count, order.end(), stronger);
+  at::Tensor kept = at::zeros_like(every);
+  for (std::int64_t i = 0; i < count; ++i) kept.mutable_data_ptr<bool>()[order[static_cast<std::size_t>(i)]] = true;
+  return kept;
+}
+
+at::Tensor CircuitGraph::alive(const at::Tensor& edges) const {
+  const auto has = edges.accessor<bool, 2>();
+  std::vector<bool> reached(static_cast<std::size_t>(sources())), leads_on(reached.size());
+  reached[0] = true;
+  for (std::int64_t destination = 0; destination < destinations(); ++destination) {
+    const auto node = source_of(destination);
+    for (std::int64_t source = 0; node && source < *node; ++source) {
+      if (has[destination][source] && reached[static_cast<std::size_t>(source)])
+        reached[static_cast<std::size_t>(*node)] = true;
+    }
+  }
+  const auto ends_well = [&](std::int64_t destination) {
+    const auto node = source_of(destination);
+    return !node || leads_on[static_cast<std::size_t>(*node)];
+  };
+  for (std::int64_t destination = destinations() - 1; destination >= 0; --destination) {
+    if (!ends_well(destination)) continue;
+    for (std::int64_t source = 0; source < sources(); ++source) {
+      if (has[destination][source]) leads_on[static_cast<std::size_t>(source)] = true;
+    }
+  }
+  at::Tensor kept = at::zeros_like(edges);
+  auto keeps = kept.accessor<bool, 2>();
+  for (std::int64_t destination = 0; destination < destinations(); ++destination) {
+    if (!ends_well(destination)) continue;
+    for (std::int64_t source = 0; source < sources(); ++source) {
+      keeps[destination][source] = has[destination][source] && reached[static_cast<std::size_t>(source)];
+    }
+  }
+  return kept;
+}
+
+}  // namespace proviso::runtime

@@ -1,0 +1,117 @@
+// Circuits in audits: their metrics, their place in the report, and their drawings.
+
+#include "audit/circuits.hpp"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <string>
+
+#include "audit/audit.hpp"
+#include "tests/support/schema.hpp"
+#include "tests/unit/runtime/rules_on_model.hpp"
+
+namespace proviso::audit {
+namespace {
+
+using test::RulesOnModel;
+
+const std::string kCircuit = R"(
+circuit c "What tells a cat from a hat" {
+  clean ["The cat sat" -> "a", "A dog ran" -> "b"]  corrupt ["The hat fit" -> "b", "I dig pan" -> "c"]
+  measure logit_diff
+  using eap_ig(steps: 3)  keep 90% edges
+}
+circuit small { clean "The cat" corrupt "The hat"  measure logit_diff("a", "b")  using eap  keep 3 edges }
+)";
+
+Report audited(RulesOnModel& rules, const std::string& only = "") {
+  AuditOptions options;
+  options.as_of = {2027, 1, 1};
+  options.selection.only = only;
+  runtime::Session session(*rules.model.transformer, rules.bound, {});
+  auto outcome = audit(session, rules.bound, rules.sources, options);
+  REQUIRE(outcome.value);
+  outcome.value->model.sha256 = std::string(64, '0');  // the program's part
+  CHECK_THAT(tests::schema_violations(to_yaml(*outcome.value, {})), Catch::Equals(""));
+  return std::move(*outcome.value);
+}
+
+const CircuitResult& circuit_of(const Report& report, const std::string& name) {
+  const auto found = std::find_if(report.circuits.begin(), report.circuits.end(),
+                                  [&](const CircuitResult& circuit) { return circuit.name == name; });
+  REQUIRE(found != report.circuits.end());
+  return *found;
+}
+
+}  // namespace
+
+TEST_CASE("an audit measures what circuits carry, and the report shows them") {
+  const auto json = GENERATE(test::tiny_llama_json(), test::tiny_gpt2_json());
+  RulesOnModel rules(kCircuit + R"(
+check whole { expect faithfulness(c) >= -1000%  expect completeness(c) <= 1000% }
+check none { expect faithfulness(small) >= 1000% }
+check sure { expect faithfulness(c) >= -1000% at 95% confidence }
+)",
+                     json);
+  const auto report = audited(rules);
+  REQUIRE(report.checks.size() == 3);
+  CHECK(report.checks[0].status == Status::pass);
+  CHECK(report.checks[1].status == Status::fail);
+  CHECK(report.checks[2].status == Status::inconclusive);  // two pairs have no interval
+
+  const auto& circuit = circuit_of(report, "c");
+  CHECK(circuit.measure == "logit_diff");
+  CHECK(circuit.method == "eap_ig");
+  CHECK(circuit.parameters.front() == std::pair<std::string, std::string>("steps", "3"));
+  CHECK(circuit.pairs == 2);
+  CHECK(circuit.annotations.title == "What tells a cat from a hat");
+  const double whole = circuit.m_clean - circuit.m_corrupt;
+  const auto& faithful = report.checks[0].expectations[0];
+  CHECK(faithful.estimate.value == Approx((circuit.m_circuit - circuit.m_corrupt) / whole));
+  CHECK(faithful.estimate.value == Approx(circuit.faithfulness.value));
+  CHECK(faithful.estimate.n == 2);
+  CHECK(faithful.evidence.size() == 2);
+  CHECK(report.checks[0].expectations[1].estimate.value == Approx((circuit.m_without - circuit.m_corrupt) / whole));
+  CHECK(circuit.curve.back().share == 1);
+  CHECK(circuit.curve.back().faithfulness == Approx(1).margin(1e-3));
+  CHECK(std::ssize(circuit.edges) + circuit.pruned == std::llround(0.9 * static_cast<double>(circuit.model_edges)));
+
+  const std::string yaml = to_yaml(report, {});
+  CHECK(to_yaml(from_yaml(yaml, "report.yaml"), {}) == yaml);
+  CHECK(to_text(report, 100, false).find("Circuits") != std::string::npos);
+  CHECK(audited(rules, "none").circuits.size() == 1);
+}
+
+TEST_CASE("nothing to recover leaves faithfulness undecided") {
+  // What tells the prompts apart comes after the last token read: nothing, for m is the same to the bit.
+  RulesOnModel rules(kCircuit + "check c { expect faithfulness(small) >= 80% }");
+  auto& transformer = *rules.model.transformer;
+  for (std::int64_t layer = 0; layer < transformer.config().layers; ++layer) {
+    const auto name = transformer.writer({dsl::SiteKind::attn_out, layer})->weight;
+    transformer.set(name, at::zeros_like(transformer.get(name)));
+  }
+  const auto report = audited(rules);  // "c" and "h" are not the last tokens, and nothing moves between tokens
+  CHECK(circuit_of(report, "small").m_clean == circuit_of(report, "small").m_corrupt);
+  CHECK(report.checks[0].status == Status::inconclusive);
+}
+
+TEST_CASE("traces are drawn") {
+  RulesOnModel rules(kCircuit);
+  runtime::Session session(*rules.model.transformer, rules.bound, {});
+  AuditOptions options;
+  options.selection.only = "small";
+  const auto circuits = trace(session, rules.bound, rules.sources, options);
+  REQUIRE(circuits.size() == 1);
+  const auto text = circuits_text(circuits, 2, 100, false);
+  INFO(text);
+  CHECK(text.find("small") != std::string::npos);
+  const auto dot = circuits_dot(circuits);
+  INFO(dot);
+  CHECK(dot.starts_with("digraph \"small\" {"));
+  CHECK(std::count(dot.begin(), dot.end(), '>') == std::ssize(circuits[0].edges));
+  CHECK(circuits_yaml(circuits).starts_with("circuits:\n  - name: small\n"));
+  CHECK(circuits_json(circuits).find("\"faithfulness\"") != std::string::npos);
+}
+
+}  // namespace proviso::audit

@@ -1,0 +1,315 @@
+// Circuits on tiny random models: what the patched pass, the attributions and the selection say, held to other ways of
+// computing the same.
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "runtime/circuits/find_circuit.hpp"
+#include "runtime/circuits/patched_pairs.hpp"
+#include "tests/support/random_model.hpp"
+
+namespace proviso::runtime {
+namespace {
+
+using dsl::Site;
+using dsl::SiteKind;
+
+nlohmann::json biased_llama() {
+  auto json = test::tiny_llama_json();
+  json["attention_bias"] = true;
+  json["mlp_bias"] = true;
+  return json;
+}
+
+nlohmann::json any_family() { return GENERATE(test::tiny_llama_json(), biased_llama(), test::tiny_gpt2_json()); }
+
+BoundCircuit pairs_of(const model::Tokenizer& tokenizer,
+                      const std::vector<std::pair<std::string, std::string>>& texts) {
+  BoundCircuit circuit;
+  for (const auto& [clean, corrupt] : texts) {
+    BoundPair pair;
+    pair.clean.tokens = tokenizer.encode(clean);
+    pair.corrupt.tokens = tokenizer.encode(corrupt);
+    pair.raised = tokenizer.encode("a").front();
+    pair.lowered = tokenizer.encode("b").front();
+    circuit.pairs.push_back(pair);
+  }
+  return circuit;
+}
+
+double mean(const std::vector<double>& values) {
+  double sum = 0;
+  for (const double value : values) sum += value;
+  return sum / static_cast<double>(values.size());
+}
+
+/// The token `to` gets nearly the embedding of `from`.
+void bring_near(model::Transformer& transformer, const model::Tokenizer& tokenizer, const std::string& from,
+                const std::string& to, double distance) {
+  auto table = transformer.get(transformer.embedding_name()).clone();
+  const auto noise = test::random_tensor({table.size(1)}, 3).to(at::kFloat) * distance;
+  table[tokenizer.encode(to).front()] = table[tokenizer.encode(from).front()] + noise;
+  transformer.set(transformer.embedding_name(), table);
+}
+
+}  // namespace
+
+TEST_CASE("a reader that gives the stream leaves a pass as it is, and a head's input is its own") {
+  const test::RandomModel tiny(any_family());
+  const auto rows = test::rows_of(*tiny.tokenizer, {"The cat sat", "A dog"});
+  const auto& config = tiny.transformer->config();
+
+  struct Seen : model::SiteVisitor {
+    at::Tensor z;
+    bool wants(const Site& site) const override { return site == Site{SiteKind::z, 0}; }
+    void visit(const Site&, at::Tensor& x, const model::PackedLayout&) override { z = x.clone(); }
+  };
+  struct Reader : model::StreamReader {
+    std::int64_t heads = 0;
+    std::optional<SiteKind> changed;
+    at::Tensor input(SiteKind kind, std::int64_t layer, const at::Tensor& stream) override {
+      if (kind == SiteKind::mlp_pre || kind == SiteKind::final_norm) return stream;
+      const at::Tensor of_heads = stream.unsqueeze(1).repeat({1, heads, 1});
+      if (changed == kind && layer == 0) of_heads.select(1, 2).mul_(at::linspace(-1, 2, stream.size(1)));
+      return of_heads;
+    }
+  };
+  const auto run = [&](model::StreamReader* reader, Seen& seen) {
+    at::Tensor all;
+    model::Pass pass;
+    pass.rows = &rows;
+    pass.reader = reader;
+    pass.visitor = &seen;
+    pass.logits_at = std::nullopt;
+    pass.on_logits = [&](std::int64_t, const at::Tensor& logits) { all = logits.clone(); };
+    tiny.transformer->forward(pass);
+    return all;
+  };
+  const at::NoGradGuard no_grad;
+  Seen plain, read;
+  Reader reader;
+  reader.heads = config.heads;
+  CHECK(at::allclose(run(nullptr, plain), run(&reader, read), 1e-4, 1e-5));
+  for (const SiteKind kind : {SiteKind::q, SiteKind::k, SiteKind::v}) {
+    reader.changed = kind;
+    Seen changed;
+    run(&reader, changed);
+    const auto difference = (changed.z - read.z).view({-1, config.heads, config.head_dim}).abs().amax({0, 2});
+    for (std::int64_t head = 0; head < config.heads; ++head) {
+      INFO(dsl::site_name(kind) << " head " << head);
+      CHECK((difference[head].item<float>() > 1e-4) == (head == 2));
+    }
+  }
+}
+
+TEST_CASE("all edges give the clean measure, and none the corrupt one") {
+  const test::RandomModel tiny(any_family());
+  const bool probability = GENERATE(false, true);
+  auto circuit = pairs_of(*tiny.tokenizer, {{"The cat sat", "The hat fit"}, {"A dog", "I dig"}});
+  circuit.probability = probability;
+  const PatchedPairs pairs(*tiny.transformer, circuit);
+  const auto& graph = pairs.graph();
+  const auto all = pairs.measure(graph.all()), none = pairs.measure(at::zeros_like(graph.all()));
+  CHECK(none == pairs.corrupt());
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    CHECK(all[i] == Approx(pairs.clean()[i]).margin(1e-5));
+    CHECK(std::abs(pairs.clean()[i] - pairs.corrupt()[i]) > 1e-4);
+    // What the model itself says.
+    const auto& tokens = circuit.pairs[i].clean.tokens;
+    const auto logits = test::logits_of(*tiny.transformer, {{tokens, std::ssize(tokens)}})[-1];
+    const auto raised = logits[circuit.pairs[i].raised].item<double>();
+    const double expected = probability ? std::exp(raised - logits.logsumexp(0).item<double>())
+                                        : raised - logits[circuit.pairs[i].lowered].item<double>();
+    CHECK(pairs.clean()[i] == Approx(expected).margin(1e-5));
+  }
+  CHECK(graph.all().sum().item<std::int64_t>() == graph.edges());
+}
+
+TEST_CASE("patching one edge by brute force is leaving that edge out") {
+  const test::RandomModel tiny(any_family());
+  const PatchedPairs pairs(*tiny.transformer,
+                           pairs_of(*tiny.tokenizer, {{"The cat sat", "The hat fit"}, {"A dog", "I dig"}}));
+  const auto& graph = pairs.graph();
+  const auto scores = pairs.brute_force();
+  CHECK(scores.masked_select(graph.all().logical_not()).abs().max().item<double>() == 0);
+  for (std::int64_t destination = 0; destination < graph.destinations(); destination += 3) {
+    const auto at = graph.reading(destination);
+    const std::int64_t source = (destination * 5 + 1) % graph.readers(at.kind, at.layer).sources;
+    auto edges = graph.all();
+    edges[destination][source] = false;
+    INFO(graph.source_name(source) << " -> " << graph.destination_name(destination));
+    CHECK(mean(pairs.measure(edges)) - mean(pairs.clean()) ==
+          Approx(scores[destination][source].item<double>()).margin(1e-5));
+  }
+}
+
+TEST_CASE("attribution is exact where the model is linear between the prompts") {
+  const test::RandomModel tiny(any_family());
+  bring_near(*tiny.transformer, *tiny.tokenizer, "c", "h", 1e-2);
+  bring_near(*tiny.transformer, *tiny.tokenizer, "d", "D", 1e-2);
+  const PatchedPairs pairs(*tiny.transformer,
+                           pairs_of(*tiny.tokenizer, {{"The cat sat", "The hat sat"}, {"A d", "A D"}}));
+  const auto exact = pairs.brute_force();
+  const double size = exact.abs().max().item<double>();
+  CHECK(size > 1e-4);
+  for (const auto& scores : {pairs.attribution(), pairs.integrated_attribution(4)}) {
+    CHECK((scores - exact).abs().max().item<double>() < 0.03 * size);
+    CHECK((scores * exact).sum().item<double>() > 0.999 * scores.norm().item<double>() * exact.norm().item<double>());
+  }
+}
+
+namespace {
+
+/// Starts from an embedding, and adds a vector to what one destination reads; keeps what MLPs write.
+struct Nudge : model::StreamReader, model::SiteVisitor {
+  CircuitGraph::Reading at{SiteKind::final_norm};
+  std::int64_t heads = 0;
+  at::Tensor embed, added, mlp_out;
+  at::Tensor input(SiteKind kind, std::int64_t layer, const at::Tensor& stream) override {
+    const bool here = kind == at.kind && layer == at.layer && added.defined();
+    if (kind == SiteKind::mlp_pre || kind == SiteKind::final_norm) return here ? stream + added : stream;
+    const at::Tensor of_heads = stream.unsqueeze(1).repeat({1, heads, 1});
+    if (here) of_heads.select(1, at.head).add_(added);
+    return of_heads;
+  }
+  bool wants(const Site& site) const override {
+    return site.kind == SiteKind::embed || site == Site{SiteKind::mlp_out, 0};
+  }
+  void visit(const Site& site, at::Tensor& x, const model::PackedLayout&) override {
+    if (site.kind == SiteKind::mlp_out) {
+      mlp_out = x.clone();
+    } else if (embed.defined()) {
+      x = embed.clone();
+    } else {
+      embed = x.clone();
+    }
+  }
+};
+
+}  // namespace
+
+TEST_CASE("integrated attribution is the mean of slopes on the way from the corrupt to the clean embedding") {
+  const test::RandomModel tiny(any_family());
+  const auto circuit = pairs_of(*tiny.tokenizer, {{"The cat sat", "The hat fit"}});
+  const PatchedPairs pairs(*tiny.transformer, circuit);
+  const auto& graph = pairs.graph();
+  const at::NoGradGuard no_grad;
+  const auto& pair = circuit.pairs.front();
+  const auto run = [&](const std::vector<std::int64_t>& tokens, Nudge& nudge) {
+    const std::vector<model::Row> rows{{tokens, std::ssize(tokens)}};
+    at::Tensor last;
+    model::Pass pass;
+    pass.rows = &rows;
+    pass.reader = &nudge;
+    pass.visitor = &nudge;
+    pass.logits_at = std::vector<std::int64_t>{std::ssize(tokens) - 1};
+    pass.on_logits = [&](std::int64_t, const at::Tensor& logits) { last = logits[0].to(at::kDouble); };
+    tiny.transformer->forward(pass);
+    return (last[pair.raised] - last[pair.lowered]).item<double>();
+  };
+  Nudge clean, corrupt;
+  clean.heads = corrupt.heads = graph.heads();
+  run(pair.clean.tokens, clean);
+  run(pair.corrupt.tokens, corrupt);
+
+  constexpr std::int64_t kSteps = 3;
+  constexpr double kStep = 1e-2;
+  const auto integrated = pairs.integrated_attribution(kSteps), plain = pairs.attribution();
+  const std::map<std::int64_t, at::Tensor> changes = {{0, corrupt.embed - clean.embed},
+                                                      {graph.mlp(0), corrupt.mlp_out - clean.mlp_out}};
+  for (const auto& [source, change] : changes) {
+    for (std::int64_t destination = 0; destination < graph.destinations(); ++destination) {
+      const auto at = graph.reading(destination);
+      if (source >= graph.readers(at.kind, at.layer).sources) continue;
+      const auto slope = [&](double share) {
+        double m[2];
+        for (const int side : {0, 1}) {
+          Nudge nudge;
+          nudge.at = at;
+          nudge.heads = graph.heads();
+          nudge.embed = at::lerp(corrupt.embed, clean.embed, share);
+          nudge.added = change * (side == 0 ? -kStep : kStep);
+          m[side] = run(pair.clean.tokens, nudge);
+        }
+        return (m[1] - m[0]) / (2 * kStep);
+      };
+      double sum = 0;
+      for (std::int64_t k = 0; k < kSteps; ++k) sum += slope(static_cast<double>(k) / kSteps);
+      INFO(graph.source_name(source) << " -> " << graph.destination_name(destination));
+      const double margin = 2e-3 * std::max(1.0, integrated.abs().max().item<double>());
+      CHECK(integrated[destination][source].item<double>() == Approx(sum / kSteps).epsilon(0.01).margin(margin));
+      CHECK(plain[destination][source].item<double>() == Approx(slope(1)).epsilon(0.01).margin(margin));
+    }
+  }
+}
+
+TEST_CASE("a planted circuit is found whole, and nothing else") {
+  const auto json = any_family();
+  const test::RandomModel tiny(json);
+  const auto& config = tiny.transformer->config();
+  // Two heads write to the stream; all others and the MLPs write nothing.
+  const auto clear = [&](const Site& site, std::optional<std::int64_t> but_head) {
+    const auto writer = *tiny.transformer->writer(site);
+    const auto weight = tiny.transformer->get(writer.weight);
+    auto left = at::zeros_like(weight);
+    if (but_head) {
+      left.narrow(1, *but_head * config.head_dim, config.head_dim)
+          .copy_(weight.narrow(1, *but_head * config.head_dim, config.head_dim));
+    }
+    tiny.transformer->set(writer.weight, left);
+  };
+  clear({SiteKind::attn_out, 0}, 1);
+  clear({SiteKind::attn_out, 1}, 2);
+  clear({SiteKind::mlp_out, 0}, std::nullopt);
+  clear({SiteKind::mlp_out, 1}, std::nullopt);
+  const std::vector<std::pair<std::string, std::string>> kPlanted = {
+      {"embed", "a0.h1<q>"}, {"embed", "a0.h1<k>"}, {"embed", "a0.h1<v>"}, {"embed", "a1.h2<q>"},
+      {"embed", "a1.h2<k>"}, {"embed", "a1.h2<v>"}, {"a0.h1", "a1.h2<q>"}, {"a0.h1", "a1.h2<k>"},
+      {"a0.h1", "a1.h2<v>"}, {"a0.h1", "logits"},   {"a1.h2", "logits"},   {"embed", "logits"}};
+
+  dsl::CircuitDecl declared;
+  declared.method.method = GENERATE(dsl::CircuitMethod::eap, dsl::CircuitMethod::eap_ig, dsl::CircuitMethod::exact);
+  auto bound = pairs_of(*tiny.tokenizer, {{"The cat sat", "The hat fit"}, {"A dog", "I dig"}});
+  bound.edges = std::ssize(kPlanted);
+  const auto found = find_circuit(*tiny.transformer, declared, bound);
+  std::vector<std::pair<std::string, std::string>> edges;
+  for (const auto& edge : found.edges) edges.emplace_back(edge.from, edge.to);
+  CHECK_THAT(edges, Catch::UnorderedEquals(kPlanted));
+  CHECK(std::is_sorted(found.edges.begin(), found.edges.end(),
+                       [](const auto& a, const auto& b) { return std::abs(a.score) > std::abs(b.score); }));
+  CHECK(std::abs(found.edges.back().score) > 0);
+  for (std::size_t i = 0; i < found.clean.size(); ++i) {
+    CHECK(found.circuit[i] == Approx(found.clean[i]).margin(1e-5));
+    CHECK(found.without[i] == Approx(found.corrupt[i]).margin(1e-5));
+    CHECK(found.curve.back().m[i] == Approx(found.clean[i]).margin(1e-5));
+  }
+  // Kept too: edges of no effect, which lead nowhere or come from nowhere.
+  bound.edges = CircuitGraph(config).edges() - 3;
+  const auto most = find_circuit(*tiny.transformer, declared, bound);
+  CHECK(most.circuit.front() == Approx(most.clean.front()).margin(1e-5));
+}
+
+TEST_CASE("edges on no way from the embedding to the logits change nothing") {
+  const test::RandomModel tiny(any_family());
+  const PatchedPairs pairs(*tiny.transformer, pairs_of(*tiny.tokenizer, {{"The cat sat", "The hat fit"}}));
+  const auto& graph = pairs.graph();
+  std::int64_t pruned = 0;
+  for (const std::uint64_t seed : {1, 2, 3, 4}) {
+    const auto edges = test::random_tensor(graph.all().sizes().vec(), seed).gt(1.0).logical_and(graph.all());
+    const auto alive = graph.alive(edges);
+    pruned += (edges.sum() - alive.sum()).item<std::int64_t>();
+    CHECK(alive.logical_and(edges.logical_not()).sum().item<std::int64_t>() == 0);
+    CHECK(at::equal(graph.alive(alive), alive));
+    CHECK(pairs.measure(alive).front() == Approx(pairs.measure(edges).front()).margin(1e-5));
+  }
+  CHECK(pruned > 0);
+}
+
+}  // namespace proviso::runtime
