@@ -19,6 +19,7 @@ using dsl::SiteKind;
 
 constexpr std::int64_t kNoises = 10;
 constexpr double kNoiseDeviations = 3;
+constexpr double kLeastShare = 1e-3;  // of what the noise takes: less is rounding
 
 /// Standard normal values, drawn by hand: the standard distributions differ between libraries.
 at::Tensor normal(at::IntArrayRef shape, std::mt19937_64& random) {
@@ -178,7 +179,7 @@ std::variant<CausalTrace, Refusal> causal_trace(const model::Transformer& transf
     add_trace(transformer, asked, deviation, 1 / static_cast<double>(questions.size()), random, trace);
   const auto most = std::ranges::max_element(trace.indirect_effects);
   trace.layer = most - trace.indirect_effects.begin();
-  if (!(trace.corrupted < trace.clean) || !(*most > 0))
+  if (!(trace.corrupted < trace.clean) || !(*most > kLeastShare * (trace.clean - trace.corrupted)))
     return Refusal{
         "causal tracing does not find where the model holds this: with the subject corrupted the answer's "
         "probability goes from " +

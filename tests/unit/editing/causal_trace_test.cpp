@@ -11,7 +11,8 @@ using namespace proviso;
 using namespace proviso::test;
 
 TEST_CASE("tracing finds the one layer whose MLP sees the subject") {
-  // In all layers but one the MLP puts out nothing, so only that one can give anything back.
+  // In all layers but one the MLP puts out nothing, so only that one can give anything back; what the last layer's
+  // writes at the subject is read by no later token.
   RandomModel random(tiny_llama_json(), 0.5f);
   auto& transformer = *random.transformer;
   const auto layers = transformer.config().layers;
@@ -27,6 +28,7 @@ TEST_CASE("tracing finds the one layer whose MLP sees the subject") {
     CHECK(refusal->reason.find("name the layer") != std::string::npos);
     return;
   }
+  REQUIRE(telling < layers - 1);
   const auto& trace = std::get<editing::CausalTrace>(traced);
   CHECK(trace.layer == telling);
   CHECK(trace.corrupted < trace.clean);
