@@ -50,6 +50,13 @@ std::string dot_string(const std::string& text) {
   return result + "\"";
 }
 
+std::string circuit_method_text(const CircuitResult& circuit) {
+  std::vector<std::string> parameters;
+  for (const auto& [name, value] : circuit.parameters) parameters.push_back(name + ": " + value);
+  return circuit.method + (parameters.empty() ? "" : "(" + joined(parameters) + ")") + "; " + circuit.selection + "; " +
+         circuit.ablation;
+}
+
 }  // namespace
 
 std::vector<Sample> above_corrupt(const runtime::BoundCircuit& circuit, const runtime::CircuitEvidence& evidence,
@@ -100,41 +107,37 @@ CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id
   return result;
 }
 
-void add_circuit(TextPage& page, const CircuitResult& circuit, std::size_t edges_shown) {
-  std::string parameters;
-  for (const auto& [name, value] : circuit.parameters)
-    parameters += (parameters.empty() ? "" : ", ") + name + ": " + value;
-  page.line(2, {{circuit.name, Style::strong}, {circuit.where, Style::dim}});
-  page.labelled(4, "measure", {circuit.measure + " after " + counted(circuit.pairs, "pair")});
-  page.labelled(4, "method",
-                {circuit.method + (parameters.empty() ? "" : "(" + parameters + ")") + "; " + circuit.selection + "; " +
-                 circuit.ablation});
-  page.labelled(4, "edges",
-                {grouped(std::ssize(circuit.edges)) + " of " + grouped(circuit.model_edges) + " (" +
-                 grouped(circuit.pruned) + " more were strong but on no way from the embedding to the logits)"});
-  page.labelled(4, "m",
-                {"clean " + number_text(circuit.m_clean) + ", corrupt " + number_text(circuit.m_corrupt) +
-                 ", circuit " + number_text(circuit.m_circuit) + ", without it " + number_text(circuit.m_without)});
-  const auto share = [&](const char* label, const Estimate& estimate, const char* what) {
+std::vector<std::pair<std::string, std::string>> circuit_facts(const CircuitResult& circuit) {
+  const auto share = [](const Estimate& estimate) {
     std::string text = number_text(estimate.value, true);
-    if (estimate.interval) {
+    if (estimate.interval)
       text +=
           " [" + number_text(estimate.interval->low, true) + ", " + number_text(estimate.interval->high, true) + "]";
-    }
-    page.labelled(4, label, {text + " " + what});
+    return text;
   };
-  share("faithful", circuit.faithfulness, "of clean less corrupt is carried by the circuit alone");
-  share("complete", circuit.completeness, "of it is left where the circuit is removed");
+  std::vector<std::pair<std::string, std::string>> facts = {
+      {"measure", circuit.measure + " after " + counted(circuit.pairs, "pair")},
+      {"method", circuit_method_text(circuit)},
+      {"edges", grouped(std::ssize(circuit.edges)) + " of " + grouped(circuit.model_edges) + " (" +
+                    grouped(circuit.pruned) + " more were strong but on no way from the embedding to the logits)"},
+      {"m", "clean " + number_text(circuit.m_clean) + ", corrupt " + number_text(circuit.m_corrupt) + ", circuit " +
+                number_text(circuit.m_circuit) + ", without it " + number_text(circuit.m_without)},
+      {"faithful", share(circuit.faithfulness) + " of clean less corrupt is carried by the circuit alone"},
+      {"complete", share(circuit.completeness) + " of it is left where the circuit is removed"}};
   if (!circuit.curve.empty()) {
-    std::string curve;
-    for (const auto& point : circuit.curve) {
-      curve +=
-          (curve.empty() ? "" : ", ") + number_text(point.share, true) + ": " + number_text(point.faithfulness, true);
-    }
-    page.labelled(4, "curve", {"faithfulness by share of edges: " + curve});
-    page.labelled(4, "areas", {"CPR " + number_text(circuit.cpr) + ", CMD " + number_text(circuit.cmd)});
+    std::vector<std::string> curve;
+    for (const auto& point : circuit.curve)
+      curve.push_back(number_text(point.share, true) + ": " + number_text(point.faithfulness, true));
+    facts.emplace_back("curve", "faithfulness by share of edges: " + joined(curve));
+    facts.emplace_back("areas", "CPR " + number_text(circuit.cpr) + ", CMD " + number_text(circuit.cmd));
   }
-  if (circuit.seconds > 0) page.labelled(4, "time", {number_text(circuit.seconds) + " s"});
+  if (circuit.seconds > 0) facts.emplace_back("time", number_text(circuit.seconds) + " s");
+  return facts;
+}
+
+void add_circuit(TextPage& page, const CircuitResult& circuit, std::size_t edges_shown) {
+  page.line(2, {{circuit.name, Style::strong}, {circuit.where, Style::dim}});
+  for (const auto& [label, text] : circuit_facts(circuit)) page.labelled(4, label, {text});
   std::vector<std::vector<Cell>> rows;
   for (const auto& edge : circuit.edges) {
     if (rows.size() == edges_shown) break;

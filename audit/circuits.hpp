@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "audit/report.hpp"
@@ -19,6 +20,8 @@ std::vector<Sample> above_corrupt(const runtime::BoundCircuit& circuit, const ru
 CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id,
                              const runtime::CircuitEvidence& evidence, std::string where, std::uint64_t seed);
 
+/// What it carries and what is left without it, each with what it means: label and text.
+std::vector<std::pair<std::string, std::string>> circuit_facts(const CircuitResult& circuit);
 /// Puts a circuit's numbers on a page, its curve and its `edges_shown` strongest edges.
 void add_circuit(TextPage& page, const CircuitResult& circuit, std::size_t edges_shown);
 /// For people, at most `columns` wide.

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "audit/circuits.hpp"
 #include "audit/markup.hpp"
 #include "audit/report.hpp"
 #include "audit/report_plot.hpp"
@@ -257,6 +258,25 @@ std::string features_table(const std::vector<FeatureResult>& features) {
                rows);
 }
 
+std::string circuit_part(const CircuitResult& circuit) {
+  std::string known = fact("where", code(circuit.where));
+  for (const auto& [label, text] : circuit_facts(circuit)) known += fact(label, markup(text));
+  std::vector<std::vector<std::string>> rows;
+  for (const CircuitEdgeResult& edge : circuit.edges)
+    rows.push_back({code(edge.from), code(edge.to), number_text(edge.score)});
+  const std::string edges = table("What m changes by where one edge alone is corrupted, the strongest first",
+                                  {{"from", "text"}, {"to", "text"}, {"score", "number"}}, rows);
+  return element("h3", "", markup(circuit.name)) + paragraph(circuit.annotations.title) +
+         paragraph(circuit.annotations.description) + facts(known) +
+         fold("edges", false, counted(std::ssize(circuit.edges), "edge"), edges);
+}
+
+std::string circuits_part(const std::vector<CircuitResult>& circuits) {
+  std::string content;
+  for (const CircuitResult& circuit : circuits) content += circuit_part(circuit);
+  return content;
+}
+
 std::string annotations_table(const std::vector<Annotated>& annotated) {
   std::vector<std::vector<std::string>> rows;
   for (const Annotated& one : annotated)
@@ -349,10 +369,11 @@ std::string to_html(const Report& report) {
     }
     of_kind.at(static_cast<std::size_t>(judgement.kind)) += judgement_part(judgement, shown, own);
   }
-  const std::array<std::array<std::string, 3>, 9> sections = {
+  const std::array<std::array<std::string, 3>, 10> sections = {
       {{"checks", "Checks", of_kind[0]},
        {"edits", "Edits", of_kind[1]},
        {"examples", "Examples", of_kind[2]},
+       {"circuits", "Circuits", circuits_part(report.circuits)},
        {"activity", "Rule activity", activity_table(report.rule_activity)},
        {"features", "Features", features_table(report.features)},
        {"tags", "Tags", tags_table(all)},

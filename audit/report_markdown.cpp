@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "audit/circuits.hpp"
 #include "audit/markdown.hpp"
 #include "audit/report.hpp"
 #include "audit/report_words.hpp"
@@ -109,6 +110,15 @@ std::string certificates(const Report& report) {
   return text.empty() ? "" : fold("Certificates of the edits", text);
 }
 
+std::string circuits(const Report& report) {
+  std::string text;
+  for (const CircuitResult& circuit : report.circuits) {
+    text += "- " + code(circuit.name) + "\n";
+    for (const auto& [label, what] : circuit_facts(circuit)) text += "  - " + label + ": " + plain(what) + "\n";
+  }
+  return text.empty() ? "" : fold("Circuits", text);
+}
+
 /// By tag the worst status of what bears it, and who does.
 std::string tags(const std::vector<Judgement>& all) {
   std::map<std::string, std::vector<const Judgement*>> by_tag;
@@ -162,7 +172,7 @@ std::string to_markdown(const Report& report) {
     if (judgement.expectations && judgement.status != Status::pass) text += notes(judgement);
   for (const ExampleResult& example : report.examples)
     if (example.status != Status::pass) text += example_notes(example);
-  return text + certificates(report) + tags(all) + provenance(report);
+  return text + certificates(report) + circuits(report) + tags(all) + provenance(report);
 }
 
 }  // namespace proviso::audit

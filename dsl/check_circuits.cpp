@@ -102,10 +102,11 @@ std::optional<CircuitMethodCall> Checker::circuit_method(const ast::Call& call) 
   for (const CircuitMethod each : kMethods) names.emplace_back(circuit_method_name(each));
   const auto known = std::find(names.begin(), names.end(), name);
   if (known == names.end()) {
-    const auto nearest = nearest_name(name, names);
-    report(
-        Code::unknown_method, call.name.span, "no circuit is found by `" + name + "`",
-        {nearest ? "did you mean `" + *nearest + "`?" : "the methods are eap, eap_ig(steps: N) and exact(budget: N)"});
+    auto fixes = spelling_fix(call.name.span, name, names);
+    report(Code::unknown_method, call.name.span, "no circuit is found by `" + name + "`",
+           {fixes.empty() ? "the methods are eap, eap_ig(steps: N) and exact(budget: N)"
+                          : "did you mean `" + fixes.front().replacement + "`?"})
+        .fixes = std::move(fixes);
     return std::nullopt;
   }
   result.method = kMethods[known - names.begin()];
@@ -163,8 +164,9 @@ std::optional<Metric> Checker::of_circuit(const ast::Call& call) {
   }
   const auto circuit = find_id(SymbolKind::circuit, *name);
   if (!circuit) return std::nullopt;
-  if (edit_ != nullptr || (check_ != nullptr && !(check_->under_rules.empty() && check_->under_edits.empty()))) {
-    not_yet_built(call.span, "`" + call.name.text + "` of a changed model",
+  if (edit_ != nullptr || (check_ != nullptr && !(check_->under_rules.empty() && check_->under_edits.empty() &&
+                                                  check_->under_attacks.empty()))) {
+    not_yet_built(call.span, "`" + call.name.text + "` under a rule, an edit or an attack",
                   {"measure the circuit on the model as loaded, in a check of its own without `under`"});
     return std::nullopt;
   }

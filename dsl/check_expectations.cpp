@@ -108,7 +108,7 @@ bool Checker::check_confidence(const ast::Expectation& node, Expectation& expect
 
 bool Checker::anything_random(const Expectation& expectation) const {
   const auto generates_prefixes = [](const MethodCall& method) {
-    return traits(method.method).writes_facts && !method.parameters.contains("seed");
+    return traits(method.method).subject == EditSubject::facts && !method.parameters.contains("seed");
   };
   const auto random_edit = [&](EditId id) { return generates_prefixes(rule_set_.edits[id].method); };
   const auto& resampled = expectation.across.ablations;

@@ -60,6 +60,10 @@ std::string_view kind_name(TermKind kind) {
       return "metric";
     case TermKind::method:
       return "method";
+    case TermKind::attribution:
+      return "attribution method";
+    case TermKind::attack:
+      return "attack";
     case TermKind::sweep:
       return "sweep";
   }

@@ -7,7 +7,7 @@
 
 namespace proviso::dsl {
 
-enum class TermKind { declaration, statement, word, site, constructor, metric, method, sweep };
+enum class TermKind { declaration, statement, word, site, constructor, metric, method, attribution, sweep, attack };
 std::string_view kind_name(TermKind kind);  ///< "metric"
 
 /// A word of the language, with what an editor says about it.

@@ -120,7 +120,8 @@ class Completer {
     if (last == "edit" && start_ + 1 < read_.size()) return add_names(SymbolKind::edit);
     if (last == "expect" || last == "measure") return add_terms(TermKind::metric);
     if (last == "across") return add_terms(TermKind::sweep);
-    if (last == "using") return add_terms(TermKind::method);
+    if (last == "using") return add_terms(declaration_ == "circuit" ? TermKind::attribution : TermKind::method);
+    if (last == "attack" && before == "under") return add_terms(TermKind::attack);
     if (last == "erase") return add_names(SymbolKind::prompts);
     if (last == "waive") return add_names(SymbolKind::check);
     if (last == "clean" || last == "corrupt") return add_names(SymbolKind::prompts);
@@ -147,6 +148,7 @@ class Completer {
         return add_names(SymbolKind::prompts);
       if (at(i) == "rule" && i > 0 && at(i - 1) == "under") return add_names(SymbolKind::rule);
       if (at(i) == "edit" && i > 0 && at(i - 1) == "under") return add_names(SymbolKind::edit);
+      if (at(i) == "attack" && i > 0 && at(i - 1) == "under") return add_terms(TermKind::attack);
       if (at(i) == "across") return add_terms(TermKind::sweep);
     }
     return false;
@@ -158,10 +160,11 @@ class Completer {
     if (callee == "when" || callee == "and" || callee == "or" || callee == "not" || callee == "any")
       return add_condition();
     const dsl::Term* term = nullptr;
-    for (const TermKind kind : declaration_ == "feature"
-                                   ? std::vector{TermKind::constructor, TermKind::metric, TermKind::word}
-                                   : std::vector{TermKind::metric, TermKind::method, TermKind::sweep, TermKind::word,
-                                                 TermKind::constructor}) {
+    for (const TermKind kind :
+         declaration_ == "feature"
+             ? std::vector{TermKind::constructor, TermKind::metric, TermKind::word}
+             : std::vector{TermKind::metric, TermKind::method, TermKind::attribution, TermKind::sweep, TermKind::attack,
+                           TermKind::word, TermKind::constructor}) {
       if (term == nullptr) term = dsl::find_term(kind, callee);
     }
     if (term == nullptr) return false;

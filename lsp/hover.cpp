@@ -80,8 +80,9 @@ std::string of_declaration(const Analysis& analysis, const dsl::Symbol& symbol, 
 
 /// What a word means where it stands in no sentence that was read: the likeliest of its meanings.
 const dsl::Term* any_term(std::string_view word) {
-  for (const TermKind kind : {TermKind::statement, TermKind::word, TermKind::declaration, TermKind::site,
-                              TermKind::metric, TermKind::constructor, TermKind::method, TermKind::sweep}) {
+  for (const TermKind kind :
+       {TermKind::statement, TermKind::word, TermKind::declaration, TermKind::site, TermKind::metric,
+        TermKind::constructor, TermKind::method, TermKind::attribution, TermKind::sweep, TermKind::attack}) {
     if (const dsl::Term* term = dsl::find_term(kind, word)) return term;
   }
   return nullptr;

@@ -60,10 +60,11 @@ class Collector {
       }
     }
     if (circuit.measure) call(circuit.measure->metric, TermKind::metric);
-    if (circuit.method) call(circuit.method->method, TermKind::method);
+    if (circuit.method) call(circuit.method->method, TermKind::attribution);
   }
   void operator()(const ast::Check& check) {
     for (const ast::Under& under : check.under) {
+      for (const ast::Call& attack : under.attacks) call(attack, TermKind::attack);
       for (const ast::Name& name : under.names) {
         reference(name, under.kind == ast::Under::Kind::rule ? SymbolKind::rule : SymbolKind::edit);
       }
@@ -113,7 +114,11 @@ class Collector {
     for (const ast::Site& each : remove.sites) site(each);
   }
   void change(const ast::Erase& erase) {
-    prompts_ref(erase.labels);
+    if (const auto* labels = std::get_if<ast::PromptsRef>(&erase.labels)) {
+      prompts_ref(*labels);
+    } else {
+      for (const ast::PromptsRef& each : std::get<std::vector<ast::PromptsRef>>(erase.labels)) prompts_ref(each);
+    }
     for (const ast::Site& each : erase.sites) site(each);
   }
 

@@ -116,7 +116,7 @@ TEST_CASE("A report that was changed is refused by the key") {
   check_refused(replaced(yaml, "report: 1", "report: 2"), "proviso.report: this program reads reports of version 1");
   check_refused(replaced(yaml, "verdict: fail", "verdict: pass"), "verdict: says pass, but the results amount to fail");
   check_refused(replaced(yaml, "passed: 1", "passed: 2"), "summary: does not count what the report holds");
-  check_refused(replaced(yaml, "circuits: []", "circuits: [x]"), "circuits: holds what");
+  check_refused(replaced(yaml, "circuits: []", "circuits: [x]"), "circuits[0]: must be a map of keys");
   check_refused("[1, 2]", "the report: must be a map");
   check_refused("just text", "the report: must be a map");
 }

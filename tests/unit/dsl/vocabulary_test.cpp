@@ -50,6 +50,8 @@ TEST_CASE("the vocabulary explains every word of the grammar, every site, and ev
 #define PROVISO_SITE(name, layered, heads, width) CHECK(find_term(TermKind::site, #name) != nullptr);
 #include "dsl/sites.def"
 #undef PROVISO_SITE
+#define PROVISO_ATTACK(kind) CHECK(find_term(TermKind::attack, #kind) != nullptr);
+#include "dsl/attacks.def"
 
   const auto metrics = listed_by("check c { expect zzzzzzzzzzzz(p) >= 1 }", "the metrics are ");
   const auto constructors = listed_by("feature f = zzzzzzzzzzzz(p) at embed", "features are built by ");

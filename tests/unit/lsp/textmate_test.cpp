@@ -52,6 +52,8 @@ Match next_match(const nlohmann::json& grammar, const std::string& line, std::si
       if (line[best.end] == '\\') ++best.end;
     }
     best.end = std::min(best.end + 1, line.size());
+    // The rule ends with the flags of a regular expression.
+    while (quote == '/' && best.end < line.size() && std::string_view("ims").find(line[best.end]) < 3) ++best.end;
   }
   return best;
 }

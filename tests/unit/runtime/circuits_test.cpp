@@ -152,8 +152,8 @@ TEST_CASE("patching one edge by brute force is leaving that edge out") {
 
 TEST_CASE("attribution is exact where the model is linear between the prompts") {
   const test::RandomModel tiny(any_family());
-  bring_near(*tiny.transformer, *tiny.tokenizer, "c", "h", 1e-2);
-  bring_near(*tiny.transformer, *tiny.tokenizer, "d", "D", 1e-2);
+  bring_near(*tiny.transformer, *tiny.tokenizer, "c", "h", 1e-3);
+  bring_near(*tiny.transformer, *tiny.tokenizer, "d", "D", 1e-3);
   const PatchedPairs pairs(*tiny.transformer,
                            pairs_of(*tiny.tokenizer, {{"The cat sat", "The hat sat"}, {"A d", "A D"}}));
   const auto exact = pairs.brute_force();
@@ -276,7 +276,8 @@ TEST_CASE("a planted circuit is found whole, and nothing else") {
 
   dsl::CircuitDecl declared;
   declared.method.method = GENERATE(dsl::CircuitMethod::eap, dsl::CircuitMethod::eap_ig, dsl::CircuitMethod::exact);
-  auto bound = pairs_of(*tiny.tokenizer, {{"The cat sat", "The hat fit"}, {"A dog", "I dig"}});
+  // The last tokens differ, so that every planted edge carries something.
+  auto bound = pairs_of(*tiny.tokenizer, {{"The cat sat", "The hat fix"}, {"A dog", "I did"}});
   bound.edges = std::ssize(kPlanted);
   const auto found = find_circuit(*tiny.transformer, declared, bound);
   std::vector<std::pair<std::string, std::string>> edges;
