@@ -19,7 +19,8 @@ using dsl::SiteKind;
 
 constexpr std::int64_t kNoises = 10;
 constexpr double kNoiseDeviations = 3;
-constexpr double kLeastShare = 1e-3;  // of what the noise takes: less is rounding
+constexpr double kLeastShare = 1e-3;        // of what the noise takes: less is rounding
+constexpr double kWindowShare = 10.0 / 48;  // of the layers: the paper's ten of GPT-2 XL, as one MLP gives back little
 
 /// Standard normal values, drawn by hand: the standard distributions differ between libraries.
 at::Tensor normal(at::IntArrayRef shape, std::mt19937_64& random) {
@@ -40,13 +41,34 @@ class Corruption : public SiteCapture {
   void visit(const Site& site, at::Tensor& x, const model::PackedLayout& layout) override {
     if (site.kind == SiteKind::embed)
       x = x.index_add(0, positions_.to(x.device()), noise_.to(x.device(), x.scalar_type()));
-    else
-      SiteCapture::visit(site, x, layout);
+    if (SiteCapture::wants(site)) SiteCapture::visit(site, x, layout);
   }
 
  private:
   at::Tensor positions_;  // [m] int64
   at::Tensor noise_;      // [m, width]
+};
+
+/// Puts back what the MLPs of some layers wrote at a position, in packed rows of it.
+class Restoration : public model::SiteVisitor {
+ public:
+  struct Layers {
+    std::int64_t first, end;
+  };
+  Restoration(const SiteCapture& clean, Layers layers, std::int64_t position, at::Tensor rows)
+      : clean_(clean), layers_(layers), position_(position), rows_(std::move(rows)) {}
+  bool wants(const Site& site) const override {
+    return site.kind == SiteKind::mlp_out && site.layer >= layers_.first && site.layer < layers_.end;
+  }
+  void visit(const Site& site, at::Tensor& x, const model::PackedLayout&) override {
+    x = x.index_copy(0, rows_, clean_.at(site).narrow(0, position_, 1).expand({rows_.size(0), -1}));
+  }
+
+ private:
+  const SiteCapture& clean_;
+  Layers layers_;
+  std::int64_t position_;
+  at::Tensor rows_;  // [m] int64
 };
 
 /// One fact: a row of the prompt and all of its answer but the last token.
@@ -105,12 +127,12 @@ void add_trace(const model::Transformer& transformer, const Question& asked, dou
                std::mt19937_64& random, CausalTrace& trace) {
   const auto layers = transformer.config().layers;
   const auto length = std::ssize(asked.row.tokens);
-  std::vector<Site> sites;
+  std::vector<Site> written, streams = {{SiteKind::embed}};
   for (std::int64_t layer = 0; layer < layers; ++layer) {
-    sites.push_back({SiteKind::mlp_out, layer});
-    sites.push_back({SiteKind::resid_post, layer});
+    written.push_back({SiteKind::mlp_out, layer});
+    streams.push_back({SiteKind::resid_post, layer});
   }
-  SiteCapture clean(sites);
+  SiteCapture clean(written);
   trace.clean += share * probability(transformer, asked, 1, [&](model::Pass& pass) { pass.visitor = &clean; });
 
   std::vector<std::int64_t> positions, last;
@@ -121,21 +143,22 @@ void add_trace(const model::Transformer& transformer, const Question& asked, dou
   }
   const auto noise =
       kNoiseDeviations * deviation * normal({std::ssize(positions), clean.at({SiteKind::mlp_out, 0}).size(1)}, random);
-  Corruption corrupted(sites, at::tensor(positions, at::kLong), noise);
+  Corruption corrupted(streams, at::tensor(positions, at::kLong), noise);
   const double after_noise =
       probability(transformer, asked, kNoises, [&](model::Pass& pass) { pass.visitor = &corrupted; });
   trace.corrupted += share * after_noise;
 
-  // Putting one MLP's output back changes the stream after its layer by the difference, and only layers above it.
+  // The stream below the first layer that is put back is the corrupted one, and is not computed again.
+  const auto window = std::max<std::int64_t>(1, std::llround(kWindowShare * static_cast<double>(layers)));
+  const auto rows = at::tensor(last, at::device(clean.at(written.front()).device()).dtype(at::kLong));
   for (std::int64_t layer = 0; layer < layers; ++layer) {
-    const Site written{SiteKind::mlp_out, layer}, stream{SiteKind::resid_post, layer};
-    const auto& base = corrupted.at(stream);
-    const auto rows = at::tensor(last, at::device(base.device()).dtype(at::kLong));
-    const auto given_back =
-        clean.at(written)[asked.prompt.subject_last].unsqueeze(0) - corrupted.at(written).index_select(0, rows);
+    const Restoration::Layers around = {std::max<std::int64_t>(0, layer - window / 2),
+                                        std::min(layers, layer + (window + 1) / 2)};
+    Restoration restoration(clean, around, asked.prompt.subject_last, rows);
     const double restored = probability(transformer, asked, kNoises, [&](model::Pass& pass) {
-      pass.start_after = layer;
-      pass.start_values = base.index_add(0, rows, given_back);
+      pass.start_after = around.first - 1;
+      pass.start_values = corrupted.at(streams[around.first]);
+      pass.visitor = &restoration;
     });
     trace.indirect_effects[layer] += share * (restored - after_noise);
   }

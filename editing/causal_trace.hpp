@@ -20,9 +20,9 @@ struct TracedFact {
 };
 
 /// Which layer's MLP holds facts, by causal tracing (Meng et al. 2022): the subject's embeddings are corrupted by
-/// Gaussian noise of 3 standard deviations, and the MLP's output at the subject's last token is put back, one layer at
-/// a time. A layer's indirect effect is what that gives back of the answer's probability, averaged over the noise and
-/// the facts.
+/// Gaussian noise of 3 standard deviations, and the outputs at the subject's last token of the MLPs of a fifth of the
+/// layers are put back, around each layer in turn. A layer's indirect effect is what that gives back of the answer's
+/// probability, averaged over the noise and the facts.
 struct CausalTrace {
   std::vector<double> indirect_effects;  ///< by layer
   double clean = 0, corrupted = 0;       ///< the answer's probability, mean over the facts

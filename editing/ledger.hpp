@@ -23,8 +23,8 @@ struct LedgerEntry {
   std::string rule_sha256;  ///< of that file
   std::vector<WeightDelta> deltas;
   std::vector<Certificate> certificates;
-  NamedNumbers costs;  ///< of all together, on text that no edit sees
-  std::string remark;  ///< what has become of it since: "measured together with `x`, which was dropped"
+  NamedNumbers costs;    ///< of all together, on text that no edit sees
+  std::string remark{};  ///< what has become of it since: "measured together with `x`, which was dropped"
 };
 
 /// Writes the model with `entries` applied in order, as a folder that appears whole or not at all:

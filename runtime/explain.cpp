@@ -52,7 +52,8 @@ Plan first_position_plan(const Plan& plan) {
   }
   for (const auto& state : plan.states) {
     if (state.controls) continue;
-    ModelState unconditional{state.label};
+    ModelState unconditional;
+    unconditional.label = state.label;
     std::copy_if(state.sentences.begin(), state.sentences.end(), std::back_inserter(unconditional.sentences),
                  acts_everywhere);
     if (unconditional.sentences.empty()) continue;
@@ -61,7 +62,8 @@ Plan first_position_plan(const Plan& plan) {
       sentence.hooks.insert(sentence.hooks.end(), sentence.folds.begin(), sentence.folds.end());
       sentence.folds.clear();
     }
-    Run run{firsts.states.size()};
+    Run run;
+    run.state = firsts.states.size();
     run.batches.emplace_back();
     for (SequenceId id = 0; id < firsts.sequences.size(); ++id) {
       run.wants[id].firing = true;

@@ -92,7 +92,7 @@ TEST_CASE("training explains more of the activations than it began with, with ro
 
 TEST_CASE("training is the same for a seed, whether the text fits in memory or not, and after a stop") {
   Trained trained;
-  auto settings = trained.settings(6'000);
+  auto settings = trained.settings(3'000);
   settings.over_batch = true;
   settings.in_memory = GENERATE(131'072, 700);
   settings.dead_after = 300;
@@ -107,7 +107,7 @@ TEST_CASE("training is the same for a seed, whether the text fits in memory or n
   settings.checkpoint_seconds = 0;
   std::int64_t steps = 0;
   const auto stop = [&](std::string_view stage, std::int64_t, std::int64_t) {
-    if (stage.starts_with("training") && ++steps == 20) throw std::runtime_error("stopped");
+    if (stage.starts_with("training") && ++steps == 10) throw std::runtime_error("stopped");
   };
   CHECK_THROWS_WITH(train_autoencoder(*trained.model.transformer, trained.texts, settings, stop), "stopped");
   settings.resume = true;
