@@ -87,7 +87,7 @@ CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id
   } else if (declared.method.method == dsl::CircuitMethod::exact) {
     result.parameters = {{"budget", std::to_string(declared.method.budget)}};
   }
-  result.selection = "the " + std::to_string(circuit.edges) + " edges of largest |score|";
+  result.selection = "the " + std::to_string(circuit.edges) + " edges of largest |score| on the pairs measured";
   result.pairs = std::ssize(circuit.pairs);
   result.model_edges = evidence.model_edges;
   result.pruned = evidence.pruned;

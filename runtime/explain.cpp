@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "runtime/circuits/circuit_graph.hpp"
 #include "runtime/erasure.hpp"
 
 namespace proviso::runtime {
@@ -122,6 +123,23 @@ ordered_json explain_edits(const BoundRules& bound) {
   return edits;
 }
 
+ordered_json explain_circuits(const Plan& plan, const BoundRules& bound) {
+  ordered_json circuits = ordered_json::array();
+  const std::int64_t all = CircuitGraph(bound.card->config).edges();
+  for (const dsl::CircuitId id : plan.circuits) {
+    const auto& declared = bound.rules->circuits[id];
+    std::int64_t tokens = 0;
+    for (const auto& pair : bound.circuits[id].pairs) tokens += std::ssize(pair.clean.tokens);
+    circuits.push_back({{"circuit", declared.name},
+                        {"method", std::string(dsl::circuit_method_name(declared.method.method))},
+                        {"pairs", bound.circuits[id].pairs.size()},
+                        {"tokens", tokens},  // of the clean prompts; the corrupt ones have as many
+                        {"edges", bound.circuits[id].edges},
+                        {"model_edges", all}});
+  }
+  return circuits;
+}
+
 }  // namespace
 
 std::set<dsl::FeatureId> first_position_features(const Plan& plan) { return first_position_plan(plan).features; }
@@ -194,6 +212,7 @@ ordered_json explain(const Plan& plan, const BoundRules& bound, const FirstPosit
   const auto counts = plan.counts();
   return {{"rules", explain_rules(plan, changes)},
           {"edits", explain_edits(bound)},
+          {"circuits", explain_circuits(plan, bound)},
           {"features", std::move(features)},
           {"states", std::move(states)},
           {"passes", std::move(passes)},
@@ -224,6 +243,12 @@ std::string explanation_text(const ordered_json& explanation) {
   for (const auto& edit : explanation["edits"]) {
     out << "  " << text(edit["edit"]) << ", by " << text(edit["method"]) << "\n";
     for (const auto& change : edit["changes"]) out << "      " << text(change) << "\n";
+  }
+  if (!explanation["circuits"].empty()) out << "Circuits\n";
+  for (const auto& circuit : explanation["circuits"]) {
+    out << "  " << text(circuit["circuit"]) << ", by " << text(circuit["method"]) << ": " << circuit["edges"] << " of "
+        << circuit["model_edges"] << " edges, on " << circuit["pairs"] << " pairs of " << circuit["tokens"]
+        << " tokens a side\n";
   }
   if (!explanation["features"].empty()) out << "Features built\n";
   for (const auto& feature : explanation["features"]) {
