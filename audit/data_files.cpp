@@ -24,6 +24,16 @@ std::vector<std::string> data_files(const dsl::RuleSet& rules) {
     if (const auto* file = std::get_if<dsl::PromptFile>(&prompts.source)) files.insert(file->path);
   for (const dsl::FeatureDecl& feature : rules.features)
     if (const auto* stored = std::get_if<dsl::StoredDirection>(&feature.constructor)) files.insert(stored->path);
+  const auto autoencoder = [&files](const std::string& folder) {
+    files.insert(folder + "/cfg.json");
+    files.insert(folder + "/sae_weights.safetensors");
+  };
+  for (const dsl::FeatureDecl& feature : rules.features)
+    if (const auto* latent = std::get_if<dsl::Latent>(&feature.constructor)) autoencoder(latent->folder);
+  for (const dsl::CheckDecl& check : rules.checks)
+    for (const dsl::Expectation& expectation : check.expectations)
+      if (const auto* loss = std::get_if<dsl::metric::LossRecovered>(&expectation.metric.node))
+        autoencoder(loss->folder);
   for (const dsl::EditDecl& edit : rules.edits) {
     for (const dsl::EditChange& change : edit.changes)
       if (const auto* facts = std::get_if<dsl::FactFile>(&change)) files.insert(facts->file.path);

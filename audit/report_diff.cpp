@@ -40,6 +40,8 @@ std::optional<std::map<std::string, double>> whole_sample(const ExpectationResul
 }
 
 std::optional<Difference> paired_difference(const ExpectationResult& before, const ExpectationResult& after) {
+  // Prompts of one cluster are no evidence of their own, and evidence does not name clusters: no interval, no pairing.
+  if (!before.estimate.interval || !after.estimate.interval) return std::nullopt;
   const auto old_values = whole_sample(before), new_values = whole_sample(after);
   if (!old_values || !new_values) return std::nullopt;
   std::vector<Sample> earlier, later, differences;

@@ -44,11 +44,11 @@ void take_back_correction(Report& report) {
       if (!expectation.control) return;
       const Decision decided = beyond_control(*expectation.control);
       const bool by_control = expectation.status == decided.status && expectation.reason == decided.reason;
-      if (asks_beyond_control(expectation) && by_control) {
+      if (asks_beyond_control(expectation) && by_control && !expectation.across) {
         expectation.status = Status::pass;
         expectation.reason.clear();
       }
-      expectation.control->p_holm = expectation.control->p;
+      if (!expectation.across) expectation.control->p_holm = expectation.control->p;
     });
   });
 }
@@ -63,7 +63,10 @@ void correct(Report& report) {
   with_statuses(report, [&] {
     each_expectation(report, [&](ExpectationResult& expectation) {
       if (!expectation.control) return;
-      expectation.control->p_holm = *next++;
+      // Of what was repeated only one combination's control is here: its correction is never made less.
+      const double corrected_p = *next++;
+      double& p_holm = expectation.control->p_holm;
+      p_holm = expectation.across ? std::max(p_holm, corrected_p) : corrected_p;
       if (!asks_beyond_control(expectation) || expectation.status != Status::pass) return;
       auto [status, reason] = beyond_control(*expectation.control);
       expectation.status = status;

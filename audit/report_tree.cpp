@@ -328,7 +328,7 @@ Tree number_tree(double value) {
 template <class Part>
 Tree tree_of_part(const Part& part) {
   Part written = part;
-  Writer writer(false);
+  Writer writer(/*reproducible=*/true);
   describe(writer, written);
   return std::move(writer.tree);
 }

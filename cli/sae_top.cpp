@@ -9,6 +9,7 @@
 #include <optional>
 #include <ostream>
 
+#include "audit/text_page.hpp"
 #include "cli/output.hpp"
 #include "cli/progress.hpp"
 #include "cli/sae.hpp"
@@ -127,7 +128,7 @@ class Told {
   static std::string one_line(std::string text) {
     std::string shown;
     for (const char letter : text) shown += letter == '\n' ? "⏎" : std::string(1, letter);
-    return shown;
+    return audit::harmless(shown);
   }
 
   std::string tokens(const char* what, const std::vector<std::pair<std::int64_t, double>>& of) const {

@@ -69,6 +69,7 @@ ordered_json metadata(const Options& options, const runtime::TextRows& texts, co
 }
 
 int train(const Invocation& invocation, Options options) {
+  while (options.output.size() > 1 && options.output.back() == '/') options.output.pop_back();
   model::require_new_directory(options.output);
   auto& settings = options.settings;
   settings.seed = invocation.options.seed;
@@ -81,7 +82,11 @@ int train(const Invocation& invocation, Options options) {
                      " is of a training that was stopped\n  help: go on with --resume, or remove the file");
   }
   if (settings.k > settings.latents) throw InputError("--k: of N latents at most N fire");
+  constexpr std::int64_t kMostCounted = 1 << 24;
+  if (settings.dead_after > kMostCounted)
+    throw InputError("--dead-after: at most " + std::to_string(kMostCounted) + " vectors are counted");
   const auto files = open_model(options.model);
+  settings.model_sha256 = files->card.sha256(invocation.options.cache);
   settings.site = one_site(options.at, files->card);
   const auto texts =
       runtime::read_text_rows(options.texts, *files->tokenizer, std::min(options.context, files->card.config.context));

@@ -228,6 +228,11 @@ bool Checker::across_paraphrases(const ast::Call& sweep, Expectation& expectatio
              "`paraphrases` stands in for a metric's one set of prompts, and this metric has " + std::to_string(sets));
       return false;
     }
+    if (prompt_sets(metric).front() == *set || std::ranges::count(expectation.across.paraphrases, *set) > 0) {
+      report(Code::repeated_argument, argument.span, "this set is measured already",
+             {"`paraphrases` measures the expectation's own set, too; name others"});
+      return false;
+    }
     const auto* effect = std::get_if<metric::Effect>(&metric.node);
     const auto& measured = effect != nullptr ? effect->on->node : metric.node;
     const bool compares =

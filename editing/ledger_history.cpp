@@ -101,8 +101,10 @@ void rebuild(const std::string& directory, const std::string& destination, const
   auto edited = read_edited_model(directory);
   change(edited);
   model::write_directory_atomically(destination, [&](const std::string& temporary) {
-    const fs::path outer(temporary), inner = outer / "edited";
-    const auto source = file_in(outer, edited.source_name, ledger_of(directory));
+    // Folders that no file of a model is called.
+    const fs::path outer(temporary), inner = outer / ".edited", reverted = outer / ".source";
+    fs::create_directory(reverted);
+    const auto source = file_in(reverted, edited.source_name, ledger_of(directory));
     revert_edited_model(directory, source.string());
     const auto card = model::read_model_card(source.string());
     const auto transformer = model::Transformer::load(card, {});
@@ -128,7 +130,7 @@ void rebuild(const std::string& directory, const std::string& destination, const
                        edited.beside, expected_sha256);
     for (const auto& file : fs::directory_iterator(inner)) fs::rename(file.path(), outer / file.path().filename());
     fs::remove_all(inner);
-    fs::remove_all(source);
+    fs::remove_all(reverted);
   });
 }
 
@@ -150,6 +152,8 @@ EditedModel verify_edited_model(const std::string& directory) {
   for (const auto& file : ledger.at("originals")) {
     const auto saved = file_in(folder / kFolder / kOriginals, file.at("name"), ledger_of(folder));
     require_sha256(saved, file.at(file.contains("segments") ? "saved_sha256" : "sha256"));
+    if (file.contains("edited_sha256"))
+      require_sha256(file_in(folder, file.at("name"), ledger_of(folder)), file.at("edited_sha256"));
   }
   return edited;
 }

@@ -117,7 +117,8 @@ std::vector<std::int64_t> strongest_latents(const model::Transformer& transforme
       energy += autoencoder.encode(part).activations.square().sum(0);
     }
   });
-  energy = energy * autoencoder.weights().W_dec.square().sum(1);
+  // Where activations are in units of the rows' lengths, a unit adds a row of length 1.
+  if (!card.rescales_by_decoder_norm) energy = energy * autoencoder.weights().W_dec.square().sum(1);
   return numbers(std::get<1>(energy.topk(std::min(count, card.d_sae))));
 }
 

@@ -10,6 +10,7 @@
 #include <map>
 #include <utility>
 
+#include "dsl/number_text.hpp"
 #include "runtime/autoencoders/sparse_products.hpp"
 #include "runtime/autoencoders/training_state.hpp"
 #include "runtime/random.hpp"
@@ -50,8 +51,15 @@ class Trainer {
                  {"batch", std::to_string(settings.batch)},
                  {"in_memory", std::to_string(settings.in_memory)},
                  {"seed", std::to_string(settings.seed)},
+                 {"model", settings.model_sha256},
                  {"text", texts.sha256},
-                 {"learning_rate", std::to_string(learning_rate_)},
+                 {"rows", std::to_string(texts.rows.size())},
+                 {"learning_rate", dsl::number_text(learning_rate_)},
+                 {"warm_up", dsl::number_text(settings.warm_up)},
+                 {"decay", dsl::number_text(settings.decay)},
+                 {"dead_weight", dsl::number_text(settings.dead_weight)},
+                 {"dtype", at::toString(transformer.options().dtype)},
+                 {"device", device_.str()},
                  {"dead_after", std::to_string(dead_after_)}};
   }
 

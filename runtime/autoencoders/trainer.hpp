@@ -19,14 +19,15 @@ struct TrainingSettings {
   bool over_batch = false;   ///< BatchTopK; becomes a jumprelu with one threshold
   std::int64_t vectors = 0;  ///< trained on in all, each as often as it comes round
   std::int64_t batch = 2048;
-  double learning_rate = 0;          ///< Adam's; 0: 0.001 · √(2^12 / latents)
-  double warm_up = 0.05;             ///< share of the steps in which the rate rises from 0
-  double decay = 0.2;                ///< share of the steps in which it falls to 0
-  double dead_weight = 1.0 / 32;     ///< of the auxiliary loss, in which dead latents explain the error that is left
-  std::int64_t dead_after = 0;       ///< vectors without firing; 0: a tenth of `vectors`, at most 10 million
+  double learning_rate = 0;       ///< Adam's; 0: 0.001 · √(2^12 / latents)
+  double warm_up = 0.05;          ///< share of the steps in which the rate rises from 0
+  double decay = 0.2;             ///< share of the steps in which it falls to 0
+  double dead_weight = 1.0 / 32;  ///< of the auxiliary loss, in which dead latents explain the error that is left
+  std::int64_t dead_after = 0;    ///< vectors without firing, at most 2^24; 0: a tenth of `vectors`, at most 10 million
   std::int64_t in_memory = 131'072;  ///< tokens whose vectors stand in memory
   std::uint64_t seed = 0;
-  std::string checkpoint{};  ///< file that holds the state every few minutes; "" keeps none
+  std::string model_sha256{};  ///< of the model's weight files: a checkpoint is of one model
+  std::string checkpoint{};    ///< file that holds the state every few minutes; "" keeps none
   double checkpoint_seconds = 120;
   bool resume = false;  ///< go on from `checkpoint`
 };
