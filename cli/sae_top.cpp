@@ -190,15 +190,15 @@ void register_sae_top(CLI::App& sae, Invocation& invocation) {
       "Without --latent, or --positive and --negative, those that have most of a hand in the text are read.");
   auto options = std::make_shared<Options>();
   add_sae_options(*command, *options);
-  command->add_option("--latent", options->latents, "latents to read, by number")
-      ->check(CLI::Range(0, INT32_MAX))
-      ->type_name("I");
+  auto* latent = command->add_option("--latent", options->latents, "latents to read, by number");
+  latent->check(CLI::Range(0, INT32_MAX))->type_name("I");
   command->add_option("--positive", options->positive, "prompts that should make a latent fire: ranks latents by AUROC")
       ->check(kNotEmpty)
       ->type_name("FILE");
   command->add_option("--negative", options->negative, "prompts that should not")->check(kNotEmpty)->type_name("FILE");
   command->add_option("--top", options->top, "how many latents are read")
       ->check(CLI::Range(1, 100'000))
+      ->excludes(latent)
       ->capture_default_str();
   command->add_option("--contexts", options->reading.contexts, "places shown of each")
       ->check(CLI::Range(1, 1000))

@@ -82,9 +82,10 @@ int train(const Invocation& invocation, Options options) {
                      " is of a training that was stopped\n  help: go on with --resume, or remove the file");
   }
   if (settings.k > settings.latents) throw InputError("--k: of N latents at most N fire");
-  constexpr std::int64_t kMostCounted = 1 << 24;
-  if (settings.dead_after > kMostCounted)
-    throw InputError("--dead-after: at most " + std::to_string(kMostCounted) + " vectors are counted");
+  if (settings.vectors < settings.batch) {
+    throw InputError("--tokens: " + std::to_string(settings.vectors) + " are less than one step's --batch " +
+                     std::to_string(settings.batch));
+  }
   const auto files = open_model(options.model);
   settings.model_sha256 = files->card.sha256(invocation.options.cache);
   settings.site = one_site(options.at, files->card);
@@ -164,7 +165,7 @@ void register_sae_train(CLI::App& sae, Invocation& invocation) {
   command
       ->add_option("--dead-after", settings.dead_after,
                    "positions without firing after which a latent is dead; a tenth of --tokens unless told")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 24));  // counted exactly so far
   command->add_option("--dead-weight", settings.dead_weight, "weight of the loss that revives dead latents")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

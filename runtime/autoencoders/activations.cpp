@@ -11,13 +11,10 @@
 #include "editing/second_moments.hpp"
 #include "editing/site_capture.hpp"
 #include "runtime/formats/sha256.hpp"
+#include "runtime/model/pass_groups.hpp"
 #include "runtime/model/sinks.hpp"
 
 namespace proviso::runtime {
-
-namespace {
-constexpr std::int64_t kTokensInPass = 2048;
-}
 
 TextRows read_text_rows(const std::vector<std::string>& paths, const model::Tokenizer& tokenizer,
                         std::int64_t row_length) {
@@ -47,14 +44,8 @@ SitePart site_part(const model::ModelCard& card, const dsl::Site& site) {
 }
 
 void each_pass(const std::vector<model::Row>& rows, const std::function<void(std::size_t, std::size_t)>& pass) {
-  for (std::size_t begin = 0; begin < rows.size();) {
-    std::size_t end = begin;
-    std::int64_t tokens = 0;
-    while (end < rows.size() && (end == begin || tokens + std::ssize(rows[end].tokens) <= kTokensInPass))
-      tokens += std::ssize(rows[end++].tokens);
-    pass(begin, end - begin);
-    begin = end;
-  }
+  const auto length = [&](std::size_t row) { return std::ssize(rows[row].tokens); };
+  for (const auto& [begin, end] : model::pass_groups(rows.size(), length)) pass(begin, end - begin);
 }
 
 std::vector<model::Row> some_rows(const std::vector<model::Row>& rows, std::size_t first, std::size_t count) {

@@ -219,7 +219,8 @@ TEST_CASE("completion offers what can stand at the cursor") {
 TEST_CASE("completion replaces what is written of the word, and offers nothing in texts and comments") {
   Editor editor;
   editor.open("a.proviso", kSets + "rule r { suppress an|\n");
-  for (const Json& item : editor.at_cursor("textDocument/completion").at("result")) {
+  const Json offered = editor.at_cursor("textDocument/completion");
+  for (const Json& item : offered.at("result")) {
     CHECK(item.at("textEdit").at("range") == Json{{"start", position(3, 18)}, {"end", position(3, 20)}});
   }
   const std::string text =
