@@ -125,7 +125,7 @@ class Told {
     return inputs_.files->tokenizer->decode(tokens);
   }
 
-  static std::string one_line(std::string text) {
+  static std::string one_line(const std::string& text) {
     std::string shown;
     for (const char letter : text) shown += letter == '\n' ? "⏎" : std::string(1, letter);
     return audit::harmless(shown);
