@@ -5,11 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numbers>
-#include <random>
 
 #include "editing/site_capture.hpp"
 #include "editing/target_score.hpp"
+#include "runtime/model/random.hpp"
 
 namespace proviso::editing {
 namespace {
@@ -22,13 +21,10 @@ constexpr double kNoiseDeviations = 3;
 constexpr double kLeastShare = 1e-3;        // of what the noise takes: less is rounding
 constexpr double kWindowShare = 10.0 / 48;  // of the layers: the paper's ten of GPT-2 XL, as one MLP gives back little
 
-/// Standard normal values, drawn by hand: the standard distributions differ between libraries.
-at::Tensor normal(at::IntArrayRef shape, std::mt19937_64& random) {
+at::Tensor normal(at::IntArrayRef shape, model::NormalSource& random) {
   auto values = at::empty(shape, at::kDouble);
   auto* out = values.mutable_data_ptr<double>();
-  const auto uniform = [&] { return (static_cast<double>(random() >> 11) + 0.5) * 0x1p-53; };
-  for (std::int64_t i = 0; i < values.numel(); ++i)
-    out[i] = std::sqrt(-2 * std::log(uniform())) * std::cos(2 * std::numbers::pi * uniform());
+  for (std::int64_t i = 0; i < values.numel(); ++i) out[i] = random.next();
   return values;
 }
 
@@ -124,7 +120,7 @@ double probability(const model::Transformer& transformer, const Question& asked,
 
 /// Adds one fact's effects to `trace`, weighing `share`.
 void add_trace(const model::Transformer& transformer, const Question& asked, double deviation, double share,
-               std::mt19937_64& random, CausalTrace& trace) {
+               model::NormalSource& random, CausalTrace& trace) {
   const auto layers = transformer.config().layers;
   const auto length = std::ssize(asked.row.tokens);
   std::vector<Site> written, streams = {{SiteKind::embed}};
@@ -195,7 +191,7 @@ std::variant<CausalTrace, Refusal> causal_trace(const model::Transformer& transf
   }
   const double deviation = at::cat(embeddings).std().item<double>();
 
-  std::mt19937_64 random(seed);
+  model::NormalSource random(seed);
   CausalTrace trace;
   trace.indirect_effects.resize(transformer.config().layers);
   for (const auto& asked : questions)

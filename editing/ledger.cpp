@@ -252,8 +252,7 @@ void write_edited_model(model::Transformer& transformer, const model::Tokenizer&
     for (const auto& name : source.side_files) {
       const auto from = source.folder / name;
       fs::create_directories((originals / name).parent_path());
-      model::write_file_atomically((originals / name).string(),
-                                   text_of(model::MappedFile::open(from.string())->bytes()));
+      model::write_file_atomically((originals / name).string(), model::MappedFile::open(from.string())->text());
       files.push_back({{"name", name.string()}, {"sha256", file_sha256(from)}});
       const bool record = *name.begin() == kFolder;  // this edit's stands in its place
       if (!record && fs::exists(folder / name)) files.back()["edited_sha256"] = file_sha256(folder / name);
@@ -288,7 +287,7 @@ std::vector<std::string> revert_edited_model(const std::string& directory, const
         restore_weight_file(file, saved, edited, to);
       } else {
         require_sha256(saved, file.at("sha256"));
-        model::write_file_atomically(to.string(), text_of(model::MappedFile::open(saved.string())->bytes()));
+        model::write_file_atomically(to.string(), model::MappedFile::open(saved.string())->text());
         const auto beside = file_in(folder, file.at("name"), ledger_path);
         const auto kept = file.find("edited_sha256");
         if (kept != file.end() && (!fs::is_regular_file(beside) || file_sha256(beside) != kept->get<std::string>()))

@@ -14,10 +14,6 @@ using model::InputError;
 
 std::string file_sha256(const fs::path& path) { return model::sha256_of_files({path.string()}, ""); }
 
-std::string text_of(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
 std::string seal_of(Json ledger) {
   ledger.erase("seal");
   const auto text = ledger.dump();
@@ -39,7 +35,8 @@ void require_sha256(const fs::path& path, const std::string& expected) {
 Json read_ledger(const fs::path& path) {
   if (!fs::is_regular_file(path))
     throw InputError(path.string() + ": there is no such ledger; name a folder that `proviso apply` wrote");
-  const auto text = text_of(model::MappedFile::open(path.string())->bytes());
+  const auto file = model::MappedFile::open(path.string());
+  const auto text = file->text();
   model::parse_json_object(text, path.string());
   auto ledger = Json::parse(text);
   if (!ledger.contains("seal") || ledger["seal"] != seal_of(ledger)) refuse_altered(path);

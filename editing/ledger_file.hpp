@@ -2,10 +2,8 @@
 
 // The inside of a ledger: what writing, reverting and replaying know of its files.
 
-#include <cstddef>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <span>
 #include <string>
 
 namespace proviso::editing {
@@ -19,7 +17,6 @@ inline constexpr char kModelFile[] = "model.safetensors";
 inline constexpr const char* kFactorParts[] = {"", ".rest", ".least"};
 
 std::string file_sha256(const std::filesystem::path& path);
-std::string text_of(std::span<const std::byte> bytes);
 
 /// Over the ledger without its seal: shows an altered ledger, and keeps nobody from making another one.
 std::string seal_of(nlohmann::ordered_json ledger);

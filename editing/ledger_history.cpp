@@ -90,7 +90,7 @@ EditedModel read(const fs::path& folder, const Json& ledger) {
   for (const auto& file : ledger.at("beside")) {
     const auto path = file_in(folder, file.at("name"), ledger_of(folder));
     require_sha256(path, file.at("sha256"));
-    edited.beside.emplace_back(file.at("name"), text_of(model::MappedFile::open(path.string())->bytes()));
+    edited.beside.emplace_back(file.at("name"), model::MappedFile::open(path.string())->text());
   }
   return edited;
 }

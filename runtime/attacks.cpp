@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/random.hpp"
+#include "runtime/model/random.hpp"
 #include "runtime/tokenizer/unicode.hpp"
 #include "runtime/tokenizer/utf8.hpp"
 
@@ -33,16 +33,11 @@ bool is_letter(char32_t point) {
   return kLetters.contains(point);
 }
 
-/// The standard library's distributions differ between machines.
-std::size_t draw(NormalSource& random, std::size_t count) {
-  return std::min(count - 1, static_cast<std::size_t>(random.uniform() * static_cast<double>(count)));
-}
-
 /// `rate` of the places, the fraction rounded up or down by chance, in ascending order.
-std::vector<std::size_t> chosen(std::vector<std::size_t> places, double rate, NormalSource& random) {
+std::vector<std::size_t> chosen(std::vector<std::size_t> places, double rate, model::NormalSource& random) {
   const double asked = rate * static_cast<double>(places.size());
   const auto count = std::min(places.size(), static_cast<std::size_t>(asked + random.uniform()));
-  for (std::size_t i = 0; i < count; ++i) std::swap(places[i], places[i + draw(random, places.size() - i)]);
+  for (std::size_t i = 0; i < count; ++i) std::swap(places[i], places[i + random.below(places.size() - i)]);
   places.resize(count);
   std::sort(places.begin(), places.end());
   return places;
@@ -92,7 +87,7 @@ bool begins_word(const CodePoints& points, std::size_t i) {
   return !is_letter(before) && before != U'\'' && before != U'\u2019' && !model::numeric_characters().contains(before);
 }
 
-CodePoints recased(CodePoints points, dsl::AttackForm form, NormalSource& random) {
+CodePoints recased(CodePoints points, dsl::AttackForm form, model::NormalSource& random) {
   for (std::size_t i = 0; i < points.size(); ++i) {
     switch (form) {
       case dsl::AttackForm::upper:
@@ -118,16 +113,16 @@ constexpr std::array<std::string_view, 26> kNeighbours = {
     "qwsz", "vghn", "xdfv", "serfcx", "wsdr", "drtgvc", "ftyhbv", "gyujnb", "ujko", "huikmn", "jiolm", "kop",  "njk",
     "bhjm", "iklp", "ol",   "wa",     "edft", "awedxz", "rfgy",   "yhji",   "cfgb", "qase",   "zsdc",  "tghu", "asx"};
 
-char32_t neighbour(char32_t letter, NormalSource& random) {
+char32_t neighbour(char32_t letter, model::NormalSource& random) {
   const bool capital = letter >= U'A' && letter <= U'Z';
   const std::string_view keys = kNeighbours[(capital ? letter + 32 : letter) - U'a'];
-  const auto key = static_cast<char32_t>(keys[draw(random, keys.size())]);
+  const auto key = static_cast<char32_t>(keys[random.below(keys.size())]);
   return capital ? upper(key) : key;
 }
 
 bool is_latin_key(char32_t point) { return (point >= U'a' && point <= U'z') || (point >= U'A' && point <= U'Z'); }
 
-CodePoints mistyped(CodePoints points, double rate, NormalSource& random) {
+CodePoints mistyped(CodePoints points, double rate, model::NormalSource& random) {
   std::vector<std::size_t> letters;
   for (std::size_t i = 0; i < points.size(); ++i) {
     if (is_letter(points[i])) letters.push_back(i);
@@ -142,7 +137,7 @@ CodePoints mistyped(CodePoints points, double rate, NormalSource& random) {
     if (letter_at(i + 1) && points[i + 1] != points[i]) possible.push_back(Typo::swap);
     if (letter_at(i + 1) || (i > 0 && letter_at(i - 1))) possible.push_back(Typo::leave_out);
     if (is_latin_key(points[i])) possible.push_back(Typo::neighbour);
-    switch (possible[draw(random, possible.size())]) {
+    switch (possible[random.below(possible.size())]) {
       case Typo::swap:
         std::swap(points[i], points[i + 1]);
         break;
@@ -167,7 +162,7 @@ constexpr std::pair<char32_t, char32_t> kHomoglyphs[] = {
     {U'H', 0x41D}, {U'I', 0x406}, {U'J', 0x408}, {U'K', 0x41A}, {U'M', 0x41C}, {U'N', 0x39D}, {U'O', 0x41E},
     {U'P', 0x420}, {U'S', 0x405}, {U'T', 0x422}, {U'X', 0x425}, {U'Y', 0x3A5}, {U'Z', 0x396}};
 
-CodePoints with_doubles(CodePoints points, double rate, NormalSource& random) {
+CodePoints with_doubles(CodePoints points, double rate, model::NormalSource& random) {
   const auto find = [](char32_t point) {
     return std::find_if(std::begin(kHomoglyphs), std::end(kHomoglyphs),
                         [&](const auto& pair) { return pair.first == point; });
@@ -201,13 +196,13 @@ std::string respaced(const std::string& prompt, dsl::AttackForm form) {
 
 std::uint64_t attack_seed(std::uint64_t run_seed, const std::string& prompt, std::size_t place) {
   std::uint64_t text = prompt.size();
-  for (const char byte : prompt) text = mix_seed(text, static_cast<unsigned char>(byte));
-  return mix_seed(run_seed, text, place);
+  for (const char byte : prompt) text = model::mix_seed(text, static_cast<unsigned char>(byte));
+  return model::mix_seed(run_seed, text, place);
 }
 
 std::string attacked_text(const dsl::Attack& attack, const std::string& prompt, std::uint64_t seed,
                           std::span<const std::string> distractors) {
-  NormalSource random(seed);
+  model::NormalSource random(seed);
   switch (attack.kind) {
     case dsl::AttackKind::typos:
       return utf8(mistyped(code_points(prompt), attack.rate, random));
@@ -218,12 +213,12 @@ std::string attacked_text(const dsl::Attack& attack, const std::string& prompt, 
     case dsl::AttackKind::homoglyphs:
       return utf8(with_doubles(code_points(prompt), attack.rate, random));
     case dsl::AttackKind::paraphrases: {
-      std::string text = attack.templates[draw(random, attack.templates.size())];
+      std::string text = attack.templates[random.below(attack.templates.size())];
       return text.replace(text.find("{}"), 2, prompt);
     }
     case dsl::AttackKind::distractors: {
       if (distractors.empty()) return prompt;
-      const std::string& beside = distractors[draw(random, distractors.size())];
+      const std::string& beside = distractors[random.below(distractors.size())];
       return attack.form == dsl::AttackForm::after ? prompt + " " + beside : beside + " " + prompt;
     }
   }

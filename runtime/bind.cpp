@@ -118,8 +118,7 @@ class Binder {
                               dsl::Outcome<std::vector<Item>> (*read)(const dsl::PromptFile&, std::string_view)) {
     try {
       const auto mapped = model::MappedFile::open(file.path);
-      const auto bytes = mapped->bytes();
-      auto outcome = read(file, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+      auto outcome = read(file, mapped->text());
       diagnostics_.insert(diagnostics_.end(), outcome.diagnostics.begin(), outcome.diagnostics.end());
       if (outcome.value) return std::move(*outcome.value);
     } catch (const InputError& failure) {

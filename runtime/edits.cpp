@@ -12,7 +12,7 @@
 #include "editing/rome.hpp"
 #include "editing/side_effects.hpp"
 #include "runtime/erasure.hpp"
-#include "runtime/random.hpp"
+#include "runtime/model/random.hpp"
 
 namespace proviso::runtime {
 
@@ -355,7 +355,7 @@ std::vector<editing::WeightDelta> turned_at_random(const std::vector<editing::We
       ranks.push_back(written.back().size(1));
     }
     const auto [own, r] = at::linalg_qr(at::cat(written, 1));
-    NormalSource source(mix_seed(seed, members.front()));
+    model::NormalSource source(model::mix_seed(seed, members.front()));
     auto random = at::empty(own.sizes(), at::kDouble);
     auto* values = random.mutable_data_ptr<double>();
     for (std::int64_t j = 0; j < random.numel(); ++j) values[j] = source.next();

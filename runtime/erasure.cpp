@@ -13,8 +13,8 @@
 #include "editing/last_values.hpp"
 #include "editing/leace.hpp"
 #include "runtime/features/probe_accuracy.hpp"
+#include "runtime/model/random.hpp"
 #include "runtime/model/sinks.hpp"
-#include "runtime/random.hpp"
 
 namespace proviso::runtime {
 
@@ -61,9 +61,8 @@ Split split(const dsl::Erase& erase, const BoundRules& bound, const ErasureSetti
   made.classes = std::ssize(members);
   for (std::size_t label = 0; label < members.size(); ++label) {
     auto& own = members[label];
-    NormalSource random(mix_seed(settings.seed, label));
-    for (std::size_t i = own.size(); i > 1; --i)
-      std::swap(own[i - 1], own[static_cast<std::size_t>(random.uniform() * static_cast<double>(i))]);
+    model::NormalSource random(model::mix_seed(settings.seed, label));
+    for (std::size_t i = own.size(); i > 1; --i) std::swap(own[i - 1], own[random.below(i)]);
     // Two at least stay to be fitted.
     const auto kept = std::min(own.size() - 2, static_cast<std::size_t>(settings.held_out * own.size()));
     for (std::size_t i = 0; i < own.size(); ++i)

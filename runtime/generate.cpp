@@ -6,7 +6,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "runtime/random.hpp"
+#include "runtime/model/random.hpp"
 
 namespace proviso::runtime {
 
@@ -20,7 +20,7 @@ std::int64_t draw(std::span<const float> logits, double temperature, std::uint64
   const auto weight = [&](float logit) { return std::exp((logit - largest) / temperature); };
   double total = 0;
   for (float logit : logits) total += weight(logit);
-  double left = NormalSource(seed).uniform() * total;
+  double left = model::NormalSource(seed).uniform() * total;
   for (std::size_t i = 0; i < logits.size(); ++i) {
     left -= weight(logits[i]);
     if (left <= 0) return static_cast<std::int64_t>(i);
@@ -98,7 +98,7 @@ void TextWriter::write_batch(std::span<TextRequest> requests, std::size_t first,
         text.finite =
             text.finite && std::all_of(row.begin(), row.end(), [](float logit) { return std::isfinite(logit); });
         next[static_cast<std::size_t>(at + r)] =
-            draw(row, request.temperature, mix_seed(request.seed, text.tokens.size()));
+            draw(row, request.temperature, model::mix_seed(request.seed, text.tokens.size()));
       }
     };
     const auto layout = transformer_.forward(pass);

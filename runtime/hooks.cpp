@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "editing/fold.hpp"
-#include "runtime/random.hpp"
+#include "runtime/model/random.hpp"
 
 namespace proviso::runtime {
 
@@ -437,7 +437,7 @@ void HookPass::record(const SiteProgram& program, const Reading& reading, std::s
 }
 
 at::Tensor HookPass::random_direction(const dsl::Site& site, std::int64_t width) const {
-  NormalSource source(mix_seed(control_->seed, static_cast<int>(site.kind), site.layer));
+  model::NormalSource source(model::mix_seed(control_->seed, static_cast<int>(site.kind), site.layer));
   auto direction = at::empty({width}, at::kDouble);
   auto* values = direction.mutable_data_ptr<double>();
   for (std::int64_t i = 0; i < width; ++i) values[i] = source.next();

@@ -11,8 +11,8 @@
 #include "runtime/folds.hpp"
 #include "runtime/generate.hpp"
 #include "runtime/model/pass_groups.hpp"
+#include "runtime/model/random.hpp"
 #include "runtime/model/sinks.hpp"
-#include "runtime/random.hpp"
 
 namespace proviso::runtime {
 
@@ -39,7 +39,7 @@ std::int64_t count(const Mask& mask, const model::PackedLayout::RowSpan& span) {
 /// Sampled texts depend on the prompt, not on where in a plan it stands.
 std::uint64_t content_seed(const Sequence& sequence) {
   std::uint64_t seed = 0;
-  for (std::int64_t token : sequence.tokens) seed = mix_seed(seed, token);
+  for (std::int64_t token : sequence.tokens) seed = model::mix_seed(seed, token);
   return seed;
 }
 
@@ -169,7 +169,7 @@ void StateRun::apply_edits() {
   for (const auto& edit : *c_.edits) {
     const bool turned = control_of_edit && &edit == &c_.edits->back();
     const auto deltas =
-        turned ? turned_at_random(edit.deltas, c_.transformer, mix_seed(c_.seed + state().seed, state().control))
+        turned ? turned_at_random(edit.deltas, c_.transformer, model::mix_seed(c_.seed + state().seed, state().control))
                : edit.deltas;
     bool changed = false;
     for (const auto& delta : deltas) changed = applied_.apply(delta) || changed;
@@ -426,7 +426,7 @@ void StateRun::read_logits(const Run& run, const PassRows& rows,
 ControlChange StateRun::control_change(const model::PackedLayout& layout,
                                        const std::function<const SentenceTraces&(std::size_t)>& treated) const {
   ControlChange control;
-  control.seed = mix_seed(c_.seed + state().seed, state().control);
+  control.seed = model::mix_seed(c_.seed + state().seed, state().control);
   std::int64_t n = 0;
   for (const auto& span : layout.rows) n += span.length;
   for (std::size_t r = 0; r < layout.rows.size(); ++r) {
@@ -465,7 +465,7 @@ void StateRun::generate(const std::vector<GenerationKey>& keys, Hooks& hooks) {
     const auto& sequence = c_.plan.sequences[key.sequence];
     for (std::int64_t sample = 0; sample < key.samples; ++sample) {
       requests.push_back({sequence.tokens, hooks.program.conditions().begin_row(sequence.prompt), key.tokens,
-                          key.temperature, mix_seed(c_.seed + key.seed, content_seed(sequence), sample)});
+                          key.temperature, model::mix_seed(c_.seed + key.seed, content_seed(sequence), sample)});
       which.emplace_back(&key, static_cast<std::size_t>(sample));
     }
   }

@@ -6,7 +6,7 @@
 #include <random>
 #include <utility>
 
-#include "runtime/random.hpp"
+#include "runtime/model/random.hpp"
 
 namespace proviso::runtime {
 
@@ -22,7 +22,7 @@ ActivationPool::ActivationPool(const model::Transformer& transformer, const dsl:
 std::vector<std::int64_t> ActivationPool::shuffled(std::int64_t count, std::uint64_t salt) const {
   std::vector<std::int64_t> order(static_cast<std::size_t>(count));
   std::iota(order.begin(), order.end(), 0);
-  std::mt19937_64 random(mix_seed(seed_, salt, place_.round, place_.part));
+  std::mt19937_64 random(model::mix_seed(seed_, salt, place_.round, place_.part));
   for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);
   return order;
 }

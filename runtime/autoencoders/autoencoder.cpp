@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/autoencoders/sparse_products.hpp"
+
 namespace proviso::runtime {
 
 namespace {
@@ -20,6 +22,15 @@ at::Tensor load_tensor(const AutoencoderCard& card, const char* name, at::Device
   if (!values.isfinite().all().item<bool>())
     throw InputError(stored.file->path() + ": tensor '" + name + "' holds values that are no numbers; fetch it again");
   return values.to(device);
+}
+
+/// f · rows, for activations f [n, latents], none below 0: of what fires alone where that is little.
+at::Tensor times_rows(const at::Tensor& f, const at::Tensor& rows) {
+  constexpr std::int64_t kDenseFrom = 8;  // of so many latents one fires: then the dense product is as fast
+  const std::int64_t most = f.numel() == 0 ? 0 : f.ne(0).sum(1).max().item<std::int64_t>();
+  if (most == 0 || most * kDenseFrom > f.size(1)) return f.matmul(rows);
+  const auto [values, index] = f.topk(most);
+  return sparse_decode(values, index, rows);
 }
 
 }  // namespace
@@ -101,7 +112,7 @@ Autoencoder::Encoded Autoencoder::encode(const at::Tensor& x, const at::Tensor& 
 
 at::Tensor Autoencoder::decode(const at::Tensor& x, const Encoded& encoded) const {
   const auto f = decoder_norms_.defined() ? encoded.activations / decoder_norms_ : encoded.activations;
-  auto out = sparse_times_rows(f, weights_.W_dec) + weights_.b_dec;
+  auto out = times_rows(f, weights_.W_dec) + weights_.b_dec;
   const Normed in = normed(x);
   if (in.scale.defined()) out = out * in.scale;
   if (in.shift.defined()) out = out + in.shift;
@@ -119,18 +130,6 @@ at::Tensor Autoencoder::reconstruct(const at::Tensor& x) const {
 at::Tensor Autoencoder::decoder_row(std::int64_t latent) const {
   const auto row = weights_.W_dec[latent];
   return decoder_norms_.defined() ? row / decoder_norms_[latent] : row;
-}
-
-at::Tensor sparse_times_rows(const at::Tensor& activations, const at::Tensor& rows) {
-  constexpr std::int64_t kDenseFrom = 8;     // of so many latents one fires: then the dense product is as fast
-  const auto fires = activations.nonzero();  // [m, 2], row after row
-  if (fires.size(0) * kDenseFrom > activations.numel()) return activations.matmul(rows);
-  const auto counts = activations.ne(0).sum(1);
-  const auto offsets = counts.cumsum(0) - counts;
-  const auto which = fires.select(1, 1).contiguous();
-  const auto weights = activations.index({fires.select(1, 0), which});
-  return std::get<0>(at::embedding_bag(rows, which, offsets, /*scale_grad_by_freq=*/false, /*mode=sum*/ 0,
-                                       /*sparse=*/false, weights));
 }
 
 }  // namespace proviso::runtime

@@ -59,7 +59,4 @@ class Autoencoder {
   at::Tensor decoder_norms_;  // [d_sae], of topk that rescales by them
 };
 
-/// f·W_dec for sparse f [n, d_sae]: gathers the rows of what fires where that is little.
-at::Tensor sparse_times_rows(const at::Tensor& activations, const at::Tensor& rows);
-
 }  // namespace proviso::runtime

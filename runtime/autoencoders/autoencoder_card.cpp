@@ -26,10 +26,6 @@ using model::InputError;
 constexpr std::array<std::string_view, 6> kArchitectures = {"standard", "gated",      "jumprelu",
                                                             "topk",     "transcoder", "skip_transcoder"};
 
-std::string_view text_of(const model::MappedFile& file) {
-  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
-}
-
 Architecture read_architecture(ConfigKeys& keys) {
   const std::string name = keys.text_or("architecture", "standard");
   const auto found = std::ranges::find(kArchitectures, std::string_view(name));
@@ -155,7 +151,7 @@ const model::StoredTensor& AutoencoderCard::tensor(std::string_view name) const 
 AutoencoderCard read_autoencoder_card(const std::string& folder) {
   const std::string path = (std::filesystem::path(folder) / "cfg.json").string();
   const auto file = model::MappedFile::open(path);
-  const Json json = model::parse_json_object(text_of(*file), path);
+  const Json json = model::parse_json_object(file->text(), path);
   AutoencoderCard card;
   card.folder = folder;
   ConfigKeys keys(json, path);

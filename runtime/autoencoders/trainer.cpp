@@ -13,7 +13,7 @@
 #include "dsl/number_text.hpp"
 #include "runtime/autoencoders/sparse_products.hpp"
 #include "runtime/autoencoders/training_state.hpp"
-#include "runtime/random.hpp"
+#include "runtime/model/random.hpp"
 
 namespace proviso::runtime {
 
@@ -26,8 +26,6 @@ constexpr double kThresholdRate = 0.01;       // as SAELens' BatchTopK
 constexpr std::int64_t kMostOfOneVector = 4;  // times k, of BatchTopK
 constexpr double kRecent = 0.95;              // weight of the batch before, in what progress tells
 constexpr float kLongest = 1 << 24;           // counted exactly in float32
-
-double seconds_since(Clock::time_point then) { return std::chrono::duration<double>(Clock::now() - then).count(); }
 
 class Trainer {
  public:
@@ -109,7 +107,7 @@ class Trainer {
     const auto mean = vectors.to(at::kDouble).mean(0);
     s_.variance = s_.scale * s_.scale * (static_cast<double>(d) * square - mean.square().sum().item<double>());
     s_.b_dec = (mean * s_.scale).to(at::kFloat).to(device_);
-    NormalSource source(mix_seed(settings_.seed, 7));
+    model::NormalSource source(model::mix_seed(settings_.seed, 7));
     auto rows = at::empty({settings_.latents, d}, at::kFloat);
     auto* values = rows.mutable_data_ptr<float>();
     for (std::int64_t i = 0; i < rows.numel(); ++i) values[i] = static_cast<float>(source.next());

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "runtime/circuits/patched_pairs.hpp"
+#include "runtime/progress.hpp"
 
 namespace proviso::runtime {
 
@@ -14,10 +15,6 @@ namespace {
 
 /// Of the Mechanistic Interpretability Benchmark's curves (arXiv 2504.13151).
 constexpr double kShares[] = {.001, .002, .005, .01, .02, .05, .1, .2, .5, 1};
-
-double seconds_since(std::chrono::steady_clock::time_point started) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-}
 
 at::Tensor scores_of(const PatchedPairs& pairs, const dsl::CircuitMethodCall& call) {
   switch (call.method) {

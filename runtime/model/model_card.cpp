@@ -21,10 +21,6 @@ namespace {
 constexpr const char* kSingleFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
 
-std::string_view text_of(const MappedFile& file) {
-  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
-}
-
 /// "model.layers.17.mlp.up_proj.weight" -> "model.layers.{}.mlp.up_proj.weight"
 std::string without_layer(const std::string& name) {
   for (std::size_t begin = 0; begin < name.size();) {
@@ -173,7 +169,7 @@ using WeightFiles = std::map<std::string, std::vector<std::string>>;
 /// The files that an index names: {"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}.
 WeightFiles files_of_index(const fs::path& index) {
   const std::string path = index.string();
-  const nlohmann::json json = parse_json_object(text_of(*MappedFile::open(path)), path, 4);
+  const nlohmann::json json = parse_json_object(MappedFile::open(path)->text(), path, 4);
   const auto map = json.find("weight_map");
   if (map == json.end() || !map->is_object()) throw InputError(path + ": has no 'weight_map'");
   WeightFiles files;
@@ -213,7 +209,7 @@ ModelCard read_hugging_face_card(const fs::path& path) {
   card.name = is_folder ? folder_name(path) : path.stem().string();
   card.path = path.string();
   card.config_file = config_file;
-  card.config = read_hugging_face_config(text_of(*MappedFile::open(config_file)), config_file);
+  card.config = read_hugging_face_config(MappedFile::open(config_file)->text(), config_file);
 
   HuggingFaceWeights weights(card.config, card.path);
   for (const auto& [file, listed] : is_folder ? weight_files_of(folder) : WeightFiles{{path.string(), {}}}) {

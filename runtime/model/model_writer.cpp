@@ -49,10 +49,7 @@ std::string type_word(ElementType type) {
   }
 }
 
-std::string text_of_file(const std::string& path) {
-  const auto file = MappedFile::open(path);
-  return std::string(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
-}
+std::string text_of_file(const std::string& path) { return std::string(MappedFile::open(path)->text()); }
 
 /// The configuration of the model as it is now: edits may have untied it or given it biases.
 ModelConfig config_now(const Transformer& transformer) {

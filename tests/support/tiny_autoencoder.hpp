@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "runtime/autoencoders/autoencoder_file.hpp"
 #include "tests/support/random_model.hpp"
@@ -48,6 +50,16 @@ inline std::string write_tiny_autoencoder(const std::string& folder, const runti
   std::filesystem::create_directories(folder);
   runtime::write_autoencoder(folder, tiny_autoencoder(card), nlohmann::ordered_json::object());
   return folder;
+}
+
+/// The same as the files of a rule file's folder: the folder's name in their place is `sae`.
+inline std::vector<std::pair<std::string, std::string>> tiny_autoencoder_files(const runtime::AutoencoderCard& card) {
+  const TemporaryFolder folder;
+  write_tiny_autoencoder(folder / "sae", card);
+  std::vector<std::pair<std::string, std::string>> files;
+  for (const char* name : {"sae/cfg.json", "sae/sae_weights.safetensors"})
+    files.emplace_back(name, read_bytes(folder / name));
+  return files;
 }
 
 }  // namespace proviso::test

@@ -16,15 +16,6 @@
 namespace proviso::audit {
 namespace {
 
-std::vector<std::pair<std::string, std::string>> files_of(const runtime::AutoencoderCard& card) {
-  const test::TemporaryFolder folder;
-  test::write_tiny_autoencoder(folder / "sae", card);
-  std::vector<std::pair<std::string, std::string>> files;
-  for (const char* name : {"sae/cfg.json", "sae/sae_weights.safetensors"})
-    files.emplace_back(name, test::read_bytes(folder / name));
-  return files;
-}
-
 Report audited(test::RulesOnModel& rules) {
   AuditOptions options;
   options.as_of = {2027, 1, 1};
@@ -62,7 +53,7 @@ check under_rule {
 check nothing { under rule never  expect loss_recovered("sae", texts) <= 1000% }
 check effect { expect effect(suppress f, on: perplexity(texts), control: 3) <= 1000000 }
 )",
-                           test::tiny_llama_json(), files_of(card));
+                           test::tiny_llama_json(), test::tiny_autoencoder_files(card));
   const auto report = audited(rules);
   const auto& measured = report.checks[0].expectations;
   CHECK(measured[0].estimate.value == Approx(1));

@@ -18,15 +18,6 @@ namespace {
 constexpr std::int64_t kWidth = 16;
 const dsl::Site kSite{dsl::SiteKind::resid_post, 0, -1};
 
-std::vector<std::pair<std::string, std::string>> files_of(const AutoencoderCard& card) {
-  const test::TemporaryFolder folder;
-  test::write_tiny_autoencoder(folder / "sae", card);
-  std::vector<std::pair<std::string, std::string>> files;
-  for (const char* name : {"sae/cfg.json", "sae/sae_weights.safetensors"})
-    files.emplace_back(name, test::read_bytes(folder / name));
-  return files;
-}
-
 const std::string kFeatures = R"(
 feature f = latent(3, sae: "sae")
 feature g = latent(17, sae: "sae")
@@ -40,7 +31,8 @@ struct Written {
 
 /// What sentences make of twelve vectors, the rows of one text.
 Written written(const std::string& sentences, const AutoencoderCard& card, double size = 1) {
-  test::RulesOnModel rules(kFeatures + "rule all {\n" + sentences + "\n}\n", test::tiny_llama_json(), files_of(card));
+  test::RulesOnModel rules(kFeatures + "rule all {\n" + sentences + "\n}\n", test::tiny_llama_json(),
+                           test::tiny_autoencoder_files(card));
   Session session(*rules.model.transformer, rules.bound, {});
   REQUIRE(session.build({0, 1, 2}).empty());
   HookProgram program(session.features(), *rules.bound.card);
@@ -116,7 +108,7 @@ TEST_CASE("a cap on a latent acts only where it is exceeded") {
 TEST_CASE("an unconditional sentence on a latent stays a hook and says why") {
   const dsl::Site site{dsl::SiteKind::mlp_out, 0, -1};
   test::RulesOnModel rules("feature f = latent(3, sae: \"sae\")\nrule r { suppress f }\n", test::tiny_llama_json(),
-                           files_of(test::tiny_card(Architecture::jumprelu, site)));
+                           test::tiny_autoencoder_files(test::tiny_card(Architecture::jumprelu, site)));
   PlanBuilder builder(rules.bound);
   const auto state = builder.state({}, {0});
   const Plan plan = optimise(builder.take(), rules.bound, {});
@@ -133,7 +125,7 @@ prompts texts = ["The cat sat on the mat", "A dog ran"]
 feature f = latent(3, sae: "sae")
 rule r { steer f by 1 when f >= 0 }
 )",
-                           test::tiny_llama_json(), files_of(test::tiny_card()));
+                           test::tiny_llama_json(), test::tiny_autoencoder_files(test::tiny_card()));
   PlanBuilder builder(rules.bound);
   const auto state = builder.state({}, {0});
   const auto sequence = builder.sequence(rules.bound.prompts[0][0]);

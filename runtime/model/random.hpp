@@ -1,20 +1,24 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <numbers>
 #include <random>
 
-namespace proviso::runtime {
+namespace proviso::model {
 
-/// Standard normal values that are the same on every platform (the library's distributions are not).
+/// Uniform and standard normal values that are the same on every platform (the library's distributions are not).
 class NormalSource {
  public:
   explicit NormalSource(std::uint64_t seed) : engine_(seed) {}
 
   double uniform() { return (static_cast<double>(engine_() >> 11) + 0.5) * 0x1.0p-53; }  // in (0, 1)
+  /// One of 0 … count − 1.
+  std::size_t below(std::size_t count) {
+    return std::min(count - 1, static_cast<std::size_t>(uniform() * static_cast<double>(count)));
+  }
   double next() { return std::sqrt(-2 * std::log(uniform())) * std::cos(2 * std::numbers::pi * uniform()); }
 
  private:
@@ -35,4 +39,4 @@ std::uint64_t mix_seed(Parts... parts) {
   return seed;
 }
 
-}  // namespace proviso::runtime
+}  // namespace proviso::model
