@@ -1,0 +1,227 @@
+#include "dsl/check.hpp"
+#include "runtime/binder.hpp"
+#include "runtime/condition.hpp"
+#include "runtime/formats/safetensors.hpp"
+
+namespace proviso::runtime {
+
+using dsl::Code;
+using model::InputError;
+
+void Binder::site(const dsl::SiteSpec& spec) {
+  if (const std::string why = card_.missing_site(spec.kind); !why.empty()) {
+    error(Code::missing_site, spec.span, why);
+    return;
+  }
+  const auto range = [&](const dsl::IndexSet& set, std::int64_t count, const char* what) {
+    for (const auto& part : set.ranges) {
+      if (part.last < count) continue;
+      error(Code::index_out_of_range, spec.span,
+            std::string(what) + " " + std::to_string(part.last) + " does not exist: " + card_.name + " has " +
+                std::to_string(count) + " " + what + "s at " + std::string(dsl::site_name(spec.kind)),
+            {"the last " + std::string(what) + " is " + std::to_string(count - 1)});
+      return;
+    }
+  };
+  if (dsl::site_has_layer(spec.kind)) range(spec.layers, card_.config.layers, "layer");
+  if (spec.heads) range(*spec.heads, card_.site_heads(spec.kind), "head");
+}
+
+void Binder::feature(const dsl::FeatureDecl& declaration) {
+  std::vector<dsl::Site> sites;
+  if (declaration.site) {
+    site(*declaration.site);
+    sites = bound_.expand({*declaration.site});
+  }
+  if (const auto* latent = std::get_if<dsl::Latent>(&declaration.constructor)) {
+    const auto* card = autoencoder(latent->folder, latent->folder_span);
+    if (card && !sites.empty() && sites.front() != card->site) {
+      error(Code::latent_site, declaration.site->span,
+            "the autoencoder of feature " + quoted(declaration.name) + " reads " + dsl::to_string(card->site) +
+                ", and not " + dsl::to_string(sites.front()),
+            {"leave `at` out, or name an autoencoder of that site"});
+    }
+    if (card) sites = {card->site};
+    if (card && latent->index >= card->d_sae) {
+      error(Code::index_out_of_range, latent->span,
+            "latent " + std::to_string(latent->index) + " does not exist: the autoencoder has " +
+                std::to_string(card->d_sae),
+            {"the last is " + std::to_string(card->d_sae - 1)});
+    }
+  }
+  bound_.feature_sites.push_back(sites.empty() ? dsl::Site{} : sites.front());
+}
+
+const AutoencoderCard* Binder::autoencoder(const std::string& folder, dsl::Span span) {
+  if (const auto known = bound_.autoencoders.find(folder); known != bound_.autoencoders.end()) return &known->second;
+  if (refused_autoencoders_.contains(folder)) return nullptr;
+  const std::size_t before = diagnostics_.size();
+  try {
+    auto card = read_autoencoder_card(folder);
+    if (const auto why = misfit(card, card_); !why.empty()) error(Code::latent_site, span, why);
+    if (diagnostics_.size() == before) return &bound_.autoencoders.emplace(folder, std::move(card)).first->second;
+  } catch (const InputError& failure) {
+    error(Code::unreadable_file, span, failure.what(),
+          {"name a folder of SAELens, with cfg.json and sae_weights.safetensors"});
+  }
+  refused_autoencoders_.insert(folder);
+  return nullptr;
+}
+
+void Binder::construction(const dsl::FeatureDecl& declaration) {
+  const auto id = static_cast<dsl::FeatureId>(&declaration - rules_.features.data());
+  const std::int64_t width = card_.site_width(bound_.feature_sites[id]);
+  if (const auto* neuron = std::get_if<dsl::Neuron>(&declaration.constructor)) {
+    if (neuron->index >= width) {
+      error(Code::index_out_of_range, neuron->span,
+            "neuron " + std::to_string(neuron->index) + " does not exist: " + card_.name + " has " +
+                std::to_string(width) + " at " + dsl::to_string(bound_.feature_sites[id]));
+    }
+  } else if (const auto* unembed = std::get_if<dsl::Unembed>(&declaration.constructor)) {
+    single_token(unembed->plus, unembed->span);
+    if (unembed->minus) single_token(*unembed->minus, unembed->span);
+    if (width != card_.config.width) {
+      error(Code::width_mismatch, declaration.site->span,
+            "an `unembed` direction has the stream's width, " + std::to_string(card_.config.width) + "; " +
+                dsl::to_string(*declaration.site) + " has " + std::to_string(width));
+    }
+  } else if (const auto* stored = std::get_if<dsl::StoredDirection>(&declaration.constructor)) {
+    stored_direction(*stored, width);
+  } else if (!std::holds_alternative<dsl::Latent>(declaration.constructor)) {
+    const auto built_from = [&](const auto& of) {
+      contrast_tokens(declaration, of.p);
+      contrast_tokens(declaration, of.q);
+      if (of.zero.kind == dsl::ZeroPoint::Kind::mean_of) contrast_tokens(declaration, of.zero.prompts);
+    };
+    if (const auto* contrast = std::get_if<dsl::Contrast>(&declaration.constructor)) {
+      built_from(*contrast);
+    } else {
+      built_from(std::get<dsl::Probe>(declaration.constructor));
+    }
+  }
+}
+
+void Binder::contrast_tokens(const dsl::FeatureDecl& declaration, dsl::PromptsId set) {
+  if (bound_.prompts[set].empty()) {
+    error(Code::empty_contrast, declaration.span,
+          "feature " + quoted(declaration.name) + " is built from prompts of which there are none",
+          {"give each side at least one prompt"});
+    return;
+  }
+  for (const auto& prompt : bound_.prompts[set]) {
+    const auto length = static_cast<std::int64_t>(prompt.tokens.size());
+    const auto& token = declaration.token;
+    std::int64_t position = length - 1;
+    if (token.kind == dsl::TokenChoice::Kind::index) {
+      position = token.index < 0 ? length + token.index : token.index;
+      if (position < 0 || position >= length) {
+        error(Code::prompt_too_short, declaration.span,
+              "feature " + quoted(declaration.name) + " reads token " + std::to_string(token.index) + ", and \"" +
+                  prompt.text + "\" has " + std::to_string(length),
+              {"lengthen the prompt, or read `token last`"});
+        return;
+      }
+    }
+    if (position == 0) {
+      error(Code::reads_sink, declaration.span,
+            "feature " + quoted(declaration.name) + " reads position 0 of \"" + prompt.text +
+                "\", the attention sink, which says little of the text",
+            {"write prompts of two tokens or more, and read a later token"});
+      return;
+    }
+  }
+}
+
+void Binder::stored_direction(const dsl::StoredDirection& stored, std::int64_t width) {
+  try {
+    const auto file = model::read_safetensors(stored.path);
+    std::vector<std::string> names;
+    for (const auto& tensor : file.tensors) {
+      names.push_back(tensor.name);
+      if (tensor.name != stored.tensor) continue;
+      if (tensor.elements() != width) {
+        error(Code::width_mismatch, stored.span,
+              quoted(stored.tensor) + " has " + std::to_string(tensor.elements()) + " elements, and the site has " +
+                  std::to_string(width));
+      }
+      return;
+    }
+    const auto near = dsl::nearest_name(stored.tensor, names);
+    error(Code::unknown_tensor, stored.span, stored.path + " holds no tensor " + quoted(stored.tensor),
+          {near ? "did you mean " + quoted(*near) + "?" : "it holds " + std::to_string(names.size()) + " tensors"});
+  } catch (const InputError& failure) {
+    error(Code::unreadable_file, stored.span, failure.what());
+  }
+}
+
+void Binder::intervention(const dsl::Intervention& sentence) {
+  const std::size_t errors_before = diagnostics_.size();
+  for (const auto& spec : sentence.sites) site(spec);
+  if (diagnostics_.size() != errors_before) return;
+  const auto& own = bound_.feature_sites[sentence.feature];
+  if (const auto* card = autoencoder_of(sentence.feature); card && card->is_transcoder()) {
+    error(Code::not_yet_built, sentence.span,
+          "feature " + quoted(bound_.feature_name(sentence.feature)) + " is a transcoder's latent, read at " +
+              dsl::to_string(card->site) + " and written at " + dsl::to_string(card->written) +
+              ": interventions on such latents are not built yet",
+          {"read it in conditions and metrics, or act on a latent of an autoencoder"});
+    return;
+  }
+  const std::int64_t width = card_.site_width(own);
+  const auto sites = bound_.sites_of(sentence);
+  for (const auto& where : sites) {
+    if (card_.site_width(where) == width) continue;
+    error(Code::width_mismatch, sentence.span,
+          "feature " + quoted(bound_.feature_name(sentence.feature)) + " has " + std::to_string(width) +
+              " elements, and " + dsl::to_string(where) + " has " + std::to_string(card_.site_width(where)),
+          {"name sites of the same width, or build the feature there"});
+    return;
+  }
+  if (sentence.condition) condition(*sentence.condition, sites);
+}
+
+void Binder::condition(const dsl::Condition& condition, const std::vector<dsl::Site>& sites) {
+  std::visit(
+      [&](const auto& node) {
+        using Node = std::decay_t<decltype(node)>;
+        if constexpr (std::is_same_v<Node, dsl::TokenIn>) {
+          each_single_token(node.texts, condition.span);
+        } else if constexpr (std::is_same_v<Node, dsl::Comparison>) {
+          for (const auto* operand : {&node.left, &node.right}) {
+            if (const auto* read = std::get_if<dsl::FeatureId>(operand)) read_order(*read, condition.span, sites);
+            if (const auto* quantile = std::get_if<dsl::Quantile>(operand)) {
+              if (bound_.prompts[quantile->prompts].empty()) {
+                error(Code::empty_contrast, condition.span, "a quantile over a set without prompts has no value");
+              }
+            }
+          }
+        } else if constexpr (std::is_same_v<Node, dsl::Any> || std::is_same_v<Node, dsl::Last> ||
+                             std::is_same_v<Node, dsl::Not>) {
+          this->condition(*node.of, sites);
+        } else if constexpr (std::is_same_v<Node, dsl::And> || std::is_same_v<Node, dsl::Or>) {
+          for (const auto& part : node.of) this->condition(*part, sites);
+        }
+      },
+      condition.node);
+}
+
+void Binder::read_order(dsl::FeatureId feature, dsl::Span span, const std::vector<dsl::Site>& sites) {
+  const dsl::Site& read = bound_.feature_sites[feature];
+  for (const auto& where : sites) {
+    if (!dsl::reached_before(where, read)) continue;
+    const std::string name = quoted(bound_.feature_name(feature));
+    error(Code::read_after_intervention, span,
+          "feature " + name + " is read at " + dsl::to_string(read) + ", after this intervention at " +
+              dsl::to_string(where),
+          {"move the intervention to " + dsl::to_string(read) + " or later, or read " + bound_.feature_name(feature) +
+           " at " + dsl::to_string(where) + " or earlier"});
+    return;
+  }
+}
+
+const AutoencoderCard* Binder::autoencoder_of(dsl::FeatureId feature) const {
+  const auto* latent = std::get_if<dsl::Latent>(&rules_.features[feature].constructor);
+  return latent ? &bound_.autoencoders.at(latent->folder) : nullptr;
+}
+
+}  // namespace proviso::runtime

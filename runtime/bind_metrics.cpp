@@ -1,0 +1,99 @@
+#include <algorithm>
+#include <set>
+
+#include "dsl/check.hpp"
+#include "dsl/metric_traits.hpp"
+#include "runtime/binder.hpp"
+
+namespace proviso::runtime {
+
+using dsl::Code;
+
+void Binder::expectation(const dsl::Expectation& expectation, const std::vector<dsl::EditId>& edits,
+                         std::optional<dsl::CheckId> attacked) {
+  written_sets_ = measured_sets(expectation);
+  sets_.clear();
+  for (const dsl::PromptsId set : written_sets_) sets_.push_back(&bound_.prompts[set]);
+  for (const auto& [key, under_attack] : bound_.attacked) {
+    const bool measured = std::find(written_sets_.begin(), written_sets_.end(), key.id) != written_sets_.end();
+    if (attacked == key.check && !key.facts && measured) sets_.push_back(&under_attack.prompts);
+  }
+  metric(expectation.metric);
+  true_targets(expectation.metric, edits);
+}
+
+void Binder::metric(const dsl::Metric& metric) {
+  std::visit(
+      [&](const auto& node) {
+        using Node = std::decay_t<decltype(node)>;
+        if constexpr (std::is_same_v<Node, dsl::metric::Rank>) {
+          single_token(node.text, metric.span);
+        } else if constexpr (std::is_same_v<Node, dsl::metric::LogitDiff>) {
+          single_token(node.a, metric.span);
+          single_token(node.b, metric.span);
+        } else if constexpr (std::is_same_v<Node, dsl::metric::Probability>) {
+          const auto ids = bound_.tokenizer->encode(node.text);
+          if (ids.empty()) error(Code::empty_prompt, metric.span, "the continuation has no tokens");
+          each_measured([&](const BoundPrompt& prompt) { context(prompt.tokens.size() + ids.size(), metric.span); });
+        } else if constexpr (std::is_same_v<Node, dsl::metric::Accuracy> ||
+                             std::is_same_v<Node, dsl::metric::Specificity>) {
+          const BoundPrompt* without = nullptr;
+          each_measured([&](const BoundPrompt& prompt) {
+            if (prompt.answers.empty() && without == nullptr) without = &prompt;
+          });
+          if (without != nullptr) {
+            error(Code::no_answer, metric.span, "\"" + without->text + "\" names no expected continuation",
+                  {"write it: \"" + without->text + "\" -> \" …\""});
+          }
+        } else if constexpr (std::is_same_v<Node, dsl::metric::Rate>) {
+          each_measured([&](const BoundPrompt& prompt) {
+            context(prompt.tokens.size() + static_cast<std::size_t>(node.tokens), metric.span);
+          });
+        } else if constexpr (std::is_same_v<Node, dsl::metric::Mean> || std::is_same_v<Node, dsl::metric::Max> ||
+                             std::is_same_v<Node, dsl::metric::FiringRate>) {
+          training(node.feature, metric.span, Code::measured_on_training);
+        } else if constexpr (std::is_same_v<Node, dsl::metric::Cosine>) {
+          angle(node, metric.span);
+        } else if constexpr (std::is_same_v<Node, dsl::metric::LossRecovered>) {
+          autoencoder(node.folder, node.span);
+        } else if constexpr (std::is_same_v<Node, dsl::metric::Auroc>) {
+          training(node.feature, metric.span, Code::auroc_on_training);
+        } else if constexpr (std::is_same_v<Node, dsl::metric::Effect>) {
+          if (const auto* sentence = std::get_if<dsl::Intervention>(&node.change)) intervention(*sentence);
+          this->metric(*node.on);
+        }
+      },
+      metric.node);
+}
+
+std::int64_t Binder::direction_width(dsl::FeatureId id) const {
+  const auto* card = autoencoder_of(id);
+  return card ? card->d_out : card_.site_width(bound_.feature_sites[id]);
+}
+
+void Binder::angle(const dsl::metric::Cosine& cosine, dsl::Span span) {
+  const auto f = direction_width(cosine.f), g = direction_width(cosine.g);
+  if (f == g) return;
+  error(Code::width_mismatch, span,
+        "the directions of " + quoted(bound_.feature_name(cosine.f)) + " and " + quoted(bound_.feature_name(cosine.g)) +
+            " have " + std::to_string(f) + " and " + std::to_string(g) + " elements",
+        {"only directions of one width make an angle"});
+}
+
+void Binder::training(dsl::FeatureId id, dsl::Span span, Code code) {
+  const auto& feature = rules_.features[id];
+  for (const dsl::PromptsId built : dsl::built_from(feature)) {
+    std::set<std::vector<std::int64_t>> seen;
+    for (const auto& prompt : bound_.prompts[built]) seen.insert(prompt.tokens);
+    for (const dsl::PromptsId measured : written_sets_) {
+      if (dsl::share_texts(rules_, built, measured)) return;  // `check` has said so
+      const auto& prompts = bound_.prompts[measured];
+      const auto known = [&](const BoundPrompt& prompt) { return seen.contains(prompt.tokens); };
+      if (std::none_of(prompts.begin(), prompts.end(), known)) continue;
+      diagnostics_.push_back(dsl::built_from_these(code, span, feature, rules_.prompts[measured]));
+      return;
+    }
+  }
+}
+
+}  // namespace proviso::runtime

@@ -1,0 +1,150 @@
+#include <algorithm>
+#include <map>
+
+#include "dsl/metric_traits.hpp"
+#include "dsl/prompt_file.hpp"
+#include "runtime/attacks.hpp"
+#include "runtime/binder.hpp"
+
+namespace proviso::runtime {
+
+using dsl::Code;
+using model::InputError;
+
+void Binder::prompts(const dsl::PromptsDecl& declaration) {
+  std::vector<dsl::Prompt> texts;
+  if (const auto* inline_prompts = std::get_if<std::vector<dsl::Prompt>>(&declaration.source)) {
+    texts = *inline_prompts;
+  } else {
+    texts = read_file(std::get<dsl::PromptFile>(declaration.source), dsl::read_prompt_file);
+  }
+  BoundPrompts bound;
+  Texts written;
+  std::map<std::string, std::int64_t> clusters;
+  for (const auto& prompt : texts) {
+    const auto cluster = static_cast<std::int64_t>(bound.size());
+    const auto span = prompt.span.end > prompt.span.begin ? prompt.span : declaration.span;
+    if (auto one = tokenise(declaration, prompt, span)) {
+      // Copies of one prompt say what one says.
+      const std::string key = prompt.cluster.empty() ? "text " + prompt.text : "cluster " + prompt.cluster;
+      one->cluster = clusters.emplace(key, cluster).first->second;
+      bound.push_back(std::move(*one));
+      written.push_back(prompt.text);
+    }
+  }
+  bound_.prompts.push_back(std::move(bound));
+  written_.push_back(std::move(written));
+}
+
+void Binder::encode(const std::optional<dsl::Chat>& chat, const std::string& text, BoundPrompt& bound) const {
+  if (chat) {
+    std::vector<model::ChatMessage> messages;
+    if (chat->system) messages.push_back({"system", *chat->system});
+    messages.push_back({"user", text});
+    bound.text = model::apply_chat_template(*bound_.tokenizer, messages);
+  } else {
+    bound.text = text;
+  }
+  bound.tokens = bound_.tokenizer->encode(bound.text, /*add_special=*/!chat);
+}
+
+std::optional<BoundPrompt> Binder::tokenise(const dsl::PromptsDecl& declaration, const dsl::Prompt& prompt,
+                                            dsl::Span span) {
+  BoundPrompt bound;
+  try {
+    encode(declaration.chat, prompt.text, bound);
+    for (const auto& answer : prompt.answers) bound.answers.push_back(bound_.tokenizer->encode(answer));
+    bound.answer_texts = prompt.answers;
+  } catch (const InputError& failure) {
+    error(declaration.chat ? Code::no_chat_template : Code::unreadable_text, span, failure.what());
+    return std::nullopt;
+  }
+  if (bound.tokens.empty()) {
+    error(Code::empty_prompt, span, "this prompt has no tokens", {"write at least one word"});
+    return std::nullopt;
+  }
+  std::size_t longest = 0;
+  for (std::size_t i = 0; i < bound.answers.size(); ++i) {
+    longest = std::max(longest, bound.answers[i].size());
+    if (bound.answers[i].empty()) error(Code::empty_prompt, span, "an expected continuation has no tokens");
+  }
+  context(bound.tokens.size() + longest, span);
+  return bound;
+}
+
+void Binder::context(std::size_t tokens, dsl::Span span, const std::string& text) {
+  if (static_cast<std::int64_t>(tokens) <= card_.config.context) return;
+  error(Code::beyond_context, span,
+        text + " takes " + std::to_string(tokens) + " tokens, and the model's context holds " +
+            std::to_string(card_.config.context),
+        {"shorten the text, or split it into several prompts"});
+}
+
+void Binder::each_single_token(const std::vector<std::string>& texts, dsl::Span span) {
+  for (const auto& text : texts) single_token(text, span);
+}
+
+void Binder::single_token(const std::string& text, dsl::Span span) {
+  const auto ids = bound_.tokenizer->encode(text);
+  if (ids.size() == 1) return;
+  std::string parts;
+  for (std::int64_t id : ids) parts += (parts.empty() ? "\"" : "\" \"") + bound_.tokenizer->decode(std::vector{id});
+  error(Code::not_one_token, span,
+        "\"" + text + "\" must be one token here, and this model splits it into " + std::to_string(ids.size()) +
+            (ids.empty() ? "" : ": " + parts + "\""),
+        {"write one token's text; most words need their leading space (\" word\")"});
+}
+
+void Binder::attack(dsl::CheckId check, const dsl::Expectation& expectation) {
+  const auto seeds = static_cast<std::uint64_t>(std::max<std::int64_t>(1, expectation.across.seeds));
+  for (std::uint64_t seed = 0; seed < seeds; ++seed) {
+    for (const dsl::PromptsId set : measured_sets(expectation)) {
+      attack({check, seed, false, set}, bound_.prompts[set], written_[set], rules_.prompts[set].chat);
+    }
+    if (!std::holds_alternative<dsl::metric::Efficacy>(expectation.metric.node)) continue;
+    for (const dsl::EditId edit : rules_.checks[check].under_edits) {
+      BoundPrompts prompts;
+      std::vector<std::string> texts;
+      for (const auto& fact : bound_.facts[edit]) {
+        prompts.push_back(fact.prompt);
+        prompts.back().answers = {fact.to, fact.from};
+        texts.push_back(fact.prompt.text);
+      }
+      attack({check, seed, true, edit}, prompts, texts, std::nullopt);
+    }
+  }
+}
+
+void Binder::attack(const AttackedKey& key, const BoundPrompts& prompts, const std::vector<std::string>& texts,
+                    const std::optional<dsl::Chat>& chat) {
+  const auto [found, is_new] = bound_.attacked.emplace(key, AttackedPrompts{});
+  if (!is_new) return;
+  const auto& attacks = rules_.checks[key.check].under_attacks;
+  AttackedPrompts& result = found->second;
+  result.changed.resize(attacks.size(), 0);
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    std::string text = texts[i];
+    for (std::size_t place = 0; place < attacks.size(); ++place) {
+      const auto& one = attacks[place];
+      const auto distractors = one.kind == dsl::AttackKind::distractors ? written_[one.texts] : Texts{};
+      const auto seed = attack_seed(bound_.seed + key.seed, texts[i], place);
+      auto changed = attacked_text(one, text, seed, distractors);
+      result.changed[place] += changed != text;
+      text = std::move(changed);
+    }
+    BoundPrompt bound = prompts[i];
+    encode(chat, text, bound);
+    std::size_t longest = 0;
+    for (const auto& answer : bound.answers) longest = std::max(longest, answer.size());
+    context(bound.tokens.size() + longest, attacks.back().span, "under attack, \"" + texts[i] + "\"");
+    result.prompts.push_back(std::move(bound));
+  }
+}
+
+std::vector<dsl::PromptsId> Binder::measured_sets(const dsl::Expectation& expectation) {
+  auto sets = dsl::prompt_sets(expectation.metric);
+  sets.insert(sets.end(), expectation.across.paraphrases.begin(), expectation.across.paraphrases.end());
+  return sets;
+}
+
+}  // namespace proviso::runtime

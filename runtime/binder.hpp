@@ -1,0 +1,125 @@
+#pragma once
+
+// The inside of `bind`: one class, whose parts lie in bind_*.cpp, one file a kind of declaration.
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "dsl/diagnostic.hpp"
+#include "dsl/rule_set.hpp"
+#include "runtime/bound_rules.hpp"
+#include "runtime/formats/tensor_file.hpp"
+
+namespace proviso::runtime {
+
+/// `anger`, as diagnostics write names.
+inline std::string quoted(const std::string& text) { return "`" + text + "`"; }
+
+class Binder {
+ public:
+  Binder(std::shared_ptr<const dsl::RuleSet> rules, const model::ModelCard& card,
+         std::shared_ptr<const model::Tokenizer> tokenizer, const std::string& cache_directory, std::uint64_t seed)
+      : rules_(*rules), card_(card), cache_directory_(cache_directory) {
+    bound_.seed = seed;
+    bound_.rules = std::move(rules);
+    bound_.card = &card;
+    bound_.tokenizer = std::move(tokenizer);
+  }
+
+  dsl::Outcome<BoundRules> run();
+
+ private:
+  // ---- bind.cpp: the whole, and what a file needs of a model ----
+  void error(dsl::Code code, dsl::Span span, std::string message, std::vector<std::string> help = {});
+  void requirements();
+
+  // ---- bind_prompts.cpp: texts as tokens, and what attacks make of them ----
+  void prompts(const dsl::PromptsDecl& declaration);
+  /// The tokens that the model is given for a text of a set.
+  void encode(const std::optional<dsl::Chat>& chat, const std::string& text, BoundPrompt& bound) const;
+  std::optional<BoundPrompt> tokenise(const dsl::PromptsDecl& declaration, const dsl::Prompt& prompt, dsl::Span span);
+  void context(std::size_t tokens, dsl::Span span, const std::string& text = "this text");
+  void each_single_token(const std::vector<std::string>& texts, dsl::Span span);
+  void single_token(const std::string& text, dsl::Span span);
+  /// Makes the attacks of a check on all that one of its expectations is measured on, for every seed that it asks for.
+  void attack(dsl::CheckId check, const dsl::Expectation& expectation);
+  void attack(const AttackedKey& key, const BoundPrompts& prompts, const std::vector<std::string>& texts,
+              const std::optional<dsl::Chat>& chat);
+  /// The sets that an expectation is measured on, as written.
+  static std::vector<dsl::PromptsId> measured_sets(const dsl::Expectation& expectation);
+  template <class Item>
+  std::vector<Item> read_file(const dsl::PromptFile& file,
+                              dsl::Outcome<std::vector<Item>> (*read)(const dsl::PromptFile&, std::string_view)) {
+    try {
+      const auto mapped = model::MappedFile::open(file.path);
+      auto outcome = read(file, mapped->text());
+      diagnostics_.insert(diagnostics_.end(), outcome.diagnostics.begin(), outcome.diagnostics.end());
+      if (outcome.value) return std::move(*outcome.value);
+    } catch (const model::InputError& failure) {
+      error(dsl::Code::unreadable_file, file.span, failure.what(), {"name a file that exists and can be read"});
+    }
+    return {};
+  }
+
+  // ---- bind_features.cpp: sites, features and interventions ----
+  void site(const dsl::SiteSpec& spec);
+  void feature(const dsl::FeatureDecl& declaration);
+  /// The headers of an autoencoder that suits the model; null where something is wrong, which has been said.
+  const AutoencoderCard* autoencoder(const std::string& folder, dsl::Span span);
+  void construction(const dsl::FeatureDecl& declaration);
+  void contrast_tokens(const dsl::FeatureDecl& declaration, dsl::PromptsId set);
+  void stored_direction(const dsl::StoredDirection& stored, std::int64_t width);
+  void intervention(const dsl::Intervention& sentence);
+  void condition(const dsl::Condition& condition, const std::vector<dsl::Site>& sites);
+  void read_order(dsl::FeatureId feature, dsl::Span span, const std::vector<dsl::Site>& sites);
+  const AutoencoderCard* autoencoder_of(dsl::FeatureId feature) const;
+
+  // ---- bind_edits.cpp: changes of weights ----
+  void edit(const dsl::EditDecl& declaration);
+  /// What weighs the new continuation against the old one needs both; of facts in files that is known only now.
+  void true_targets(const dsl::Metric& metric, const std::vector<dsl::EditId>& edits);
+  void fact(const dsl::Fact& fact);
+  void remove(const dsl::Remove& remove);
+  void erase(const dsl::Erase& erase);
+
+  // ---- bind_circuits.cpp: pairs, measures and how much is kept ----
+  void circuit(const dsl::CircuitDecl& declaration);
+  bool paired(const BoundPair& pair, dsl::Span span);
+  /// The measure of a pair whose prompts say their own continuations.
+  bool answers(BoundPair& pair, dsl::Span span);
+  std::int64_t edges_kept(const dsl::CircuitDecl& declaration);
+
+  // ---- bind_metrics.cpp: what expectations are measured on ----
+  void expectation(const dsl::Expectation& expectation, const std::vector<dsl::EditId>& edits,
+                   std::optional<dsl::CheckId> attacked);
+  void metric(const dsl::Metric& metric);
+  /// The width of a feature's direction: of a latent its decoder row's.
+  std::int64_t direction_width(dsl::FeatureId id) const;
+  void angle(const dsl::metric::Cosine& cosine, dsl::Span span);
+  void training(dsl::FeatureId id, dsl::Span span, dsl::Code code);
+  template <class Each>
+  void each_measured(Each each) const {
+    for (const BoundPrompts* set : sets_) std::for_each(set->begin(), set->end(), each);
+  }
+
+  const dsl::RuleSet& rules_;
+  const model::ModelCard& card_;
+  const std::string& cache_directory_;
+  std::int64_t facts_ = 0;
+  std::set<std::string> refused_autoencoders_;
+  using Texts = std::vector<std::string>;
+  std::vector<Texts> written_;                // by PromptsId: before any chat template
+  std::vector<dsl::PromptsId> written_sets_;  // that the expectation being bound is measured on …
+  std::vector<const BoundPrompts*> sets_;     // … and those with what attacks make of them
+  BoundRules bound_;
+  std::vector<dsl::Diagnostic> diagnostics_;
+};
+
+}  // namespace proviso::runtime
