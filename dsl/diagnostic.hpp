@@ -68,7 +68,8 @@ struct Outcome {
 std::optional<std::string> nearest_name(std::string_view name, const std::vector<std::string>& candidates);
 
 /// The misspelt `name` at `span` as the nearest of `candidates`, or nothing. It is safe where no other candidate comes
-/// as near, unless the two differ in their digits alone: `plain_1` and `plain_2` are two names rather than one misspelt.
+/// as near, unless the two differ in their digits alone: `plain_1` and `plain_2` are two names rather than one
+/// misspelt.
 std::vector<Fix> spelling_fix(Span span, std::string_view name, const std::vector<std::string>& candidates);
 
 }  // namespace proviso::dsl

@@ -27,7 +27,7 @@ struct Bench {
     return run_program(arguments);
   }
   Ran train(std::vector<std::string> more = {}) const {
-    std::vector<std::string> arguments = {"train",    "--at", "resid_post[0]", "--latents", "48", "--k",         "4",
+    std::vector<std::string> arguments = {"train",    "--at",  "resid_post[0]", "--latents", "48", "--k",         "4",
                                           "--tokens", "40000", "--batch",       "128",       "-o", folder / "sae"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return run(arguments);
