@@ -17,8 +17,8 @@
 
 #include "editing/rome.hpp"
 #include "runtime/hooks.hpp"
+#include "runtime/model/random.hpp"
 #include "runtime/model/transformer.hpp"
-#include "runtime/random.hpp"
 
 namespace {
 
@@ -94,7 +94,7 @@ json forward(const Bench& bench) {
 
 std::vector<runtime::Direction> random_features(const model::ModelConfig& config, std::int64_t count,
                                                 std::int64_t layers) {
-  runtime::NormalSource normal(7);
+  model::NormalSource normal(7);
   std::vector<runtime::Direction> features;
   for (std::int64_t i = 0; i < count; ++i) {
     const at::Tensor d = at::empty({config.width}, at::kDouble);
