@@ -1,5 +1,6 @@
 #include <memory>
 
+#include "cli/calibrations.hpp"
 #include "cli/models.hpp"
 #include "cli/rule_files.hpp"
 #include "lsp/serve.hpp"
@@ -10,7 +11,7 @@ namespace proviso::cli {
 namespace {
 
 /// A model as editors see it: its card, without a weight.
-std::shared_ptr<const lsp::ModelView> view_of(const std::string& path, const std::string& cache) {
+std::shared_ptr<const lsp::ModelView> view_of(const std::string& path, const Invocation& invocation) {
   const std::shared_ptr<const ModelFiles> files = open_model(path);
   auto view = std::make_shared<lsp::ModelView>();
   view->name = files->card.name;
@@ -21,9 +22,11 @@ std::shared_ptr<const lsp::ModelView> view_of(const std::string& path, const std
                                       files->card.missing_site(dsl::SiteKind::site)};
 #include "dsl/sites.def"
 #undef PROVISO_SITE
-  view->check = [files, cache](std::shared_ptr<const dsl::RuleSet> rules) {
+  view->check = [files, cache = invocation.options.cache](std::shared_ptr<const dsl::RuleSet> rules) {
     return runtime::bind(std::move(rules), files->card, files->tokenizer, cache).diagnostics;
   };
+  view->calibration = [files, known = std::make_shared<Calibrations>(invocation, *files)](
+                          const auto& rules, const std::string& feature) { return known->told(rules, feature); };
   return view;
 }
 
@@ -42,11 +45,10 @@ void register_lsp(CLI::App& program, Invocation& invocation) {
   add_common_options(*command, invocation.options);
   command->callback([model, &invocation] {
     invocation.action = [model, &invocation] {
-      const std::string cache = invocation.options.cache;
       lsp::Server server({.load = load_options(invocation),
                           .version = PROVISO_VERSION,
                           .model = *model,
-                          .open_model = [cache](const std::string& path) { return view_of(path, cache); }});
+                          .open_model = [&invocation](const std::string& path) { return view_of(path, invocation); }});
       return lsp::serve(server, invocation.in, invocation.out);
     };
   });

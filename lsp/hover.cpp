@@ -75,6 +75,9 @@ std::string of_declaration(const Analysis& analysis, const dsl::Symbol& symbol, 
   }
   const auto* feature = std::get_if<dsl::ast::Feature>(&declaration);
   if (feature != nullptr && feature->site && model != nullptr) text += of_model(*model, feature->site->kind);
+  if (feature != nullptr && model != nullptr && analysis.rules) {
+    text += "\n" + model->calibration(analysis.rules, home.qualifier + feature->name.text) + "\n";
+  }
   return text + "\ndeclared at " + dsl::place_text(analysis.sources, dsl::named(declaration)->second.span) + "\n";
 }
 

@@ -25,6 +25,8 @@ struct ModelView {
   std::map<dsl::SiteKind, SiteView> sites;
   /// What is wrong with rules on this model.
   std::function<std::vector<dsl::Diagnostic>(std::shared_ptr<const dsl::RuleSet>)> check;
+  /// A sentence on what a feature of rules, by its name there, is on this model. Never waits.
+  std::function<std::string(const std::shared_ptr<const dsl::RuleSet>&, const std::string& feature)> calibration;
 };
 
 }  // namespace proviso::lsp

@@ -20,7 +20,9 @@ std::vector<dsl::Site> BoundRules::expand(const std::vector<dsl::SiteSpec>& spec
 }
 
 std::vector<dsl::Site> BoundRules::sites_of(const dsl::Intervention& sentence) const {
-  return sentence.sites.empty() ? std::vector{feature_sites[sentence.feature]} : expand(sentence.sites);
+  if (!sentence.sites.empty()) return expand(sentence.sites);
+  const auto* latent = std::get_if<dsl::Latent>(&rules->features[sentence.feature].constructor);
+  return {latent ? autoencoders.at(latent->folder).written : feature_sites[sentence.feature]};
 }
 
 std::int64_t BoundRules::token_id(const std::string& text) const { return tokenizer->encode(text).at(0); }

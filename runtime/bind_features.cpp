@@ -158,16 +158,7 @@ void Binder::intervention(const dsl::Intervention& sentence) {
   const std::size_t errors_before = diagnostics_.size();
   for (const auto& spec : sentence.sites) site(spec);
   if (diagnostics_.size() != errors_before) return;
-  const auto& own = bound_.feature_sites[sentence.feature];
-  if (const auto* card = autoencoder_of(sentence.feature); card && card->is_transcoder()) {
-    error(Code::not_yet_built, sentence.span,
-          "feature " + quoted(bound_.feature_name(sentence.feature)) + " is a transcoder's latent, read at " +
-              dsl::to_string(card->site) + " and written at " + dsl::to_string(card->written) +
-              ": interventions on such latents are not built yet",
-          {"read it in conditions and metrics, or act on a latent of an autoencoder"});
-    return;
-  }
-  const std::int64_t width = card_.site_width(own);
+  const std::int64_t width = direction_width(sentence.feature);
   const auto sites = bound_.sites_of(sentence);
   for (const auto& where : sites) {
     if (card_.site_width(where) == width) continue;

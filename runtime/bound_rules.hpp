@@ -73,7 +73,7 @@ struct BoundRules {
   std::map<AttackedKey, AttackedPrompts> attacked;
 
   const std::string& feature_name(dsl::FeatureId id) const { return rules->features[id].name; }
-  /// Canonical sites of a sentence: those it names, or its feature's own.
+  /// Canonical sites of a sentence: those it names, or its feature's own; of a transcoder's latent where that writes.
   std::vector<dsl::Site> sites_of(const dsl::Intervention& sentence) const;
   std::vector<dsl::Site> expand(const std::vector<dsl::SiteSpec>& specs) const;
   std::int64_t token_id(const std::string& text) const;  ///< of a text that is one token

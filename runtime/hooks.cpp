@@ -92,7 +92,8 @@ std::size_t HookProgram::slot(const dsl::Site& site, dsl::FeatureId feature) {
   });
   if (found != slots.end()) return static_cast<std::size_t>(found - slots.begin());
   const Direction& direction = features_[feature];
-  slots.push_back({feature, site.head, direction.offset_at(site), direction.c, false});
+  const bool carried = direction.latent && site != direction.site;
+  slots.push_back({feature, site.head, direction.offset_at(site), direction.c, false, carried});
   return slots.size() - 1;
 }
 
@@ -116,6 +117,7 @@ std::size_t HookProgram::add(const dsl::Intervention& sentence, const std::vecto
   const std::size_t first = step_count_;
   for (const dsl::Site& site : sites) {
     const std::size_t at = slot(site, sentence.feature);
+    if (sites_[dsl::whole(site)].slots[at].carried) read(sentence.feature);
     sites_[dsl::whole(site)].steps.push_back(
         {step_count_++, at, sentence.operation, sentence.feature, sentence.amount, condition, branches, of_change});
   }
@@ -134,8 +136,8 @@ void HookProgram::finish(at::Device device) {
       program.is_latent.push_back(feature.latent.has_value());
       const std::int64_t begin = head_begin(card_, where);
       if (feature.latent) {
-        add_latent(program, i, *feature.latent, begin);
-        if (feature.latent->autoencoder->card().is_transcoder()) continue;  // is read here, and written nowhere
+        if (!slot.carried) add_latent(program, i, *feature.latent, begin);
+        if (where != feature.latent->autoencoder->card().written) continue;  // a transcoder's: is only read here
       } else {
         along.push_back(static_cast<std::int64_t>(i));
       }
@@ -144,7 +146,7 @@ void HookProgram::finish(at::Device device) {
     }
     program.gram = rows.matmul(rows.t());
     program.directions = rows.to(at::kFloat).to(device);
-    if (program.encoders.empty()) continue;
+    if (along.size() == program.slots.size()) continue;
     program.along = at::tensor(along, at::kLong).to(device);
     for (auto& encoder : program.encoders) {
       std::vector<std::int64_t> latents;
@@ -231,7 +233,7 @@ void HookPass::visit(const dsl::Site& site, at::Tensor& x, const model::PackedLa
   if (!program.steps.empty()) write(site, program, reading, x, layout);
 }
 
-HookPass::Reading HookPass::read(const SiteProgram& program, const at::Tensor& x) {
+HookPass::Reading HookPass::read(const SiteProgram& program, const at::Tensor& x) const {
   const auto values = x.to(at::kFloat);
   const auto slots = static_cast<std::int64_t>(program.slots.size());
   const auto kept = [](const at::Tensor& all) {
@@ -240,7 +242,7 @@ HookPass::Reading HookPass::read(const SiteProgram& program, const at::Tensor& x
   };
   Reading reading;
   reading.slots = program.slots.size();
-  if (program.encoders.empty()) {
+  if (!program.along.defined()) {
     reading.products = kept(values.matmul(program.directions.t()));
     return reading;
   }
@@ -260,6 +262,11 @@ HookPass::Reading HookPass::read(const SiteProgram& program, const at::Tensor& x
     scales.index_copy_(1, where, encoded.scale.unsqueeze(1).expand({x.size(0), where.size(0)}).contiguous());
   }
   reading.products = kept(products);
+  for (std::size_t s = 0; s < reading.slots; ++s) {
+    if (!program.slots[s].carried) continue;
+    const auto read = activation(program.slots[s].feature);
+    for (std::size_t i = 0; i < read.size(); ++i) reading.products[i * reading.slots + s] = read[i];
+  }
   if (scaled) reading.scales = kept(scales);
   return reading;
 }

@@ -39,7 +39,8 @@ struct SiteProgram {
     dsl::FeatureId feature = 0;
     std::int64_t head = -1;  ///< the direction fills one head's part of the width
     double b = 0, c = 1;
-    bool read = false;  ///< at its own site: by conditions or by the recorder
+    bool read = false;     ///< at its own site: by conditions or by the recorder
+    bool carried = false;  ///< a transcoder's latent where it writes: its activation is what was read at its own site
   };
   /// Slots that latents of one autoencoder fill: one product with its encoder gives them all.
   struct Encoder {
@@ -54,7 +55,7 @@ struct SiteProgram {
   at::Tensor gram;        // [slots, slots] float64
   std::vector<Encoder> encoders;
   std::vector<std::uint8_t> is_latent;  ///< by slot
-  at::Tensor along;                     // [m] int64: the slots that are no latents; undefined: all
+  at::Tensor along;                     // [m] int64: the slots that are no latents; undefined: all of them
 };
 
 /// Everything that is read or written in the passes of one model state. Built once, then immutable.
@@ -148,7 +149,7 @@ class HookPass : public model::SiteVisitor {
     std::vector<float> scales;    ///< what a latent's unit is multiplied by at that token; empty: 1 everywhere
     std::size_t size() const { return products.size() / slots; }
   };
-  static Reading read(const SiteProgram& program, const at::Tensor& x);
+  Reading read(const SiteProgram& program, const at::Tensor& x) const;
   struct StepRecord {
     Mask fired, moved;
     Activity activity;

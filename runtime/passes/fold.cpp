@@ -14,10 +14,13 @@ bool has_linear_writer(const dsl::Site& site) {
                            site.kind == dsl::SiteKind::mlp_out);
 }
 
+bool is_latent(dsl::FeatureId feature, const BoundRules& bound) {
+  return std::holds_alternative<dsl::Latent>(bound.rules->features[feature].constructor);
+}
+
 /// Why this sentence cannot become a weight edit anywhere, or "".
 std::string cannot_fold(const dsl::Intervention& sentence, const BoundRules& bound) {
-  if (std::holds_alternative<dsl::Latent>(bound.rules->features[sentence.feature].constructor))
-    return "a latent's activation depends on its encoder";
+  if (is_latent(sentence.feature, bound)) return "a latent's activation depends on its encoder";
   if (sentence.condition) return "its condition is decided at each token";
   if (sentence.operation == dsl::Operation::cap) return "`cap` depends on the activation";
   return "";
@@ -43,6 +46,8 @@ Plan fold(Plan plan, const BoundRules& bound) {
       for (const auto& site : sentence.hooks) {
         if (!why.empty()) kept.emplace(site, "another sentence there stays a hook: " + why);
       }
+      // A transcoder's latent acts elsewhere than it is read.
+      if (is_latent(sentence.sentence.feature, bound)) read.insert(bound.feature_sites[sentence.sentence.feature]);
       if (!sentence.sentence.condition) continue;
       for (dsl::FeatureId feature : features_read(*sentence.sentence.condition))
         read.insert(bound.feature_sites[feature]);

@@ -26,6 +26,7 @@ inline runtime::Autoencoder tiny_autoencoder(runtime::AutoencoderCard card) {
   w.b_enc = random({card.d_sae});
   w.b_dec = random({card.d_out});
   if (card.architecture == runtime::Architecture::jumprelu) w.threshold = random({card.d_sae}).abs();
+  if (card.architecture == runtime::Architecture::skip_transcoder) w.W_skip = random({card.d_out, card.d_in});
   if (card.architecture == runtime::Architecture::gated) {
     w.b_gate = random({card.d_sae});
     w.scale_mag = random({card.d_sae}).exp();
@@ -42,6 +43,7 @@ inline runtime::AutoencoderCard tiny_card(runtime::Architecture architecture = r
   card.k = 5;
   card.model_name = "tiny";
   card.site = card.written = site;
+  card.subtracts_b_dec = !card.is_transcoder();
   return card;
 }
 

@@ -132,6 +132,9 @@ TEST_CASE("what a model has is told and offered, and rules are checked against i
       ++checks;
       return std::vector{dsl::make_diagnostic(dsl::Code::missing_site, rules->rules.at(0).span, "no such site")};
     };
+    model->calibration = [](const std::shared_ptr<const dsl::RuleSet>& rules, const std::string& feature) {
+      return feature + ", one of " + std::to_string(rules->features.size());
+    };
     return model;
   };
   Editor editor(options);
@@ -150,6 +153,9 @@ TEST_CASE("what a model has is told and offered, and rules are checked against i
   editor.notify("textDocument/didSave", {{"textDocument", {{"uri", editor.uri("a.proviso")}}}});
   CHECK(checks == 2);
   CHECK(editor.codes("a.proviso") == std::vector<std::string>{"missing-site"});
+
+  editor.open("b.proviso", kSets + "rule r { suppress an|ger }\n");
+  CHECK_THAT(hovered(editor), Contains("anger, one of 1"));
 }
 
 TEST_CASE("a model that cannot be read is told, and everything else goes on") {

@@ -119,6 +119,68 @@ TEST_CASE("an unconditional sentence on a latent stays a hook and says why") {
   CHECK(sentence.why == "a latent's activation depends on its encoder");
 }
 
+TEST_CASE("a transcoder's latent is read at one site and changes what is written at another") {
+  const dsl::Site read{dsl::SiteKind::resid_mid, 0, -1}, written{dsl::SiteKind::mlp_out, 0, -1};
+  auto card = test::tiny_card(GENERATE(Architecture::transcoder, Architecture::skip_transcoder), read);
+  card.written = written;
+  test::RulesOnModel rules(R"(
+feature f = latent(3, sae: "sae")
+feature p = unembed("p") at mlp_out[0]
+rule r { suppress f by 80%  clamp p to 1.5 when f > 0.2 }
+)",
+                           test::tiny_llama_json(), test::tiny_autoencoder_files(card));
+  Session session(*rules.model.transformer, rules.bound, {});
+  REQUIRE(session.build({0, 1}).empty());
+  HookProgram program(session.features(), *rules.bound.card);
+  for (const auto& sentence : rules.rules->rules[0].interventions) {
+    const auto sites = rules.bound.sites_of(sentence);
+    REQUIRE((sites == std::vector{written}));
+    program.add(sentence, sites, false, [&](const std::string& text) { return rules.bound.token_id(text); }, {});
+  }
+  program.finish(at::kCPU);
+  HookPass pass(program);
+  model::PackedLayout layout;
+  layout.rows = {{0, 12, 0, 12}};
+  layout.tokens = at::full({12}, 'a', at::kLong);
+  RowMemory memory = program.conditions().begin_row("");
+  pass.begin({&memory});
+  const auto before = test::random_tensor({12, kWidth}, 11).to(at::kFloat);
+  auto stream = before.clone();
+  pass.visit(read, stream, layout);
+  CHECK(test::bytes_of(stream) == test::bytes_of(before));
+
+  const auto out = test::random_tensor({12, kWidth}, 12).to(at::kFloat);
+  auto changed = out.clone();
+  pass.visit(written, changed, layout);
+  const auto& features = session.features();
+  const auto activation = features[0].latent->autoencoder->encode(before).activations.select(1, 3);
+  auto expected =
+      (out - 0.8 * activation.unsqueeze(1) * features[0].latent->autoencoder->decoder_row(3)).to(at::kDouble);
+  const auto missing = (1.5 - expected.matmul(features[1].d)) * activation.gt(0.2).to(at::kDouble);
+  missing[0] = 0;  // a sentence whose condition reads a feature does not act there
+  CHECK(close(changed, expected + missing.unsqueeze(1) * features[1].d));
+  CHECK(activation.gt(0.2).sum().item<std::int64_t>() > 0);
+  for (std::int64_t i = 0; i < 12; ++i) {
+    if (activation[i].item<float>() == 0) CHECK(test::bytes_of(changed[i]) == test::bytes_of(out[i]));
+  }
+}
+
+TEST_CASE("where a transcoder reads no write is folded") {
+  auto card = test::tiny_card(Architecture::transcoder, {dsl::SiteKind::attn_out, 0, -1});
+  card.written = {dsl::SiteKind::mlp_out, 0, -1};
+  test::RulesOnModel rules(R"(
+feature f = latent(3, sae: "sae")
+feature p = unembed("p") at attn_out[0]
+rule r { suppress f  suppress p }
+)",
+                           test::tiny_llama_json(), test::tiny_autoencoder_files(card));
+  PlanBuilder builder(rules.bound);
+  const auto state = builder.state({}, {0});
+  const Plan plan = optimise(builder.take(), rules.bound, {});
+  CHECK(plan.states[state].sentences[1].folds.empty());
+  CHECK(plan.states[state].sentences[1].why == "a feature is read at attn_out[0]");
+}
+
 TEST_CASE("conditions read latents at every position but the first") {
   test::RulesOnModel rules(R"(
 prompts texts = ["The cat sat on the mat", "A dog ran"]
