@@ -47,6 +47,19 @@ class Auditor {
     return runtime::optimise(builder_.plan(), bound_, options_.passes_off);
   }
 
+  /// Checks under attacks that search on the model.
+  std::set<dsl::CheckId> searching() const {
+    std::set<dsl::CheckId> checks;
+    each_expectation([&](const dsl::Expectation&, const Under& under) {
+      if (!under.attacks) return;
+      const auto& attacks = rules_.checks[*under.attacks].under_attacks;
+      if (std::any_of(attacks.begin(), attacks.end(), [](const dsl::Attack& each) { return each.searches(); })) {
+        checks.insert(*under.attacks);
+      }
+    });
+    return checks;
+  }
+
   dsl::Outcome<Report> run(runtime::Session& session, const dsl::SourceSet& sources) {
     dsl::Outcome<Report> outcome;
     sources_ = &sources;
@@ -350,7 +363,18 @@ runtime::Plan plan_audit(const runtime::BoundRules& bound, const AuditOptions& o
 
 dsl::Outcome<Report> audit(runtime::Session& session, const runtime::BoundRules& bound, const dsl::SourceSet& sources,
                            const AuditOptions& options) {
-  return Auditor(bound, options).run(session, sources);
+  Auditor before(bound, options);
+  const auto checks = before.searching();
+  if (checks.empty()) return before.run(session, sources);
+  // The prompts that are measured are known once they have been searched for; only then is the plan made.
+  dsl::Outcome<Report> outcome;
+  outcome.diagnostics = session.build(before.plan().features);
+  if (dsl::has_errors(outcome.diagnostics)) return outcome;
+  const runtime::BoundRules searched = session.searched(bound, checks, options.passes_off);
+  auto measured = Auditor(searched, options).run(session, sources);
+  outcome.value = std::move(measured.value);
+  outcome.diagnostics.insert(outcome.diagnostics.end(), measured.diagnostics.begin(), measured.diagnostics.end());
+  return outcome;
 }
 
 std::vector<CircuitResult> trace(runtime::Session& session, const runtime::BoundRules& bound,

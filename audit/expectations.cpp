@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "audit/under_attack.hpp"
 #include "audit/verdict.hpp"
 
 namespace proviso::audit {
@@ -59,6 +60,22 @@ std::vector<dsl::EditId> edits_with(std::vector<dsl::EditId> edits, const dsl::m
   return edits;
 }
 
+runtime::StateId state_under(const Under& under, const dsl::Change* change, std::uint64_t seed,
+                             runtime::PlanBuilder& builder) {
+  return builder.state(under.edits, under.rules, change, seed, under.attacks);
+}
+
+/// What becomes of the rules of a check that is under attack; of an effect, of those in force beside the change.
+RulesUnderAttack silenced(const dsl::Expectation& expectation, const Numbers& numbers, const Combination& combination,
+                          const Under& under, const runtime::BoundRules& bound, runtime::PlanBuilder& builder,
+                          EvidenceSource& source) {
+  if (!under.attacks || under.rules.empty()) return {};
+  const auto* effect = effect_of(expectation);
+  return rules_under_attack(effect ? *effect->on : expectation.metric, effect ? numbers.before : numbers.after,
+                            builder.state(under.edits, under.rules, nullptr, combination.seed),
+                            state_under(under, nullptr, combination.seed, builder), bound, builder, source);
+}
+
 Numbers numbers(const dsl::Expectation& expectation, const Combination& combination, const Under& under,
                 const runtime::BoundRules& bound, runtime::PlanBuilder& builder, EvidenceSource& source) {
   Numbers numbers;
@@ -71,15 +88,15 @@ Numbers numbers(const dsl::Expectation& expectation, const Combination& combinat
   };
   if (!effect) {
     if (!under.empty()) numbers.baseline = in(builder.loaded(), std::nullopt);
-    numbers.after = in(builder.state(under.edits, under.rules, nullptr, seed), under.attacks);
+    numbers.after = in(state_under(under, nullptr, seed, builder), under.attacks);
     return numbers;
   }
   if (!under.empty()) {
     numbers.baseline_before = in(builder.loaded(), std::nullopt);
     numbers.baseline = in(builder.state({}, {}, &effect->change, seed), std::nullopt);
   }
-  numbers.before = in(builder.state(under.edits, under.rules, nullptr, seed), under.attacks);
-  const auto treated = builder.state(under.edits, under.rules, &effect->change, seed);
+  numbers.before = in(state_under(under, nullptr, seed, builder), under.attacks);
+  const auto treated = state_under(under, &effect->change, seed, builder);
   numbers.after = in(treated, under.attacks);
   for (std::int64_t i = 0; i < effect->controls; ++i) {
     numbers.controls.push_back(in(builder.control(treated, i, seed), under.attacks));
@@ -110,8 +127,7 @@ std::string vacuous(const ReadContext& c, const Numbers& n, const Combination& c
   for (const auto& [attack, changed] : attacked) {
     if (changed == 0) return "attack " + attack + " changed no prompt";
   }
-  const auto state =
-      c.builder.state(c.under.edits, c.under.rules, effect ? &effect->change : nullptr, combination.seed);
+  const auto state = state_under(c.under, effect ? &effect->change : nullptr, combination.seed, c.builder);
   const auto& edit_changed = c.evidence.state(state).edit_changed;
   const auto& edits = c.plan.states[state].edits;
   for (std::size_t i = 0; i < edits.size(); ++i) {
@@ -240,12 +256,17 @@ Measured::Part read(const ReadContext& c, const Combination& combination) {
   if (c.under.attacks) {
     const auto names = attack_names(c.bound.rules->checks[*c.under.attacks]);
     for (std::size_t i = 0; i < names.size(); ++i) result.attacked.emplace_back(names[i], n.after.attacked[i]);
+    result.searched = searched(c.bound.rules->checks[*c.under.attacks], n.after, c.bound);
   }
   if (effect && !n.controls.empty()) result.control = control(n, result.estimate.value, relative, seed);
   const auto* before = effect ? &n.before.values : n.baseline ? &n.baseline->values : nullptr;
   result.evidence = worst_prompts(c.expectation, n.after, before);
   if (std::string why = vacuous(c, n, combination, result.attacked); !why.empty())
     settle(Status::vacuous, std::move(why));
+  // Last: what is read here, also without the attacks, says nothing of whether the rules changed a vector under them.
+  RulesUnderAttack rules = silenced(c.expectation, n, combination, c.under, c.bound, c.builder, c.source);
+  result.moved = std::move(rules.moved);
+  result.evaded = rules.evaded;
   return part;
 }
 
@@ -271,7 +292,8 @@ bool worse(const dsl::Expectation& expectation, const ExpectationResult& a, cons
 void ask(const dsl::Expectation& expectation, const Under& under, const runtime::BoundRules& bound,
          runtime::PlanBuilder& builder, EvidenceSource& source) {
   for (const auto& combination : combinations(expectation.across, bound)) {
-    numbers(expectation, combination, under, bound, builder, source);
+    const Numbers asked = numbers(expectation, combination, under, bound, builder, source);
+    silenced(expectation, asked, combination, under, bound, builder, source);
   }
 }
 

@@ -47,11 +47,12 @@ class Measurer {
   }
 
   const runtime::BoundPrompts& attacked(const runtime::AttackedKey& key) {
-    const auto& [prompts, changed] = bound_.attacked.at(key);
+    const auto& attacked = bound_.attacked.at(key);
     if (seen_.insert(key).second) {
-      for (std::size_t i = 0; i < changed.size(); ++i) out_.attacked[i] += changed[i];
+      out_.attacked_sets.push_back(key);
+      for (std::size_t i = 0; i < attacked.changed.size(); ++i) out_.attacked[i] += attacked.changed[i];
     }
-    return prompts;
+    return attacked.prompts;
   }
 
   void add(const BoundPrompt& prompt, double value, double weight = 1, std::string output = "") {

@@ -30,7 +30,8 @@ struct Values {
   bool one_value = false;              ///< a feature read one value on 8 or more prompts
   bool with_itself = false;            ///< the model as loaded was compared with itself
   std::vector<std::int64_t> attacked;  ///< how many of the prompts each attack in force changed
-  std::string broken;                  ///< why there is no value at all: an `error`
+  std::vector<runtime::AttackedKey> attacked_sets;
+  std::string broken;  ///< why there is no value at all: an `error`
 };
 
 /// What a metric is measured on: the model state, the edits in it (for `efficacy` and its kin), and what becomes of its

@@ -48,6 +48,27 @@ struct AcrossResult {
   std::vector<std::pair<std::string, Status>> statuses;  ///< the same
 };
 
+/// What an attack found that searches on the model, in the state that the check measures.
+struct SearchResult {
+  std::string attack;  ///< "suffix_search(steps: 20)"
+  std::string toward;  ///< what it made likely; "" where it made expected continuations unlikely
+  std::int64_t prompts = 0;
+  double nll_before = 0, nll_after = 0;  ///< −ln of their probability, nats, mean over the prompts
+  std::vector<Evidence> evidence;        ///< the five where that moved most, with the prompts that it made
+};
+
+/// A feature that the rules of a check read, without its attacks and with them: mean over the prompts.
+struct FeatureMove {
+  std::string feature, site;
+  double before = 0, after = 0;
+};
+
+/// Prompts on which rules fire without a check's attacks and not with them, though the behaviour is there.
+struct Evaded {
+  std::int64_t prompts = 0;
+  std::int64_t of = 0;  ///< on which they fire without the attacks
+};
+
 struct ExpectationResult {
   std::string text;
   Status status = Status::error;
@@ -56,6 +77,10 @@ struct ExpectationResult {
   std::optional<double> asked_confidence;
   std::optional<double> baseline;
   std::vector<std::pair<std::string, std::int64_t>> attacked;  ///< how many prompts each attack in force changed
+  std::vector<SearchResult> searched;
+  std::vector<FeatureMove> moved;
+  std::optional<Evaded>
+      evaded;  ///< where rules with conditions are measured under attack, and a prompt's value is yes or no
   std::optional<Control> control;
   std::optional<AcrossResult> across;
   std::vector<Evidence> evidence;  ///< the five worst, then prompt order

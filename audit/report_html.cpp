@@ -117,6 +117,9 @@ std::string expectation_part(const ExpectationResult& expectation) {
   if (!estimate.interval) known += fact("interval", markup("none: " + estimate.why_no_interval));
   if (expectation.control) known += fact("control", markup(control_text(*expectation.control, written)));
   known += fact("attacks", markup(attacked_text(expectation)));
+  for (const SearchResult& search : expectation.searched) known += fact("searched", markup(searched_text(search)));
+  known += fact("moved", markup(moved_text(expectation)));
+  known += fact("evaded", markup(evaded_text(expectation)));
   if (expectation.across) known += fact("across", markup(across_text(*expectation.across, written)));
   known += fact("reason", markup(expectation.reason));
   const std::string side = element("div", of_class("side"), facts(known) + element("div", "", plot(expectation)));

@@ -94,6 +94,26 @@ void describe(A& a, AcrossResult& r) {
 }
 
 template <class A>
+void describe(A& a, SearchResult& s) {
+  a.key("attack", s.attack)
+      .if_any("toward", s.toward)
+      .key("prompts", s.prompts)
+      .key("nll_before", s.nll_before)
+      .key("nll_after", s.nll_after)
+      .if_any("evidence", s.evidence);
+}
+
+template <class A>
+void describe(A& a, FeatureMove& m) {
+  a.key("feature", m.feature).key("site", m.site).key("before", m.before).key("after", m.after);
+}
+
+template <class A>
+void describe(A& a, Evaded& e) {
+  a.key("prompts", e.prompts).key("of", e.of);
+}
+
+template <class A>
 void describe(A& a, ExpectationResult& e) {
   a.key("text", e.text)
       .key("status", e.status)
@@ -107,6 +127,9 @@ void describe(A& a, ExpectationResult& e) {
       .if_any("asked_confidence", e.asked_confidence)
       .if_any("baseline", e.baseline)
       .if_any("attacked", e.attacked)
+      .if_any("searched", e.searched)
+      .if_any("moved", e.moved)
+      .if_any("evaded", e.evaded)
       .if_any("control", e.control)
       .if_any("across", e.across)
       .if_any("evidence", e.evidence);

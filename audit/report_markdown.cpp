@@ -66,6 +66,9 @@ std::string expectation_notes(const ExpectationResult& expectation) {
   note("reason", plain(expectation.reason));
   if (expectation.control) note("control", plain(control_text(*expectation.control, written)));
   note("attacks", plain(attacked_text(expectation)));
+  for (const SearchResult& search : expectation.searched) note("searched", plain(searched_text(search)));
+  note("moved", plain(moved_text(expectation)));
+  note("evaded", plain(evaded_text(expectation)));
   if (expectation.across) note("across", plain(across_text(*expectation.across, written)));
   const bool percent = prompts_in_percent(written, expectation.text);
   for (const Evidence& item : expectation.evidence) note("worst", code(evidence_text(item, percent)));
@@ -119,6 +122,16 @@ std::string circuits(const Report& report) {
   return text.empty() ? "" : fold("Circuits", text);
 }
 
+/// Rules that attacks silence, also where the check passes.
+std::string evaded(const Report& report) {
+  std::string text;
+  for (const CheckResult& check : report.checks)
+    for (const ExpectationResult& expectation : check.expectations)
+      if (const std::string how = evaded_text(expectation); !how.empty())
+        text += "- Evaded: " + code(check.name) + " under " + plain(joined(check.under)) + ": " + plain(how) + "\n";
+  return text.empty() ? "" : text + "\n";
+}
+
 /// By tag the worst status of what bears it, and who does.
 std::string tags(const std::vector<Judgement>& all) {
   std::map<std::string, std::vector<const Judgement*>> by_tag;
@@ -167,7 +180,7 @@ std::string to_markdown(const Report& report) {
   if (!report.run.only.empty()) text += "Only a part was run: " + code(report.run.only) + "\n\n";
 
   text += results_table(all, Judgement::Kind::check, "check") + results_table(all, Judgement::Kind::edit, "edit") +
-          examples_table(report);
+          examples_table(report) + evaded(report);
   for (const Judgement& judgement : all)
     if (judgement.expectations && judgement.status != Status::pass) text += notes(judgement);
   for (const ExampleResult& example : report.examples)

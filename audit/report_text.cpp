@@ -102,6 +102,11 @@ void add_expectation(TextPage& page, std::size_t indent, const ExpectationResult
   if (!expectation.reason.empty()) page.labelled(indent, "reason", {expectation.reason, style_of(expectation.status)});
   if (expectation.control) page.labelled(indent, "control", {control_text(*expectation.control, written)});
   if (!expectation.attacked.empty()) page.labelled(indent, "attacks", {attacked_text(expectation)});
+  for (const SearchResult& search : expectation.searched)
+    page.labelled(indent, &search == &expectation.searched.front() ? "searched" : "", {searched_text(search)});
+  if (!expectation.moved.empty()) page.labelled(indent, "moved", {moved_text(expectation)});
+  if (const std::string evaded = evaded_text(expectation); !evaded.empty())
+    page.labelled(indent, "evaded", {evaded, style_of(Status::fail)});
   if (expectation.across) page.labelled(indent, "across", {across_text(*expectation.across, written)});
   add_evidence(page, indent, expectation.evidence, prompts_in_percent(written, expectation.text));
 }
@@ -188,6 +193,20 @@ void add_activity(TextPage& page, const std::vector<RuleActivity>& activity) {
               Style::dim}});
 }
 
+/// Rules that attacks silence, also where the check passes.
+void add_evaded(TextPage& page, const Report& report) {
+  bool any = false;
+  for (const CheckResult& check : report.checks) {
+    for (const ExpectationResult& expectation : check.expectations) {
+      const std::string evaded = evaded_text(expectation);
+      if (evaded.empty()) continue;
+      if (!std::exchange(any, true)) page.heading("Evaded");
+      page.line(2, {{check.name, Style::strong}, {joined(check.under), Style::dim}});
+      page.labelled(4, "", {evaded, style_of(Status::fail)});
+    }
+  }
+}
+
 }  // namespace
 
 std::string to_text(const Report& report, std::size_t columns, bool colour) {
@@ -220,6 +239,8 @@ std::string to_text(const Report& report, std::size_t columns, bool colour) {
     page.heading("Rule activity");
     add_activity(page, report.rule_activity);
   }
+
+  add_evaded(page, report);
 
   const auto stands = [](const auto& result) { return result.status == Status::pass; };
   if (!std::all_of(report.checks.begin(), report.checks.end(), stands) ||

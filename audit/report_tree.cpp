@@ -304,7 +304,10 @@ Report redacted(Report report, EvidenceForm form) {
     }
   };
   for (CheckResult& check : report.checks)
-    for (ExpectationResult& expectation : check.expectations) redact(expectation.evidence);
+    for (ExpectationResult& expectation : check.expectations) {
+      redact(expectation.evidence);
+      for (SearchResult& search : expectation.searched) redact(search.evidence);
+    }
   for (EditResult& edit : report.edits)
     for (ExpectationResult& expectation : edit.expectations) redact(expectation.evidence);
   for (ExampleResult& example : report.examples) redact(example.evidence);

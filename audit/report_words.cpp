@@ -130,6 +130,26 @@ std::string attacked_text(const ExpectationResult& result) {
   return joined(attacks, "; ");
 }
 
+std::string searched_text(const SearchResult& search) {
+  return search.attack + ": -ln p of " + (search.toward.empty() ? "expected continuations" : quoted(search.toward)) +
+         " from " + number_text(search.nll_before) + " to " + number_text(search.nll_after) + " over " +
+         counted(search.prompts, "prompt");
+}
+
+std::string moved_text(const ExpectationResult& result) {
+  std::vector<std::string> moves;
+  for (const FeatureMove& move : result.moved)
+    moves.push_back(move.feature + " at " + move.site + " from " + number_text(move.before) + " to " +
+                    number_text(move.after));
+  return joined(moves, "; ");
+}
+
+std::string evaded_text(const ExpectationResult& result) {
+  if (!result.evaded || result.evaded->prompts == 0) return "";
+  return "on " + grouped(result.evaded->prompts) + " of " + counted(result.evaded->of, "prompt") +
+         " the rules no longer fire, though the behaviour is there";
+}
+
 std::string across_text(const AcrossResult& across, const Written& written) {
   std::vector<std::string> combinations;
   for (std::size_t i = 0; i < across.values.size(); ++i) {

@@ -44,6 +44,11 @@ std::string asked_text(const ExpectationResult& result, const Written& written);
 /// "-12% [-19%, -4%] at 95% confidence, 64 prompts; 25% without it".
 std::string measurement_text(const ExpectationResult& result, const Written& written);
 std::string control_text(const Control& control, const Written& written);
+/// "suffix_search(steps: 20): expected continuations from 0.5 to 4.1 nats over 8 prompts"
+std::string searched_text(const SearchResult& search);
+std::string moved_text(const ExpectationResult& result);  ///< "anger at resid_post[18] from 0.9 to 0.1; …"
+/// "on 3 of 8 prompts the rules no longer fire, though the behaviour is there"; "" where none evades
+std::string evaded_text(const ExpectationResult& result);
 std::string attacked_text(const ExpectationResult& result);  ///< "typos(rate: 5%) changed 40 prompts; …"
 /// "held in 50% of 2 combinations: seed 0 71.88% (pass); seed 1 62.5% (fail)".
 std::string across_text(const AcrossResult& across, const Written& written);

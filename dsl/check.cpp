@@ -216,6 +216,7 @@ void Checker::define_check(const Work<ast::Check>& work) {
   CheckDecl& check = rule_set_.checks[work.id];
   if (node.severity) check.severity = node.severity->value;
   for (const ast::Under& under : node.under) define_under(under, check);
+  check_attack_order(check);
   for (Diagnostic& diagnostic : contradictions(rule_set_, check.under_rules))
     diagnostics_.push_back(std::move(diagnostic));
 
@@ -224,6 +225,7 @@ void Checker::define_check(const Work<ast::Check>& work) {
     auto read = expectation(expected);
     if (!read) continue;
     if (const auto* effect = std::get_if<metric::Effect>(&read->metric.node)) check_change(*effect, read->metric.span);
+    check_attack_direction(check, *read);
     check.expectations.push_back(std::move(*read));
   }
   check_ = nullptr;

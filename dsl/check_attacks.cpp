@@ -33,10 +33,13 @@ constexpr AttackKind kWithRate[] = {
 #include "dsl/attacks.def"
 };
 
-/// That this version does not build yet.
-constexpr std::string_view kNotYetBuilt[] = {"translations", "perturb", "suffix_search"};
-
 constexpr double kLeastRate = 1e-4;
+constexpr std::int64_t kMostSteps = 10'000;
+constexpr std::int64_t kMostLayers = 10'000;
+constexpr std::int64_t kMostSuffixTokens = 256;
+constexpr std::int64_t kMostCandidates = 4096;
+constexpr std::int64_t kSuffixTokens = 8;
+constexpr std::int64_t kCandidates = 32;
 constexpr std::string_view kSlot = "{}";
 
 std::string joined(const std::vector<std::string>& words) {
@@ -55,10 +58,6 @@ std::string suggestion(const std::vector<Fix>& fixes, const std::vector<std::str
 
 std::optional<Attack> Checker::attack(const ast::Call& call) {
   const std::string& name = call.name.text;
-  if (std::ranges::find(kNotYetBuilt, std::string_view(name)) != std::end(kNotYetBuilt)) {
-    not_yet_built(call.name.span, "the attack `" + name + "`", {"write the attacked texts as prompts of their own"});
-    return std::nullopt;
-  }
   const auto* known = std::ranges::find(kAttacks, std::string_view(name), &Named::name);
   if (known == std::end(kAttacks)) {
     std::vector<std::string> names;
@@ -89,12 +88,125 @@ std::optional<Attack> Checker::attack(const ast::Call& call) {
     result.form = AttackForm::before;
     sound = texts && (given->at(1) == nullptr || attack_form(*given->at(1), result));
     if (texts) result.texts = *texts;
+  } else if (result.kind == AttackKind::translations) {
+    sound = attack_translations(call, result);
+  } else if (result.kind == AttackKind::suffix_search) {
+    const auto given = arguments(
+        call, {{"steps", true}, {"tokens", true, false}, {"candidates", true, false}, {"toward", true, false}});
+    sound = given.has_value();
+    if (given) {
+      const auto steps = whole(*given->at(0), "`steps`", {.low = 1, .high = kMostSteps});
+      result.tokens = kSuffixTokens;
+      result.candidates = kCandidates;
+      sound = steps.has_value();
+      sound = attack_number(given->at(1), "`tokens`", {.low = 1, .high = kMostSuffixTokens}, result.tokens) && sound;
+      sound =
+          attack_number(given->at(2), "`candidates`", {.low = 1, .high = kMostCandidates}, result.candidates) && sound;
+      sound = attack_target(given->at(3), result) && sound;
+      result.steps = steps.value_or(0);
+    }
+  } else if (result.kind == AttackKind::perturb) {
+    const auto given =
+        arguments(call, {{"norm", true}, {"steps", true, false}, {"layer", true, false}, {"toward", true, false}});
+    sound = given.has_value();
+    if (given) {
+      const auto norm = number(*given->at(0), "`norm`", {.low = kLeastRate, .high = 1});
+      std::int64_t layer = 0;
+      sound = norm.has_value();
+      sound = attack_number(given->at(1), "`steps`", {.low = 0, .high = kMostSteps}, result.steps) && sound;
+      sound = attack_number(given->at(2), "`layer`", {.low = 0, .high = kMostLayers}, layer) && sound;
+      sound = attack_target(given->at(3), result) && sound;
+      result.norm = norm.value_or(0);
+      if (given->at(2) != nullptr) result.layer = layer;
+      if (sound && result.toward && result.steps == 0) {
+        report(Code::wrong_argument, given->at(3)->span, "nothing is searched for in 0 steps, so `toward` does nothing",
+               {"write `steps: 20`, or leave `toward` out"});
+        sound = false;
+      }
+    }
   } else {
     const auto given = arguments(call, {{"a word that says how"}});
     sound = given && attack_form(*given->at(0), result);
   }
   if (!sound) return std::nullopt;
   return result;
+}
+
+bool Checker::attack_number(const ast::Argument* argument, const std::string& what, const Limits& limits,
+                            std::int64_t& number) {
+  if (argument == nullptr) return true;
+  const auto given = whole(*argument, what, limits);
+  number = given.value_or(number);
+  return given.has_value();
+}
+
+bool Checker::attack_target(const ast::Argument* argument, Attack& attack) {
+  if (argument == nullptr) return true;
+  attack.toward = text(*argument, "`toward`");
+  return attack.toward.has_value();
+}
+
+bool Checker::attack_translations(const ast::Call& call, Attack& attack) {
+  if (call.arguments.empty()) {
+    report(Code::missing_argument, call.span, "`translations` needs at least one set of prompts");
+    return false;
+  }
+  for (const ast::Argument& argument : call.arguments) {
+    if (argument.label) {
+      report(Code::unknown_argument, argument.label->span, "`translations` has no named parameters");
+      return false;
+    }
+    const auto set = prompts(argument);
+    if (!set) return false;
+    if (std::ranges::count(attack.translations, *set) > 0) {
+      report(Code::repeated_argument, argument.span, "this set is given twice");
+      return false;
+    }
+    attack.translations.push_back(*set);
+  }
+  return true;
+}
+
+/// What an attack would undo, or what would undo it: a translation takes the place of the whole text, a suffix is
+/// searched for as it will be read.
+void Checker::check_attack_order(const CheckDecl& check) {
+  const auto& attacks = check.under_attacks;
+  bool perturbed = false;
+  for (std::size_t i = 0; i < attacks.size(); ++i) {
+    const Attack& each = attacks[i];
+    const auto text_after = [&](const Attack& other) { return &other > &each && other.on_text(); };
+    if (each.kind == AttackKind::translations && i > 0) {
+      report(Code::attack_order, each.span,
+             "a translation takes the place of the whole text, so `" + attacks[i - 1].text + "` before it does nothing",
+             {"write `translations` first"});
+    } else if (each.kind == AttackKind::suffix_search && std::ranges::any_of(attacks, text_after)) {
+      report(Code::attack_order, each.span,
+             "the suffix is searched for on the text that the model is given, and `" +
+                 std::ranges::find_if(attacks, text_after)->text + "` would change that after the search",
+             {"write `suffix_search` after all other attacks on the text, once"});
+    } else if (each.kind == AttackKind::perturb && std::exchange(perturbed, true)) {
+      report(Code::attack_order, each.span, "a check is under one `perturb`", {"write a check for each"});
+    }
+  }
+}
+
+/// Without `toward` a search makes expected continuations unlikely; where few of them are wanted it would work for
+/// the expectation, not against it.
+void Checker::check_attack_direction(const CheckDecl& check, const Expectation& expectation) {
+  if (expectation.op != Compare::less && expectation.op != Compare::less_equal) return;
+  const auto* effect = std::get_if<metric::Effect>(&expectation.metric.node);
+  const auto& measured = effect != nullptr ? effect->on->node : expectation.metric.node;
+  if (!std::holds_alternative<metric::Accuracy>(measured) && !std::holds_alternative<metric::Specificity>(measured) &&
+      !std::holds_alternative<metric::Efficacy>(measured) && !std::holds_alternative<metric::Paraphrase>(measured)) {
+    return;
+  }
+  for (const Attack& each : check.under_attacks) {
+    if (!each.searches() || each.steps == 0 || each.toward) continue;
+    report(Code::attack_helps, expectation.metric.span,
+           "`" + each.text + "` makes expected continuations unlikely, and few of them are expected here",
+           {"say what the search is to bring about: toward: \" …\""});
+    return;
+  }
 }
 
 bool Checker::attack_form(const ast::Argument& argument, Attack& attack) {

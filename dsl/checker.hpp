@@ -164,6 +164,12 @@ class Checker {
   std::optional<Attack> attack(const ast::Call& call);
   bool attack_form(const ast::Argument& argument, Attack& attack);
   bool attack_templates(const ast::Argument& argument, Attack& attack);
+  bool attack_translations(const ast::Call& call, Attack& attack);
+  bool attack_number(const ast::Argument* argument, const std::string& what, const Limits& limits,
+                     std::int64_t& number);
+  bool attack_target(const ast::Argument* argument, Attack& attack);
+  void check_attack_order(const CheckDecl& check);
+  void check_attack_direction(const CheckDecl& check, const Expectation& expectation);
 
   // ---- check_expectations.cpp ----
   std::optional<Expectation> expectation(const ast::Expectation& node);

@@ -86,7 +86,11 @@ bool Attack::random() const {
     case AttackKind::typos:
     case AttackKind::homoglyphs:
     case AttackKind::distractors:
+    case AttackKind::suffix_search:
+    case AttackKind::perturb:
       return true;
+    case AttackKind::translations:
+      return translations.size() > 1;
     case AttackKind::casing:
       return form == AttackForm::random;
     case AttackKind::paraphrases:
@@ -96,6 +100,8 @@ bool Attack::random() const {
   }
   return false;
 }
+
+bool Attack::searches() const { return kind == AttackKind::suffix_search || kind == AttackKind::perturb; }
 
 std::string_view severity_name(CheckSeverity severity) {
   switch (severity) {

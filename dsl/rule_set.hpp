@@ -405,17 +405,27 @@ enum class AttackForm {
 #include "dsl/attacks.def"
 };
 
-/// `typos(rate: 5%)`: what is done to the text of every prompt, before the chat template and the model get it.
+/// `typos(rate: 5%)`: what is done to the text of every prompt, before the chat template and the model get it; of
+/// `perturb` what is added to the residual stream.
 struct Attack {
   AttackKind kind = AttackKind::typos;
   double rate = 0;
   AttackForm form = AttackForm::none;
-  std::vector<std::string> templates;  ///< of `paraphrases`: each holds one "{}"
-  PromptsId texts = 0;                 ///< of `distractors`
-  std::string text;                    ///< canonical
+  std::vector<std::string> templates;   ///< of `paraphrases`: each holds one "{}"
+  PromptsId texts = 0;                  ///< of `distractors`
+  std::vector<PromptsId> translations;  ///< each as long as the set attacked, in its order
+  std::int64_t steps = 0;               ///< of `suffix_search`, and of `perturb`: 0 is a direction drawn
+  std::int64_t tokens = 0;              ///< of `suffix_search`: how long the suffix is
+  std::int64_t candidates = 0;          ///< of `suffix_search`: how many are tried a step
+  std::optional<std::string> toward;    ///< what a search makes likely; nothing: expected continuations unlikely
+  double norm = 0;                      ///< of `perturb`: ‖Δx‖/‖x‖
+  std::optional<std::int64_t> layer;    ///< of `perturb`: at its `resid_post`; nothing: at `embed`
+  std::string text;                     ///< canonical
   Span span;
 
-  bool random() const;  ///< whether the seed decides what becomes of a prompt
+  bool random() const;    ///< whether the seed decides what becomes of a prompt
+  bool searches() const;  ///< whether only the model can tell what becomes of a prompt
+  bool on_text() const { return kind != AttackKind::perturb; }
 };
 
 // ---- circuits --------------------------------------------------------------------------------

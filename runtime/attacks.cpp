@@ -200,8 +200,10 @@ std::uint64_t attack_seed(std::uint64_t run_seed, const std::string& prompt, std
   return model::mix_seed(run_seed, text, place);
 }
 
+std::size_t drawn(std::uint64_t seed, std::size_t count) { return model::NormalSource(seed).below(count); }
+
 std::string attacked_text(const dsl::Attack& attack, const std::string& prompt, std::uint64_t seed,
-                          std::span<const std::string> distractors) {
+                          std::span<const std::string> texts) {
   model::NormalSource random(seed);
   switch (attack.kind) {
     case dsl::AttackKind::typos:
@@ -213,14 +215,19 @@ std::string attacked_text(const dsl::Attack& attack, const std::string& prompt, 
     case dsl::AttackKind::homoglyphs:
       return utf8(with_doubles(code_points(prompt), attack.rate, random));
     case dsl::AttackKind::paraphrases: {
-      std::string text = attack.templates[random.below(attack.templates.size())];
+      std::string text = attack.templates[drawn(seed, attack.templates.size())];
       return text.replace(text.find("{}"), 2, prompt);
     }
     case dsl::AttackKind::distractors: {
-      if (distractors.empty()) return prompt;
-      const std::string& beside = distractors[random.below(distractors.size())];
+      if (texts.empty()) return prompt;
+      const std::string& beside = texts[drawn(seed, texts.size())];
       return attack.form == dsl::AttackForm::after ? prompt + " " + beside : beside + " " + prompt;
     }
+    case dsl::AttackKind::translations:
+      return texts[drawn(seed, texts.size())];
+    case dsl::AttackKind::suffix_search:
+    case dsl::AttackKind::perturb:
+      return prompt;
   }
   return prompt;
 }

@@ -41,6 +41,9 @@ dsl::Outcome<BoundRules> Binder::run() {
       for (const auto& circuit : rules_.circuits) this->circuit(circuit);
       for (dsl::CheckId id = 0; id < rules_.checks.size(); ++id) {
         const auto& check = rules_.checks[id];
+        for (const auto& each : check.under_attacks) {
+          if (each.layer) site({dsl::SiteKind::resid_post, {false, {{*each.layer, *each.layer}}}, {}, each.span});
+        }
         for (const auto& measured : check.expectations) {
           if (!check.under_attacks.empty()) attack(id, measured);
           expectation(measured, check.under_edits, check.under_attacks.empty() ? std::nullopt : std::optional(id));

@@ -5,6 +5,8 @@
 #include "dsl/prompt_file.hpp"
 #include "runtime/attacks.hpp"
 #include "runtime/binder.hpp"
+#include "runtime/encode_prompt.hpp"
+#include "runtime/suffix_place.hpp"
 
 namespace proviso::runtime {
 
@@ -37,15 +39,9 @@ void Binder::prompts(const dsl::PromptsDecl& declaration) {
 }
 
 void Binder::encode(const std::optional<dsl::Chat>& chat, const std::string& text, BoundPrompt& bound) const {
-  if (chat) {
-    std::vector<model::ChatMessage> messages;
-    if (chat->system) messages.push_back({"system", *chat->system});
-    messages.push_back({"user", text});
-    bound.text = model::apply_chat_template(*bound_.tokenizer, messages);
-  } else {
-    bound.text = text;
-  }
-  bound.tokens = bound_.tokenizer->encode(bound.text, /*add_special=*/!chat);
+  EncodedPrompt encoded = encode_prompt(*bound_.tokenizer, chat, text);
+  bound.text = std::move(encoded.text);
+  bound.tokens = std::move(encoded.tokens);
 }
 
 std::optional<BoundPrompt> Binder::tokenise(const dsl::PromptsDecl& declaration, const dsl::Prompt& prompt,
@@ -117,28 +113,97 @@ void Binder::attack(dsl::CheckId check, const dsl::Expectation& expectation) {
 
 void Binder::attack(const AttackedKey& key, const BoundPrompts& prompts, const std::vector<std::string>& texts,
                     const std::optional<dsl::Chat>& chat) {
+  const auto& attacks = rules_.checks[key.check].under_attacks;
+  const bool sound =
+      std::all_of(attacks.begin(), attacks.end(), [&](const dsl::Attack& one) { return parallel(one, texts.size()); });
+  if (!sound) return;
   const auto [found, is_new] = bound_.attacked.emplace(key, AttackedPrompts{});
   if (!is_new) return;
-  const auto& attacks = rules_.checks[key.check].under_attacks;
   AttackedPrompts& result = found->second;
   result.changed.resize(attacks.size(), 0);
   for (std::size_t i = 0; i < prompts.size(); ++i) {
+    BoundPrompt bound = prompts[i];
     std::string text = texts[i];
+    std::size_t longest = 0;
     for (std::size_t place = 0; place < attacks.size(); ++place) {
       const auto& one = attacks[place];
-      const auto distractors = one.kind == dsl::AttackKind::distractors ? written_[one.texts] : Texts{};
       const auto seed = attack_seed(bound_.seed + key.seed, texts[i], place);
-      auto changed = attacked_text(one, text, seed, distractors);
+      std::string changed = attacked_text(one, text, seed, texts_beside(one, i));
+      if (one.kind == dsl::AttackKind::translations) {
+        const BoundPrompt& translated = bound_.prompts[one.translations[drawn(seed, one.translations.size())]][i];
+        if (!translated.answers.empty()) {
+          bound.answers = translated.answers;
+          bound.answer_texts = translated.answer_texts;
+        }
+      } else if (one.kind == dsl::AttackKind::suffix_search) {
+        result.suffixed.push_back({text, first_suffix(one, text, chat, seed)});
+        changed += bound_.tokenizer->decode(result.suffixed.back().suffix);
+      }
+      if (one.toward) longest = std::max(longest, bound_.tokenizer->encode(*one.toward).size());
       result.changed[place] += changed != text;
       text = std::move(changed);
     }
-    BoundPrompt bound = prompts[i];
     encode(chat, text, bound);
-    std::size_t longest = 0;
+    for (std::size_t place = 0; place < attacks.size(); ++place) {
+      // The first position is left as it is.
+      if (attacks[place].kind == dsl::AttackKind::perturb) result.changed[place] += bound.tokens.size() > 1;
+    }
     for (const auto& answer : bound.answers) longest = std::max(longest, answer.size());
     context(bound.tokens.size() + longest, attacks.back().span, "under attack, \"" + texts[i] + "\"");
     result.prompts.push_back(std::move(bound));
   }
+  for (const auto& one : attacks) aimed(one, result.prompts, texts);
+}
+
+Binder::Texts Binder::texts_beside(const dsl::Attack& attack, std::size_t prompt) const {
+  if (attack.kind == dsl::AttackKind::distractors) return written_[attack.texts];
+  Texts texts;
+  for (const dsl::PromptsId set : attack.translations) texts.push_back(written_[set][prompt]);
+  return texts;
+}
+
+bool Binder::parallel(const dsl::Attack& attack, std::size_t prompts) {
+  for (const dsl::PromptsId set : attack.translations) {
+    const std::size_t translated = written_[set].size();
+    if (translated == prompts) continue;
+    const std::string& name = rules_.prompts[set].name;
+    once(Code::translation_count, attack.span,
+         "`" + attack.text + "` has " + std::to_string(translated) + " texts" +
+             (name.empty() ? "" : " in " + quoted(name)) + " for " + std::to_string(prompts) +
+             " prompts that the check measures",
+         {"give as many, in the same order"});
+    return false;
+  }
+  return true;
+}
+
+void Binder::aimed(const dsl::Attack& attack, const BoundPrompts& prompts, const Texts& texts) {
+  if (!attack.searches() || attack.steps == 0 || attack.toward) return;
+  const auto without = std::find_if(prompts.begin(), prompts.end(), [](const auto& p) { return p.answers.empty(); });
+  if (without == prompts.end()) return;
+  const std::string text = "\"" + texts[static_cast<std::size_t>(without - prompts.begin())] + "\"";
+  once(Code::no_answer, attack.span,
+       "`" + attack.text + "` makes expected continuations unlikely, and " + text + " names none",
+       {"say what the search is to bring about (toward: \" …\"), or write the continuation: " + text + " -> \" …\""});
+}
+
+std::vector<std::int64_t> Binder::first_suffix(const dsl::Attack& attack, const std::string& text,
+                                               const std::optional<dsl::Chat>& chat, std::uint64_t seed) {
+  std::string why = "no " + std::to_string(attack.tokens) + " tokens are read as themselves after \"" + text + "\"";
+  try {
+    if (auto suffix = SuffixPlace(*bound_.tokenizer, chat, text).draw(attack.tokens, seed)) return std::move(*suffix);
+  } catch (const InputError& failure) {
+    why = failure.what();
+  }
+  once(Code::no_suffix, attack.span, why, {"leave `suffix_search` out for this set"});
+  return {};
+}
+
+/// What is wrong with an attack is wrong for every expectation of its check.
+void Binder::once(Code code, dsl::Span span, const std::string& message, std::vector<std::string> help) {
+  const bool said = std::any_of(diagnostics_.begin(), diagnostics_.end(),
+                                [&](const dsl::Diagnostic& known) { return known.code == code && known.span == span; });
+  if (!said) error(code, span, message, std::move(help));
 }
 
 std::vector<dsl::PromptsId> Binder::measured_sets(const dsl::Expectation& expectation) {

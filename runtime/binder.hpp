@@ -36,6 +36,8 @@ class Binder {
   dsl::Outcome<BoundRules> run();
 
  private:
+  using Texts = std::vector<std::string>;
+
   // ---- bind.cpp: the whole, and what a file needs of a model ----
   void error(dsl::Code code, dsl::Span span, std::string message, std::vector<std::string> help = {});
   void requirements();
@@ -52,6 +54,16 @@ class Binder {
   void attack(dsl::CheckId check, const dsl::Expectation& expectation);
   void attack(const AttackedKey& key, const BoundPrompts& prompts, const std::vector<std::string>& texts,
               const std::optional<dsl::Chat>& chat);
+  /// The texts that an attack draws from for the prompt at a place.
+  Texts texts_beside(const dsl::Attack& attack, std::size_t prompt) const;
+  /// Whether there are as many translations as prompts; says so where not.
+  bool parallel(const dsl::Attack& attack, std::size_t prompts);
+  /// A search must know what to make likely or unlikely on every prompt.
+  void aimed(const dsl::Attack& attack, const BoundPrompts& prompts, const Texts& texts);
+  /// What a search for a suffix starts from; empty where there is none, which is said.
+  std::vector<std::int64_t> first_suffix(const dsl::Attack& attack, const std::string& text,
+                                         const std::optional<dsl::Chat>& chat, std::uint64_t seed);
+  void once(dsl::Code code, dsl::Span span, const std::string& message, std::vector<std::string> help);
   /// The sets that an expectation is measured on, as written.
   static std::vector<dsl::PromptsId> measured_sets(const dsl::Expectation& expectation);
   template <class Item>
@@ -114,7 +126,6 @@ class Binder {
   const std::string& cache_directory_;
   std::int64_t facts_ = 0;
   std::set<std::string> refused_autoencoders_;
-  using Texts = std::vector<std::string>;
   std::vector<Texts> written_;                // by PromptsId: before any chat template
   std::vector<dsl::PromptsId> written_sets_;  // that the expectation being bound is measured on …
   std::vector<const BoundPrompts*> sets_;     // … and those with what attacks make of them

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dsl/rule_set.hpp"
@@ -39,11 +40,27 @@ struct AttackedKey {
   auto operator<=>(const AttackedKey&) const = default;
 };
 
-/// Prompts under attack, in the order of those written; answers and clusters are theirs.
+/// What `suffix_search` starts from on one prompt, and ends with once the model has been searched.
+struct SuffixedPrompt {
+  std::string text;                  ///< what the suffix follows, before any chat template
+  std::vector<std::int64_t> suffix;  ///< tokens; drawn until the search is done
+};
+
+/// The negative log-likelihood of what a search works on, in nats, of one prompt: before it, and with what it found.
+struct SearchOutcome {
+  double before = 0, after = 0;
+};
+
+/// Prompts under attack, in the order of those written. Clusters are theirs, and so are answers but where a translation
+/// has its own.
 struct AttackedPrompts {
   BoundPrompts prompts;
-  std::vector<std::int64_t> changed;  ///< how many each attack of the chain changed
+  std::vector<std::int64_t> changed;                        ///< how many each attack of the chain changed
+  std::vector<SuffixedPrompt> suffixed;                     ///< by prompt, under `suffix_search`
+  std::map<std::size_t, std::vector<SearchOutcome>> found;  ///< by place in the chain: by prompt, once searched for
 };
+
+struct Perturbation;
 
 /// Two prompts of equally many tokens, and the tokens whose logits are a circuit's measure after the last.
 struct BoundPair {
@@ -71,6 +88,8 @@ struct BoundRules {
   std::vector<BoundCircuit> circuits;                   // by CircuitId
   std::uint64_t seed = 0;                               ///< the run's, which random attacks are made with
   std::map<AttackedKey, AttackedPrompts> attacked;
+  /// By check and seed: what `perturb` adds, once the model has been searched.
+  std::map<std::pair<dsl::CheckId, std::uint64_t>, std::shared_ptr<const Perturbation>> perturbations;
 
   const std::string& feature_name(dsl::FeatureId id) const { return rules->features[id].name; }
   /// Canonical sites of a sentence: those it names, or its feature's own; of a transcoder's latent where that writes.

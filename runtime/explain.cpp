@@ -140,6 +140,34 @@ ordered_json explain_circuits(const Plan& plan, const BoundRules& bound) {
   return circuits;
 }
 
+/// What attacks search for before the plan, and how many sequences that takes at most.
+ordered_json explain_searches(const BoundRules& bound) {
+  std::map<std::pair<dsl::CheckId, std::size_t>, std::pair<std::int64_t, std::int64_t>> found;
+  for (const auto& [key, attacked] : bound.attacked) {
+    const auto& attacks = bound.rules->checks[key.check].under_attacks;
+    for (std::size_t place = 0; place < attacks.size(); ++place) {
+      const auto& attack = attacks[place];
+      if (!attack.searches() || attack.steps == 0) continue;
+      const bool suffix = attack.kind == dsl::AttackKind::suffix_search;
+      const std::int64_t tries = suffix ? 2 + attack.steps * (1 + attack.candidates) : 2 + attack.steps;
+      auto& [prompts, sequences] = found[{key.check, place}];
+      for (const auto& prompt : attacked.prompts) {
+        ++prompts;
+        sequences += tries * (attack.toward || key.facts ? 1 : std::ssize(prompt.answers));
+      }
+    }
+  }
+  ordered_json searches = ordered_json::array();
+  for (const auto& [where, counts] : found) {
+    const auto& check = bound.rules->checks[where.first];
+    searches.push_back({{"check", check.name},
+                        {"attack", check.under_attacks[where.second].text},
+                        {"prompts", counts.first},
+                        {"sequences", counts.second}});
+  }
+  return searches;
+}
+
 }  // namespace
 
 std::set<dsl::FeatureId> first_position_features(const Plan& plan) { return first_position_plan(plan).features; }
@@ -213,6 +241,7 @@ ordered_json explain(const Plan& plan, const BoundRules& bound, const FirstPosit
   return {{"rules", explain_rules(plan, changes)},
           {"edits", explain_edits(bound)},
           {"circuits", explain_circuits(plan, bound)},
+          {"searches", explain_searches(bound)},
           {"features", std::move(features)},
           {"states", std::move(states)},
           {"passes", std::move(passes)},
@@ -249,6 +278,11 @@ std::string explanation_text(const ordered_json& explanation) {
     out << "  " << text(circuit["circuit"]) << ", by " << text(circuit["method"]) << ": " << circuit["edges"] << " of "
         << circuit["model_edges"] << " edges, on " << circuit["pairs"] << " pairs of " << circuit["tokens"]
         << " tokens a side\n";
+  }
+  if (!explanation["searches"].empty()) out << "Attacks searched for before the rest\n";
+  for (const auto& search : explanation["searches"]) {
+    out << "  check " << text(search["check"]) << ", " << text(search["attack"]) << ": " << search["prompts"]
+        << " prompts, " << search["sequences"] << " sequences at most\n";
   }
   if (!explanation["features"].empty()) out << "Features built\n";
   for (const auto& feature : explanation["features"]) {

@@ -23,8 +23,8 @@ FirstPositionChanges first_position_changes(Session& session, const Plan& plan);
 std::set<dsl::FeatureId> first_position_features(const Plan& plan);
 
 /// A plan for people and programs: `rules` (each sentence, its sites, whether hook or weight edit and why), `edits`,
-/// `states` (the model states with their sequences, passes, tokens and where they stop), `features`,
-/// `passes` and `totals`.
+/// `searches` (attacks that search on the model before the rest), `states` (the model states with their sequences,
+/// passes, tokens and where they stop), `features`, `passes` and `totals`.
 nlohmann::ordered_json explain(const Plan& plan, const BoundRules& bound, const FirstPositionChanges& changes);
 
 /// The same as text.

@@ -203,6 +203,7 @@ void HookPass::begin(std::vector<RowMemory*> rows) {
 }
 
 bool HookPass::wants(const dsl::Site& site) const {
+  if (perturbation_ && perturbation_->site == site) return true;
   return program_.sites_.contains(site) || program_.norm_sites_.contains(site) || program_.captured_.contains(site);
 }
 
@@ -216,6 +217,11 @@ void HookPass::visit(const dsl::Site& site, at::Tensor& x, const model::PackedLa
     const auto* data = norms.const_data_ptr<float>();
     norms_[site].assign(data, data + norms.numel());
   }
+  run_program(site, x, layout);
+  if (perturbation_ && perturbation_->site == site) x = perturbed(x, perturbation_->directions, perturbation_->share);
+}
+
+void HookPass::run_program(const dsl::Site& site, at::Tensor& x, const model::PackedLayout& layout) {
   const auto found = program_.sites_.find(site);
   if (found == program_.sites_.end()) return;
   const SiteProgram& program = found->second;

@@ -18,6 +18,7 @@
 #include "runtime/condition.hpp"
 #include "runtime/features/direction.hpp"
 #include "runtime/model/transformer.hpp"
+#include "runtime/perturbation.hpp"
 
 namespace proviso::runtime {
 
@@ -121,6 +122,8 @@ class HookPass : public model::SiteVisitor {
   /// Before each forward pass: what the conditions remember of its rows (updated by it).
   void begin(std::vector<RowMemory*> rows);
   void set_control(const ControlChange* control) { control_ = control; }
+  /// What is added in the next passes, after all that is written at its site; null: nothing.
+  void set_perturbation(const PassPerturbation* perturbation) { perturbation_ = perturbation; }
   /// Measures ‖Δx‖/‖x‖ for the activity, and ‖Δx‖ of an effect's change (`change_norms`).
   void measure_changes(bool on) { measure_ = on; }
 
@@ -150,6 +153,7 @@ class HookPass : public model::SiteVisitor {
     std::size_t size() const { return products.size() / slots; }
   };
   Reading read(const SiteProgram& program, const at::Tensor& x) const;
+  void run_program(const dsl::Site& site, at::Tensor& x, const model::PackedLayout& layout);
   struct StepRecord {
     Mask fired, moved;
     Activity activity;
@@ -165,6 +169,7 @@ class HookPass : public model::SiteVisitor {
 
   const HookProgram& program_;
   const ControlChange* control_ = nullptr;
+  const PassPerturbation* perturbation_ = nullptr;
   bool measure_ = false;
   std::vector<RowMemory*> rows_;
   std::unique_ptr<ConditionSet::Evaluation> conditions_;

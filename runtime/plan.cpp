@@ -41,13 +41,20 @@ void PlanBuilder::open(StateId state, const dsl::Intervention& sentence, const s
 }
 
 StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vector<dsl::RuleId>& rules,
-                           const dsl::Change* change, std::uint64_t seed) {
-  if (edits.empty() && !(change && std::holds_alternative<dsl::ChangeEdit>(*change))) seed = 0;
+                           const dsl::Change* change, std::uint64_t seed, std::optional<dsl::CheckId> attacks) {
+  const dsl::Attack* perturb = nullptr;
+  if (attacks) {
+    const auto& chain = bound_.rules->checks[*attacks].under_attacks;
+    const auto found = std::ranges::find(chain, dsl::AttackKind::perturb, &dsl::Attack::kind);
+    if (found != chain.end()) perturb = &*found;
+  }
+  if (edits.empty() && !perturb && !(change && std::holds_alternative<dsl::ChangeEdit>(*change))) seed = 0;
   std::string key = "e";
   for (dsl::EditId edit : edits) key += std::to_string(edit) + ",";
   key += "r";
   for (dsl::RuleId rule : rules) key += std::to_string(rule) + ",";
   if (change) key += "c" + std::to_string(reinterpret_cast<std::uintptr_t>(change));
+  if (perturb) key += "p" + std::to_string(*attacks);
   key += "s" + std::to_string(seed);
   const auto [found, is_new] = state_ids_.emplace(key, plan_.states.size());
   if (!is_new) return found->second;
@@ -86,6 +93,12 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
     for (const auto& edited : declared.edits[edit].changes) {
       if (const auto* remove = std::get_if<dsl::Remove>(&edited)) plan_.features.insert(remove->feature);
     }
+  }
+  if (perturb) {
+    name("attack " + perturb->text);
+    plan_.states[id].perturbed = attacks;
+    if (const auto searched = bound_.perturbations.find({*attacks, seed}); searched != bound_.perturbations.end())
+      plan_.states[id].perturbation = searched->second;
   }
   if (seed > 0) label += ", seed " + std::to_string(bound_.seed + seed);
   plan_.states[id].label = label.empty() ? "as loaded" : label;

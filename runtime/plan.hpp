@@ -7,6 +7,7 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <span>
@@ -42,7 +43,9 @@ struct PlannedSentence {
 
 /// The model as loaded, changed by edits in order, then by rules.
 struct ModelState {
-  std::string label;  ///< "as loaded", "under rule keep_calm", …
+  std::string label;                                 ///< "as loaded", "under rule keep_calm", …
+  std::optional<dsl::CheckId> perturbed;             ///< the check whose `perturb` is in force
+  std::shared_ptr<const Perturbation> perturbation;  ///< what that adds, once the model has been searched
   std::vector<dsl::EditId> edits;
   std::vector<PlannedSentence> sentences;
   const dsl::Change* change = nullptr;  ///< the `effect`'s, in force beside the rest
@@ -131,10 +134,12 @@ class PlanBuilder {
   explicit PlanBuilder(const BoundRules& bound);
 
   StateId loaded() const { return 0; }
-  /// The state under edits (in order) and rules, with an `effect`'s change where there is one. `seed` is added to the
-  /// run's: it counts where there are edits.
+  /// The state under edits (in order) and rules, with an `effect`'s change where there is one, and under the `perturb`
+  /// of a check's attacks where they have one. `seed` is added to the run's: it counts where there are edits or a
+  /// perturbation.
   StateId state(const std::vector<dsl::EditId>& edits, const std::vector<dsl::RuleId>& rules,
-                const dsl::Change* change = nullptr, std::uint64_t seed = 0);
+                const dsl::Change* change = nullptr, std::uint64_t seed = 0,
+                std::optional<dsl::CheckId> attacks = std::nullopt);
   /// A control of a treated state.
   StateId control(StateId treated, std::int64_t number, std::uint64_t seed = 0);
   /// A prompt, and what follows it (as if it had been generated).

@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <tuple>
 #include <utility>
 
+#include "runtime/attack_search.hpp"
 #include "runtime/features/build.hpp"
 #include "runtime/state_run.hpp"
 
@@ -101,6 +103,41 @@ void Session::prepare(const Plan& plan) {
   }
 }
 
+StateRun::Context Session::context(const Plan& plan, StateId id) {
+  const auto& state = plan.states[id];
+  return {transformer_,  bound_,
+          plan,          id,
+          features_,     loaded_unembedding_,
+          options_.seed, [this](const dsl::Quantile& q) { return quantile(q); },
+          autoencoders_, state.edits.empty() ? nullptr : &solve(state.edits, state.seed)};
+}
+
+BoundRules Session::searched(BoundRules bound, const std::set<dsl::CheckId>& checks,
+                             const std::set<std::string>& passes_off) {
+  const at::NoGradGuard no_grad;
+  std::set<std::pair<dsl::CheckId, std::uint64_t>> searches;
+  for (const auto& [key, prompts] : bound.attacked) {
+    if (checks.contains(key.check)) searches.emplace(key.check, key.seed);
+  }
+  std::int64_t done = 0;
+  for (const auto& [id, seed] : searches) {
+    const auto& check = bound.rules->checks[id];
+    if (options_.progress) options_.progress("searching attacks of check " + check.name, done++, std::ssize(searches));
+    PlanBuilder builder(bound);
+    const StateId state = builder.state(check.under_edits, check.under_rules, nullptr, seed);
+    const Plan plan = optimise(builder.take(), bound, passes_off);
+    prepare(plan);
+    Evidence unused;
+    StateRun(context(plan, state), unused).open([&](HookPass& hooks, const ConditionSet& conditions) {
+      AttackSearch search(transformer_, hooks, conditions, bound, {id, seed});
+      search.run();
+      built_sequences_ += search.sequences();
+      built_tokens_ += search.tokens();
+    });
+  }
+  return bound;
+}
+
 Evidence Session::carry_out(const Plan& plan) {
   const at::NoGradGuard no_grad;
   prepare(plan);
@@ -109,12 +146,7 @@ Evidence Session::carry_out(const Plan& plan) {
   for (StateId id = 0; id < plan.states.size(); ++id) {
     if (options_.progress)
       options_.progress("measuring " + plan.states[id].label, static_cast<std::int64_t>(id), total);
-    const auto& state = plan.states[id];
-    StateRun run(StateRun::Context{transformer_, bound_, plan, id, features_, loaded_unembedding_, options_.seed,
-                                   [this](const dsl::Quantile& q) { return quantile(q); }, autoencoders_,
-                                   state.edits.empty() ? nullptr : &solve(state.edits, state.seed)},
-                 evidence);
-    run.carry_out();
+    StateRun(context(plan, id), evidence).carry_out();
   }
   for (const dsl::CircuitId id : plan.circuits) {
     if (options_.progress) options_.progress("finding circuit " + bound_.rules->circuits[id].name, 0, 1);

@@ -19,6 +19,7 @@
 #include "runtime/model/transformer.hpp"
 #include "runtime/plan.hpp"
 #include "runtime/progress.hpp"
+#include "runtime/state_run.hpp"
 
 namespace proviso::runtime {
 
@@ -44,11 +45,15 @@ class Session {
 
   std::uint64_t seed() const { return options_.seed; }
 
+  /// The rules with what the attacks of these checks find on the model: suffixes, and what `perturb` adds. They are
+  /// searched for in the state that the check measures (its edits and rules; not the change of an `effect`), as plan
+  /// passes but `passes_off` make it. Ask for the features of such a plan first.
+  BoundRules searched(BoundRules bound, const std::set<dsl::CheckId>& checks, const std::set<std::string>& passes_off);
   Evidence carry_out(const Plan& plan);
   /// Measures second moments and solves the edits that the plan's states name; `carry_out` begins with it.
   void prepare(const Plan& plan);
 
-  /// What building and calibrating the features took.
+  /// What building and calibrating the features took, and what attacks searched for.
   std::int64_t built_sequences() const { return built_sequences_; }
   std::int64_t built_tokens() const { return built_tokens_; }
 
@@ -59,6 +64,8 @@ class Session {
   double quantile(const dsl::Quantile& quantile);
 
  private:
+  StateRun::Context context(const Plan& plan, StateId state);
+
   model::Transformer& transformer_;
   const BoundRules& bound_;
   SessionOptions options_;

@@ -43,6 +43,17 @@ std::uint64_t content_seed(const Sequence& sequence) {
   return seed;
 }
 
+/// How rows will lie in a pass.
+model::PackedLayout rows_of(const std::vector<model::Row>& rows, std::int64_t first_position) {
+  model::PackedLayout layout;
+  std::int64_t begin = 0;
+  for (const auto& row : rows) {
+    layout.rows.push_back({begin, std::ssize(row.tokens), first_position, row.prompt_length});
+    begin += std::ssize(row.tokens);
+  }
+  return layout;
+}
+
 }  // namespace
 
 /// The hooks of one run, with the number of each sentence's first step.
@@ -110,6 +121,26 @@ void StateRun::carry_out() {
   applied_.revert();
 }
 
+void StateRun::open(const std::function<void(HookPass&, const ConditionSet&)>& use) {
+  evidence_.states_[c_.state].fold_changed.assign(state().sentences.size(), false);
+  const auto hooks = compile(nullptr, false);
+  hooks->pass->measure_changes(false);
+  apply_edits();
+  apply_folds();
+  use(*hooks->pass, hooks->program.conditions());
+  applied_.revert();
+}
+
+void StateRun::perturb(Hooks& hooks, const model::PackedLayout& layout,
+                       const std::function<SequenceId(std::size_t row)>& of, PassPerturbation& kept) const {
+  if (!state().perturbation) return;
+  kept = in_pass(*state().perturbation, layout, c_.transformer.options().device, [&](std::size_t row) {
+    const auto& sequence = c_.plan.sequences[of(row)];
+    return std::vector(sequence.tokens.begin(), sequence.tokens.begin() + sequence.prompt_length);
+  });
+  hooks.pass->set_perturbation(&kept);
+}
+
 /// Every sequence by itself, from its start: the sentences in force act beside the splice.
 void StateRun::splice(const SpliceKey& key, Hooks& hooks) {
   std::vector<model::Row> rows;
@@ -118,8 +149,12 @@ void StateRun::splice(const SpliceKey& key, Hooks& hooks) {
     const Sequence& sequence = c_.plan.sequences[id];
     rows.push_back({sequence.tokens, sequence.prompt_length});
   }
+  PassPerturbation added;
   const auto visitor = [&](std::size_t first, std::size_t count) -> model::SiteVisitor* {
     memories.clear();
+    const std::vector<model::Row> of_pass(rows.begin() + first, rows.begin() + first + count);
+    perturb(
+        hooks, rows_of(of_pass, 0), [&](std::size_t row) { return key.sequences[first + row]; }, added);
     for (std::size_t i = first; i < first + count; ++i)
       memories.push_back(hooks.program.conditions().begin_row(c_.plan.sequences[key.sequences[i]].prompt));
     std::vector<RowMemory*> pointers;
@@ -129,6 +164,7 @@ void StateRun::splice(const SpliceKey& key, Hooks& hooks) {
   };
   if (rows.empty()) return;
   evidence_.spliced_[key] = spliced_losses(c_.transformer, *c_.autoencoders.get(key.folder), rows, visitor);
+  hooks.pass->set_perturbation(nullptr);
   for (const auto& row : rows) {
     evidence_.sequences += SpliceKey::kRuns;
     evidence_.tokens += SpliceKey::kRuns * std::ssize(row.tokens);
@@ -189,6 +225,7 @@ void StateRun::probe_folds(Hooks& hooks) {
     if (key.state == c_.state) ids.insert(key.sequence);
   }
   std::vector<model::Row> rows;
+  std::vector<SequenceId> probed;
   std::vector<RowMemory> memories;
   std::int64_t tokens = 0;
   for (SequenceId id : ids) {
@@ -196,17 +233,22 @@ void StateRun::probe_folds(Hooks& hooks) {
     tokens += static_cast<std::int64_t>(sequence.tokens.size());
     if (!rows.empty() && (rows.size() == kFoldProbeSequences || tokens > model::kTokensInPass)) break;
     rows.push_back({sequence.tokens, sequence.prompt_length});
+    probed.push_back(id);
     memories.push_back(hooks.program.conditions().begin_row(sequence.prompt));
   }
   if (rows.empty()) return;
   std::vector<RowMemory*> pointers;
   for (auto& memory : memories) pointers.push_back(&memory);
   hooks.pass->begin(std::move(pointers));
+  PassPerturbation added;
+  perturb(
+      hooks, rows_of(rows, 0), [&](std::size_t row) { return probed[row]; }, added);
   model::Pass pass;
   pass.rows = &rows;
   pass.visitor = hooks.pass.get();
   pass.stop_after = dsl::Site{dsl::SiteKind::resid_post, c_.bound.card->config.layers - 1, -1};
   c_.transformer.forward(pass);
+  hooks.pass->set_perturbation(nullptr);
   keep_activity(hooks, true);
 }
 
@@ -280,10 +322,9 @@ void StateRun::pass(const Run& run, PassRows& rows, Hooks& hooks) {
   std::vector<std::pair<std::size_t, std::int64_t>> at;  // (row, position) of each logits row
   std::vector<std::int64_t> logits_at;
   std::int64_t packed = 0;
-  model::PackedLayout expected;  // rows only: what a control needs to know of the pass
+  const model::PackedLayout expected = rows_of(rows.rows, rows.first_position);
   for (std::size_t r = 0; r < rows.rows.size(); ++r) {
     const auto length = static_cast<std::int64_t>(rows.rows[r].tokens.size());
-    expected.rows.push_back({packed, length, rows.first_position, rows.rows[r].prompt_length});
     std::vector<std::uint8_t> wanted(static_cast<std::size_t>(length), 0);
     for (SequenceId id : rows.owners[r]) {
       const auto& wants = run.wants.at(id);
@@ -307,6 +348,9 @@ void StateRun::pass(const Run& run, PassRows& rows, Hooks& hooks) {
     });
     hooks.pass->set_control(&control);
   }
+  PassPerturbation added;
+  perturb(
+      hooks, expected, [&](std::size_t r) { return rows.owners[r].front(); }, added);
 
   model::Pass pass;
   pass.rows = &rows.rows;
@@ -322,6 +366,7 @@ void StateRun::pass(const Run& run, PassRows& rows, Hooks& hooks) {
   };
   const auto layout = c_.transformer.forward(pass);
   hooks.pass->set_control(nullptr);
+  hooks.pass->set_perturbation(nullptr);
   evidence_.tokens += layout.size();
 
   for (std::size_t r = 0; r < rows.rows.size(); ++r) {
@@ -472,7 +517,10 @@ void StateRun::generate(const std::vector<GenerationKey>& keys, Hooks& hooks) {
   std::vector<GeneratedText> texts(requests.size());
   TextWriter writer(c_.transformer, *c_.bound.tokenizer, *hooks.pass);
   ControlChange control;
+  PassPerturbation added;
   writer.before_pass = [&](const model::PackedLayout& layout, std::span<const std::size_t> rows) {
+    perturb(
+        hooks, layout, [&](std::size_t r) { return which[rows[r]].first->sequence; }, added);
     if (!is_control_of_hooks()) return;
     control = control_change(layout, [&](std::size_t r) -> const SentenceTraces& {
       const auto& [key, sample] = which[rows[r]];
@@ -488,6 +536,7 @@ void StateRun::generate(const std::vector<GenerationKey>& keys, Hooks& hooks) {
   };
   const auto written = writer.write(requests);
   hooks.pass->set_control(nullptr);
+  hooks.pass->set_perturbation(nullptr);
   for (std::size_t i = 0; i < texts.size(); ++i) {
     texts[i].tokens = written[i].tokens;
     texts[i].text = c_.bound.tokenizer->decode(written[i].tokens);

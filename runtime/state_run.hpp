@@ -40,6 +40,8 @@ class StateRun {
   StateRun(Context context, Evidence& evidence);
   ~StateRun();
   void carry_out();
+  /// Opens the state, hands its hooks over, and puts the model back: for what is searched for in a state.
+  void open(const std::function<void(HookPass&, const ConditionSet&)>& use);
 
  private:
   struct Hooks;
@@ -61,6 +63,10 @@ class StateRun {
   /// `layout` needs rows only; `treated` answers with what the change did to a row in the state controlled.
   ControlChange control_change(const model::PackedLayout& layout,
                                const std::function<const SentenceTraces&(std::size_t row)>& treated) const;
+
+  /// Sets what the state's perturbation adds in the next pass, kept in `kept`; `layout` needs rows only.
+  void perturb(Hooks& hooks, const model::PackedLayout& layout, const std::function<SequenceId(std::size_t row)>& of,
+               PassPerturbation& kept) const;
 
   const ModelState& state() const { return c_.plan.states[c_.state]; }
   SequenceEvidence& seen(SequenceId sequence) { return evidence_.sequences_[{c_.state, sequence}]; }

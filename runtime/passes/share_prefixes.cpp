@@ -85,6 +85,7 @@ class Grouping {
 
 Plan share_prefixes(Plan plan, const BoundRules&) {
   for (auto& run : plan.runs) {
+    if (plan.states[run.state].perturbed) continue;  // what is added to a position depends on what follows it
     const bool by_prompt = depends_on_prompt(plan.states[run.state]);
     std::map<std::string, std::vector<SequenceId>> alike;  // by the prompt where it matters
     for (const auto& [id, wants] : run.wants) alike[by_prompt ? plan.sequences[id].prompt : ""].push_back(id);

@@ -57,6 +57,15 @@ inline audit::Report report_with_everything() {
                            {"seed 1, mean", Status::fail}}};
   across.baseline = 0.9375;
   across.attacked = {{"typos(rate: 5%)", 7}, {"casing(upper)", 8}};
+  across.searched = {{"suffix_search(steps: 20, toward: \" Sure\\n\")",
+                      " Sure\n",
+                      8,
+                      6.25,
+                      0.5,
+                      {{"The capital of France is !zebra\"", 7.5, 0.25, ""}}},
+                     {"perturb(norm: 5%, steps: 3)", "", 8, 0.4, 3.75, {}}};
+  across.moved = {{"anger", "resid_post[18]", 0.875, 0.1}};
+  across.evaded = audit::Evaded{3, 5};
 
   audit::ExpectationResult undefined;
   undefined.text = "perplexity(held) <= 20";

@@ -301,6 +301,35 @@ TEST_CASE("check: attacks in written order, and what an expectation is repeated 
   CHECK(rules.checks.at(1).expectations.at(0).across.seeds == 2);  // rome's prefixes are random
 }
 
+TEST_CASE("check: attacks that are searched for on the model, and translations") {
+  const RuleSet rules = checked(kFeature + R"(
+    check c {
+      under attack translations(calm, ["Un", "Deux"]), suffix_search(steps: 20, toward: " Sure")
+      under attack perturb(norm: 5%, steps: 3, layer: 4)
+      expect perplexity(plain) <= 30 across seeds(2)
+    }
+    check d { under attack suffix_search(steps: 1, tokens: 3, candidates: 7), perturb(norm: 5%)
+              expect perplexity(plain) <= 30 }
+  )");
+  const auto& attacks = rules.checks.at(0).under_attacks;
+  REQUIRE(attacks.size() == 3);
+  REQUIRE(attacks[0].translations.size() == 2);
+  CHECK(rules.prompts.at(attacks[0].translations[0]).name == "calm");
+  CHECK(attacks[0].random());
+  CHECK(attacks[1].steps == 20);
+  CHECK(attacks[1].tokens == 8);
+  CHECK(attacks[1].candidates == 32);
+  CHECK(attacks[1].toward == " Sure");
+  CHECK(attacks[2].norm == 0.05);
+  CHECK(attacks[2].steps == 3);
+  CHECK(attacks[2].layer == 4);
+  const auto& others = rules.checks.at(1).under_attacks;
+  CHECK(others[0].tokens == 3);
+  CHECK(others[0].candidates == 7);
+  CHECK(others[1].steps == 0);
+  CHECK_FALSE(others[1].layer);
+}
+
 TEST_CASE("check: what a model must be") {
   const RuleSet rules =
       checked("model { family llama  layers 30  width 576  sha256 \"" + std::string(64, 'A') + "\" }");
