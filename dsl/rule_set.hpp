@@ -312,6 +312,9 @@ struct Metric {
 /// How a feature is taken out: d·x becomes 0, its mean over the prompts measured, or what it is in another of them.
 enum class Ablation { zero, mean, resample };
 inline constexpr std::string_view kAblationNames[] = {"zero", "mean", "resample"};
+constexpr std::string_view ablation_name(Ablation ablation) {
+  return kAblationNames[static_cast<std::size_t>(ablation)];
+}
 
 /// `across seeds(5), paraphrases(P)`: every combination is measured.
 struct Across {

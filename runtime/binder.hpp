@@ -102,6 +102,8 @@ class Binder {
   void metric(const dsl::Metric& metric);
   /// The width of a feature's direction: of a latent its decoder row's.
   std::int64_t direction_width(dsl::FeatureId id) const;
+  /// What an effect's change is set to must be there in each set that it is measured on.
+  void ablations(const dsl::Expectation& expectation);
   void angle(const dsl::metric::Cosine& cosine, dsl::Span span);
   void training(dsl::FeatureId id, dsl::Span span, dsl::Code code);
   template <class Each>
