@@ -316,17 +316,17 @@ class Measurer {
     }
   }
 
-  void measure(const metric::Faithfulness& m) { recovered(m.circuit, &runtime::CircuitEvidence::circuit); }
-  void measure(const metric::Completeness& m) { recovered(m.circuit, &runtime::CircuitEvidence::without); }
+  void measure(const metric::Faithfulness& m) { recovered(m.circuit, &runtime::CircuitRuns::circuit); }
+  void measure(const metric::Completeness& m) { recovered(m.circuit, &runtime::CircuitRuns::without); }
 
   /// How much of clean less corrupt these m recover.
-  void recovered(dsl::CircuitId id, std::vector<double> runtime::CircuitEvidence::*m) {
+  void recovered(dsl::CircuitId id, std::vector<double> runtime::CircuitRuns::*m) {
     out_.kind = Values::Kind::recovered;
     const auto* evidence = source_.circuit(id);
     if (!evidence) return;
     const auto& circuit = bound_.circuits[id];
-    const auto parts = above_corrupt(circuit, *evidence, evidence->*m);
-    const auto wholes = above_corrupt(circuit, *evidence, evidence->clean);
+    const auto parts = above_edgeless(circuit, *evidence, evidence->*m);
+    const auto wholes = above_edgeless(circuit, *evidence, evidence->clean);
     for (std::size_t i = 0; i < parts.size(); ++i) {
       out_.values.push_back({&circuit.pairs[i].clean, parts[i], ""});
       out_.others.push_back({&circuit.pairs[i].clean, wholes[i], ""});

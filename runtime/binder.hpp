@@ -94,7 +94,8 @@ class Binder {
   bool paired(const BoundPair& pair, dsl::Span span);
   /// The measure of a pair whose prompts say their own continuations.
   bool answers(BoundPair& pair, dsl::Span span);
-  std::int64_t edges_kept(const dsl::CircuitDecl& declaration);
+  /// How many edges or nodes are kept.
+  std::int64_t kept(const dsl::CircuitDecl& declaration);
 
   // ---- bind_metrics.cpp: what expectations are measured on ----
   void expectation(const dsl::Expectation& expectation, const std::vector<dsl::EditId>& edits,
