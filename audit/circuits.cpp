@@ -50,6 +50,14 @@ std::string dot_string(const std::string& text) {
   return result + "\"";
 }
 
+/// A score is what corrupting changes: where it is negative, m is raised.
+std::string drawn_score(double score, double most) {
+  char drawn[96];
+  std::snprintf(drawn, sizeof drawn, "color=\"%s\", penwidth=%.2f, tooltip=\"%.4g\"", score < 0 ? "#2166ac" : "#b2182b",
+                most > 0 ? 0.5 + 4.5 * std::abs(score) / most : 1.0, score);
+  return drawn;
+}
+
 std::string circuit_method_text(const CircuitResult& circuit) {
   std::vector<std::string> parameters;
   for (const auto& [name, value] : circuit.parameters) parameters.push_back(name + ": " + value);
@@ -59,11 +67,11 @@ std::string circuit_method_text(const CircuitResult& circuit) {
 
 }  // namespace
 
-std::vector<Sample> above_corrupt(const runtime::BoundCircuit& circuit, const runtime::CircuitEvidence& evidence,
-                                  const std::vector<double>& m) {
+std::vector<Sample> above_edgeless(const runtime::BoundCircuit& circuit, const runtime::CircuitRuns& runs,
+                                   const std::vector<double>& m) {
   std::vector<Sample> samples;
   for (std::size_t i = 0; i < m.size(); ++i) {
-    samples.push_back({m[i] - evidence.corrupt[i], circuit.pairs[i].clean.cluster, 1});
+    samples.push_back({m[i] - runs.edgeless[i], circuit.pairs[i].clean.cluster, 1});
   }
   return samples;
 }
@@ -72,9 +80,9 @@ CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id
                              const runtime::CircuitEvidence& evidence, std::string where, std::uint64_t seed) {
   const auto& declared = bound.rules->circuits[id];
   const auto& circuit = bound.circuits[id];
-  const auto whole = above_corrupt(circuit, evidence, evidence.clean);
+  const auto whole = above_edgeless(circuit, evidence, evidence.clean);
   const auto recovered = [&](const std::vector<double>& m) {
-    return ratio_of_means(above_corrupt(circuit, evidence, m), whole, kReportedConfidence, seed);
+    return ratio_of_means(above_edgeless(circuit, evidence, m), whole, kReportedConfidence, seed);
   };
   CircuitResult result;
   result.name = declared.name;
@@ -87,22 +95,30 @@ CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id
   } else if (declared.method.method == dsl::CircuitMethod::exact) {
     result.parameters = {{"budget", std::to_string(declared.method.budget)}};
   }
-  result.selection = "the " + std::to_string(circuit.edges) + " edges of largest |score| on the pairs measured";
+  const bool nodes = declared.keep.nodes;
+  result.selection = "the " + std::to_string(circuit.kept) + (nodes ? " nodes" : " edges") +
+                     " of largest |score| on the pairs measured" +
+                     (nodes ? ", with all edges between them, the embedding and the logits" : "");
   result.pairs = std::ssize(circuit.pairs);
   result.model_edges = evidence.model_edges;
+  if (nodes) result.model_nodes = evidence.model_nodes;
   result.pruned = evidence.pruned;
   result.m_clean = mean(evidence.clean);
-  result.m_corrupt = mean(evidence.corrupt);
+  result.m_corrupt = mean(evidence.edgeless);
   result.m_circuit = mean(evidence.circuit);
   result.m_without = mean(evidence.without);
   result.faithfulness = recovered(evidence.circuit);
   result.completeness = recovered(evidence.without);
   for (const auto& point : evidence.curve) {
-    result.curve.push_back({point.share, point.edges, recovered(point.m).value});
+    CircuitCurvePoint& shown = result.curve.emplace_back();
+    shown.share = point.share;
+    (nodes ? shown.nodes : shown.edges) = point.count;
+    shown.faithfulness = recovered(point.m).value;
   }
   result.cpr = area(result.curve, [](double f) { return f; });
   result.cmd = area(result.curve, [](double f) { return std::abs(1 - f); });
   for (const auto& edge : evidence.edges) result.edges.push_back({edge.from, edge.to, edge.score});
+  for (const auto& node : evidence.nodes) result.nodes.push_back({node.name, node.score});
   result.seconds = evidence.seconds;
   return result;
 }
@@ -117,67 +133,85 @@ std::vector<std::pair<std::string, std::string>> circuit_facts(const CircuitResu
   };
   std::vector<std::pair<std::string, std::string>> facts = {
       {"measure", circuit.measure + " after " + counted(circuit.pairs, "pair")},
-      {"method", circuit_method_text(circuit)},
-      {"edges", grouped(std::ssize(circuit.edges)) + " of " + grouped(circuit.model_edges) + " (" +
-                    grouped(circuit.pruned) + " more were strong but on no way from the embedding to the logits)"},
+      {"method", circuit_method_text(circuit)}};
+  std::string edges = grouped(std::ssize(circuit.edges)) + " of " + grouped(circuit.model_edges);
+  if (circuit.model_nodes) {
+    facts.emplace_back("nodes", grouped(std::ssize(circuit.nodes)) + " of " + grouped(*circuit.model_nodes) +
+                                    " attention heads and MLPs");
+    edges += ", all between these nodes, the embedding and the logits";
+  } else {
+    edges += " (" + grouped(circuit.pruned) + " more were strong but on no way from the embedding to the logits)";
+  }
+  facts.emplace_back("edges", std::move(edges));
+  const std::vector<std::pair<std::string, std::string>> carried = {
       {"m", "clean " + number_text(circuit.m_clean) + ", corrupt " + number_text(circuit.m_corrupt) + ", circuit " +
                 number_text(circuit.m_circuit) + ", without it " + number_text(circuit.m_without)},
       {"faithful", share(circuit.faithfulness) + " of clean less corrupt is carried by the circuit alone"},
       {"complete", share(circuit.completeness) + " of it is left where the circuit is removed"}};
+  facts.insert(facts.end(), carried.begin(), carried.end());
   if (!circuit.curve.empty()) {
     std::vector<std::string> curve;
     for (const auto& point : circuit.curve)
       curve.push_back(number_text(point.share, true) + ": " + number_text(point.faithfulness, true));
-    facts.emplace_back("curve", "faithfulness by share of edges: " + joined(curve));
+    facts.emplace_back("curve", "faithfulness by share of " + std::string(circuit.model_nodes ? "nodes: " : "edges: ") +
+                                    joined(curve));
     facts.emplace_back("areas", "CPR " + number_text(circuit.cpr) + ", CMD " + number_text(circuit.cmd));
   }
   if (circuit.seconds > 0) facts.emplace_back("time", number_text(circuit.seconds) + " s");
   return facts;
 }
 
-void add_circuit(TextPage& page, const CircuitResult& circuit, std::size_t edges_shown) {
+void add_circuit(TextPage& page, const CircuitResult& circuit, std::size_t shown) {
   page.line(2, {{circuit.name, Style::strong}, {circuit.where, Style::dim}});
   for (const auto& [label, text] : circuit_facts(circuit)) page.labelled(4, label, {text});
   std::vector<std::vector<Cell>> rows;
-  for (const auto& edge : circuit.edges) {
-    if (rows.size() == edges_shown) break;
-    rows.push_back({{edge.from}, {edge.to}, {number_text(edge.score)}});
+  const bool nodes = circuit.model_nodes.has_value();
+  const std::size_t all = nodes ? circuit.nodes.size() : circuit.edges.size();
+  for (std::size_t i = 0; i < std::min(all, shown); ++i) {
+    if (nodes) {
+      rows.push_back({{circuit.nodes[i].name}, {number_text(circuit.nodes[i].score)}});
+    } else {
+      const CircuitEdgeResult& edge = circuit.edges[i];
+      rows.push_back({{edge.from}, {edge.to}, {number_text(*edge.score)}});
+    }
   }
-  page.table(4, {{"from"}, {"to"}, {"score", true}}, std::move(rows));
-  if (edges_shown < circuit.edges.size() && edges_shown > 0) {
-    page.line(4,
-              {{"and " + grouped(std::ssize(circuit.edges) - static_cast<std::int64_t>(edges_shown)) + " weaker ones",
-                Style::dim}});
+  page.table(
+      4,
+      nodes ? std::vector<Column>{{"node"}, {"score", true}} : std::vector<Column>{{"from"}, {"to"}, {"score", true}},
+      std::move(rows));
+  if (shown < all && shown > 0) {
+    page.line(4, {{"and " + grouped(static_cast<std::int64_t>(all - shown)) + " weaker ones", Style::dim}});
   }
 }
 
-std::string circuits_text(const std::vector<CircuitResult>& circuits, std::size_t edges_shown, std::size_t columns,
+std::string circuits_text(const std::vector<CircuitResult>& circuits, std::size_t shown, std::size_t columns,
                           bool colour) {
   TextPage page(columns, colour);
-  for (const auto& circuit : circuits) add_circuit(page, circuit, edges_shown);
+  for (const auto& circuit : circuits) add_circuit(page, circuit, shown);
   return page.take();
 }
 
 std::string circuits_dot(const std::vector<CircuitResult>& circuits) {
   std::string dot;
   for (const auto& circuit : circuits) {
-    double most = 0;
-    for (const auto& edge : circuit.edges) most = std::max(most, std::abs(edge.score));
+    double most = 0, most_of_nodes = 0;
+    for (const auto& edge : circuit.edges) most = std::max(most, std::abs(edge.score.value_or(0)));
+    for (const auto& node : circuit.nodes) most_of_nodes = std::max(most_of_nodes, std::abs(node.score));
     dot += "digraph " + dot_string(circuit.name) + " {\n";
     dot += "  label=" +
            dot_string(circuit.name + ": " + circuit.measure + ", faithfulness " +
                       number_text(circuit.faithfulness.value, true) + " with " +
                       counted(std::ssize(circuit.edges), "edge")) +
            ";\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n  edge [fontname=\"sans-serif\"];\n";
+    for (const auto& node : circuit.nodes)
+      dot += "  " + dot_string(node.name) + " [" + drawn_score(node.score, most_of_nodes) + "];\n";
     for (const auto& edge : circuit.edges) {
       const auto [node, input] = node_and_input(edge.to);
-      char drawn[96];
-      // A score is what corrupting the edge changes: where it is negative, the edge raises m.
-      std::snprintf(drawn, sizeof drawn, "[color=\"%s\", penwidth=%.2f, tooltip=\"%.4g\"",
-                    edge.score < 0 ? "#2166ac" : "#b2182b", most > 0 ? 0.5 + 4.5 * std::abs(edge.score) / most : 1.0,
-                    edge.score);
-      dot += "  " + dot_string(edge.from) + " -> " + dot_string(node) + " " + drawn +
-             (input.empty() ? "" : ", label=\"" + input + "\"") + "];\n";
+      std::vector<std::string> drawn;
+      if (edge.score) drawn.push_back(drawn_score(*edge.score, most));
+      if (!input.empty()) drawn.push_back("label=\"" + input + "\"");
+      dot += "  " + dot_string(edge.from) + " -> " + dot_string(node);
+      dot += drawn.empty() ? ";\n" : " [" + joined(drawn) + "];\n";
     }
     dot += "}\n";
   }

@@ -12,9 +12,10 @@
 
 namespace proviso::audit {
 
-/// By pair: m less the corrupt prompt's m.
-std::vector<Sample> above_corrupt(const runtime::BoundCircuit& circuit, const runtime::CircuitEvidence& evidence,
-                                  const std::vector<double>& m);
+/// By pair: m less that of the graph without edges, which is the corrupt prompt's where corrupt activations replace
+/// others.
+std::vector<Sample> above_edgeless(const runtime::BoundCircuit& circuit, const runtime::CircuitRuns& runs,
+                                   const std::vector<double>& m);
 
 /// What was found, with every parameter that was used.
 CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id,
@@ -22,13 +23,13 @@ CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id
 
 /// What it carries and what is left without it, each with what it means: label and text.
 std::vector<std::pair<std::string, std::string>> circuit_facts(const CircuitResult& circuit);
-/// Puts a circuit's numbers on a page, its curve and its `edges_shown` strongest edges.
-void add_circuit(TextPage& page, const CircuitResult& circuit, std::size_t edges_shown);
+/// Puts a circuit's numbers on a page, its curve and its `shown` strongest edges, or nodes where those are kept.
+void add_circuit(TextPage& page, const CircuitResult& circuit, std::size_t shown);
 /// For people, at most `columns` wide.
-std::string circuits_text(const std::vector<CircuitResult>& circuits, std::size_t edges_shown, std::size_t columns,
+std::string circuits_text(const std::vector<CircuitResult>& circuits, std::size_t shown, std::size_t columns,
                           bool colour);
-/// Graphviz, a graph each: layers from left to right, edges as wide as they are strong, those that raise m blue and
-/// those that lower it red.
+/// Graphviz, a graph each: layers from left to right, edges as wide as they are strong (and nodes' borders, where nodes
+/// are kept), those that raise m blue and those that lower it red.
 std::string circuits_dot(const std::vector<CircuitResult>& circuits);
 /// `circuits` as in a report, alone.
 std::string circuits_yaml(const std::vector<CircuitResult>& circuits);

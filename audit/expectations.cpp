@@ -17,24 +17,31 @@ constexpr double kReportedConfidence = 0.95;
 
 /// One of the combinations that `across` asks for; of an expectation without it, the only one.
 struct Combination {
-  std::string name;                                ///< "seed 1, as written"
+  std::string name;                                ///< "seed 1, ablation mean, as written"
   std::uint64_t seed = 0;                          ///< added to the run's
+  std::optional<dsl::Ablation> ablation = {};      ///< what the change does in place of what it says
   std::optional<dsl::PromptsId> paraphrases = {};  ///< in place of the metric's one set
 };
 
 std::vector<Combination> combinations(const dsl::Across& across, const runtime::BoundRules& bound) {
   std::vector<Combination> all;
-  const auto add = [&](std::uint64_t seed, std::optional<dsl::PromptsId> paraphrases, const std::string& prompts) {
+  std::vector<std::optional<dsl::Ablation>> ablations(across.ablations.begin(), across.ablations.end());
+  if (ablations.empty()) ablations.emplace_back();
+  const auto add = [&](std::uint64_t seed, std::optional<dsl::Ablation> ablation,
+                       std::optional<dsl::PromptsId> paraphrases, const std::string& prompts) {
     std::string name = across.seeds > 0 ? "seed " + std::to_string(bound.seed + seed) : "";
+    if (ablation) name += (name.empty() ? "ablation " : ", ablation ") + std::string(dsl::ablation_name(*ablation));
     if (!prompts.empty()) name += (name.empty() ? "" : ", ") + prompts;
-    all.push_back({std::move(name), seed, paraphrases});
+    all.push_back({std::move(name), seed, ablation, paraphrases});
   };
   for (std::int64_t seed = 0; seed < std::max<std::int64_t>(1, across.seeds); ++seed) {
     const auto offset = static_cast<std::uint64_t>(seed);
-    add(offset, std::nullopt, across.paraphrases.empty() ? "" : "as written");
-    for (std::size_t i = 0; i < across.paraphrases.size(); ++i) {
-      const std::string& name = bound.rules->prompts[across.paraphrases[i]].name;
-      add(offset, across.paraphrases[i], name.empty() ? "paraphrases " + std::to_string(i + 1) : name);
+    for (const auto& ablation : ablations) {
+      add(offset, ablation, std::nullopt, across.paraphrases.empty() ? "" : "as written");
+      for (std::size_t i = 0; i < across.paraphrases.size(); ++i) {
+        const std::string& name = bound.rules->prompts[across.paraphrases[i]].name;
+        add(offset, ablation, across.paraphrases[i], name.empty() ? "paraphrases " + std::to_string(i + 1) : name);
+      }
     }
   }
   return all;
@@ -42,6 +49,7 @@ std::vector<Combination> combinations(const dsl::Across& across, const runtime::
 
 /// The numbers of one expectation, asked of either source.
 struct Numbers {
+  runtime::StateId state = 0;             ///< that it is measured in: of an effect, with the change
   Values before;                          ///< of an effect: without the change
   Values after;                           ///< the metric itself, or with the change
   std::vector<Values> controls;           ///< of an effect
@@ -61,8 +69,9 @@ std::vector<dsl::EditId> edits_with(std::vector<dsl::EditId> edits, const dsl::m
 }
 
 runtime::StateId state_under(const Under& under, const dsl::Change* change, std::uint64_t seed,
-                             runtime::PlanBuilder& builder) {
-  return builder.state(under.edits, under.rules, change, seed, under.attacks);
+                             runtime::PlanBuilder& builder,
+                             std::optional<runtime::PlannedAblation> ablation = std::nullopt) {
+  return builder.state(under.edits, under.rules, change, seed, {under.attacks, std::move(ablation)});
 }
 
 /// What becomes of the rules of a check that is under attack; of an effect, of those in force beside the change.
@@ -76,6 +85,21 @@ RulesUnderAttack silenced(const dsl::Expectation& expectation, const Numbers& nu
                             state_under(under, nullptr, combination.seed, builder), bound, builder, source);
 }
 
+/// How an effect's change takes features out, from the prompts that its metric is measured on.
+runtime::PlannedAblation planned_ablation(dsl::Ablation kind, const dsl::Metric& metric, const Subject& subject,
+                                          const runtime::BoundRules& bound, runtime::PlanBuilder& builder) {
+  runtime::PlannedAblation planned{kind, {}};
+  if (kind == dsl::Ablation::zero) return planned;
+  for (const auto* prompts : measured_prompts(metric, subject, bound)) {
+    auto& set = planned.sets.emplace_back();
+    for (const auto& prompt : *prompts) {
+      const auto id = builder.sequence(prompt);
+      if (std::find(set.begin(), set.end(), id) == set.end()) set.push_back(id);
+    }
+  }
+  return planned;
+}
+
 Numbers numbers(const dsl::Expectation& expectation, const Combination& combination, const Under& under,
                 const runtime::BoundRules& bound, runtime::PlanBuilder& builder, EvidenceSource& source) {
   Numbers numbers;
@@ -86,20 +110,27 @@ Numbers numbers(const dsl::Expectation& expectation, const Combination& combinat
   const auto in = [&](runtime::StateId state, const std::optional<dsl::CheckId>& attacks) {
     return measure(metric, {state, edits, combination.paraphrases, attacks, seed}, bound, source);
   };
+  const auto changed = [&](const Under& where) {
+    const Subject subject{0, {}, combination.paraphrases, where.attacks, seed};
+    std::optional<runtime::PlannedAblation> ablation;
+    if (combination.ablation) ablation = planned_ablation(*combination.ablation, metric, subject, bound, builder);
+    return state_under(where, &effect->change, seed, builder, std::move(ablation));
+  };
   if (!effect) {
     if (!under.empty()) numbers.baseline = in(builder.loaded(), std::nullopt);
-    numbers.after = in(state_under(under, nullptr, seed, builder), under.attacks);
+    numbers.state = state_under(under, nullptr, seed, builder);
+    numbers.after = in(numbers.state, under.attacks);
     return numbers;
   }
   if (!under.empty()) {
     numbers.baseline_before = in(builder.loaded(), std::nullopt);
-    numbers.baseline = in(builder.state({}, {}, &effect->change, seed), std::nullopt);
+    numbers.baseline = in(changed({}), std::nullopt);
   }
   numbers.before = in(state_under(under, nullptr, seed, builder), under.attacks);
-  const auto treated = state_under(under, &effect->change, seed, builder);
-  numbers.after = in(treated, under.attacks);
+  numbers.state = changed(under);
+  numbers.after = in(numbers.state, under.attacks);
   for (std::int64_t i = 0; i < effect->controls; ++i) {
-    numbers.controls.push_back(in(builder.control(treated, i, seed), under.attacks));
+    numbers.controls.push_back(in(builder.control(numbers.state, i, seed), under.attacks));
   }
   return numbers;
 }
@@ -116,7 +147,7 @@ std::vector<std::string> attack_names(const dsl::CheckDecl& check) {
 }
 
 /// Why the number shows nothing, or "".
-std::string vacuous(const ReadContext& c, const Numbers& n, const Combination& combination,
+std::string vacuous(const ReadContext& c, const Numbers& n,
                     const std::vector<std::pair<std::string, std::int64_t>>& attacked) {
   for (const Values* values : {&n.before, &n.after}) {
     if (values->empty_set) return "a set that it is measured on is empty";
@@ -127,7 +158,7 @@ std::string vacuous(const ReadContext& c, const Numbers& n, const Combination& c
   for (const auto& [attack, changed] : attacked) {
     if (changed == 0) return "attack " + attack + " changed no prompt";
   }
-  const auto state = state_under(c.under, effect ? &effect->change : nullptr, combination.seed, c.builder);
+  const auto state = n.state;
   const auto& edit_changed = c.evidence.state(state).edit_changed;
   const auto& edits = c.plan.states[state].edits;
   for (std::size_t i = 0; i < edits.size(); ++i) {
@@ -261,7 +292,7 @@ Measured::Part read(const ReadContext& c, const Combination& combination) {
   if (effect && !n.controls.empty()) result.control = control(n, result.estimate.value, relative, seed);
   const auto* before = effect ? &n.before.values : n.baseline ? &n.baseline->values : nullptr;
   result.evidence = worst_prompts(c.expectation, n.after, before);
-  if (std::string why = vacuous(c, n, combination, result.attacked); !why.empty())
+  if (std::string why = vacuous(c, n, result.attacked); !why.empty())
     settle(Status::vacuous, std::move(why));
   // Last: what is read here, also without the attacks, says nothing of whether the rules changed a vector under them.
   RulesUnderAttack rules = silenced(c.expectation, n, combination, c.under, c.bound, c.builder, c.source);

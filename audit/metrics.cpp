@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "audit/circuits.hpp"
+#include "dsl/metric_traits.hpp"
 
 namespace proviso::audit {
 
@@ -20,6 +21,10 @@ using runtime::BoundPrompt;
 namespace metric = dsl::metric;
 
 constexpr std::int64_t kFewestPromptsToCallConstant = 8;
+
+runtime::AttackedKey attacked_key(const Subject& subject, PromptsId written) {
+  return {*subject.attacks, subject.seed, false, subject.paraphrases.value_or(written)};
+}
 
 double mean_nll(const ContinuationScore& score, std::size_t tokens) {
   return -score.log_probability / static_cast<double>(tokens);
@@ -40,8 +45,7 @@ class Measurer {
   PromptsId written(PromptsId id) const { return subject_.paraphrases.value_or(id); }
 
   const runtime::BoundPrompts& prompts(PromptsId id) {
-    const auto& set = subject_.attacks ? attacked({*subject_.attacks, subject_.seed, false, written(id)})
-                                       : bound_.prompts[written(id)];
+    const auto& set = subject_.attacks ? attacked(attacked_key(subject_, id)) : bound_.prompts[written(id)];
     if (set.empty()) out_.empty_set = true;
     return set;
   }
@@ -313,17 +317,17 @@ class Measurer {
     }
   }
 
-  void measure(const metric::Faithfulness& m) { recovered(m.circuit, &runtime::CircuitEvidence::circuit); }
-  void measure(const metric::Completeness& m) { recovered(m.circuit, &runtime::CircuitEvidence::without); }
+  void measure(const metric::Faithfulness& m) { recovered(m.circuit, &runtime::CircuitRuns::circuit); }
+  void measure(const metric::Completeness& m) { recovered(m.circuit, &runtime::CircuitRuns::without); }
 
   /// How much of clean less corrupt these m recover.
-  void recovered(dsl::CircuitId id, std::vector<double> runtime::CircuitEvidence::*m) {
+  void recovered(dsl::CircuitId id, std::vector<double> runtime::CircuitRuns::*m) {
     out_.kind = Values::Kind::recovered;
     const auto* evidence = source_.circuit(id);
     if (!evidence) return;
     const auto& circuit = bound_.circuits[id];
-    const auto parts = above_corrupt(circuit, *evidence, evidence->*m);
-    const auto wholes = above_corrupt(circuit, *evidence, evidence->clean);
+    const auto parts = above_edgeless(circuit, *evidence, evidence->*m);
+    const auto wholes = above_edgeless(circuit, *evidence, evidence->clean);
     for (std::size_t i = 0; i < parts.size(); ++i) {
       out_.values.push_back({&circuit.pairs[i].clean, parts[i], ""});
       out_.others.push_back({&circuit.pairs[i].clean, wholes[i], ""});
@@ -355,6 +359,16 @@ Estimate without_interval(double value, std::size_t n, std::string why) {
 }
 
 }  // namespace
+
+std::vector<const runtime::BoundPrompts*> measured_prompts(const dsl::Metric& metric, const Subject& subject,
+                                                           const runtime::BoundRules& bound) {
+  std::vector<const runtime::BoundPrompts*> sets;
+  for (const PromptsId id : dsl::prompt_sets(metric)) {
+    sets.push_back(subject.attacks ? &bound.attacked.at(attacked_key(subject, id)).prompts
+                                   : &bound.prompts[subject.paraphrases.value_or(id)]);
+  }
+  return sets;
+}
 
 Values measure(const dsl::Metric& metric, const Subject& subject, const runtime::BoundRules& bound,
                EvidenceSource& source) {

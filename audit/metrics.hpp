@@ -44,6 +44,11 @@ struct Subject {
   std::uint64_t seed = 0;                                    ///< added to the run's: of attacks and of sampled texts
 };
 
+/// The prompts that `metric` is measured on, set by set: in place of those written, their paraphrases or what attacks
+/// make of them.
+std::vector<const runtime::BoundPrompts*> measured_prompts(const dsl::Metric& metric, const Subject& subject,
+                                                           const runtime::BoundRules& bound);
+
 /// Asks `source` for everything `metric` (any but `effect`) needs, and reads it.
 Values measure(const dsl::Metric& metric, const Subject& subject, const runtime::BoundRules& bound,
                EvidenceSource& source);

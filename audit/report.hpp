@@ -159,12 +159,20 @@ struct FeatureResult {
 
 struct CircuitEdgeResult {
   std::string from, to;  ///< "a3.h5" to "m4", "a7.h1<q>", "logits"
-  double score = 0;      ///< what m changes by where this edge alone is corrupted, by the method's estimate
+  /// What m changes by where this edge alone is corrupted, by the method's estimate; none where nodes alone were
+  /// patched.
+  std::optional<double> score;
+};
+
+struct CircuitNodeResult {
+  std::string name;  ///< "a3.h5", "m4"
+  double score = 0;  ///< what m changes by where all that it writes is corrupted, by the method's estimate
 };
 
 struct CircuitCurvePoint {
-  double share = 0;        ///< of the model's edges, the strongest
-  std::int64_t edges = 0;  ///< before those are left out that are on no way to the logits
+  double share = 0;                   ///< of the model's edges, or of its nodes, the strongest
+  std::optional<std::int64_t> edges;  ///< before those are left out that are on no way to the logits
+  std::optional<std::int64_t> nodes;  ///< of a circuit of nodes, in place of edges
   double faithfulness = 0;
 };
 
@@ -185,6 +193,8 @@ struct CircuitResult {
   std::vector<CircuitCurvePoint> curve;
   double cpr = 0, cmd = 0;               ///< areas of f and of |1 − f| over the curve
   std::vector<CircuitEdgeResult> edges;  ///< the strongest first
+  std::vector<CircuitNodeResult> nodes;  ///< the strongest first; none where edges are kept
+  std::optional<std::int64_t> model_nodes;
   double seconds = 0;
 };
 

@@ -264,13 +264,21 @@ std::string features_table(const std::vector<FeatureResult>& features) {
 std::string circuit_part(const CircuitResult& circuit) {
   std::string known = fact("where", code(circuit.where));
   for (const auto& [label, text] : circuit_facts(circuit)) known += fact(label, markup(text));
+  std::string nodes;
+  if (circuit.model_nodes) {
+    std::vector<std::vector<std::string>> rows;
+    for (const CircuitNodeResult& node : circuit.nodes) rows.push_back({code(node.name), number_text(node.score)});
+    nodes = fold("nodes", false, counted(std::ssize(circuit.nodes), "node"),
+                 table("What m changes by where all that one node writes is corrupted, the strongest first",
+                       {{"node", "text"}, {"score", "number"}}, rows));
+  }
   std::vector<std::vector<std::string>> rows;
   for (const CircuitEdgeResult& edge : circuit.edges)
-    rows.push_back({code(edge.from), code(edge.to), number_text(edge.score)});
+    rows.push_back({code(edge.from), code(edge.to), edge.score ? number_text(*edge.score) : ""});
   const std::string edges = table("What m changes by where one edge alone is corrupted, the strongest first",
                                   {{"from", "text"}, {"to", "text"}, {"score", "number"}}, rows);
   return element("h3", "", markup(circuit.name)) + paragraph(circuit.annotations.title) +
-         paragraph(circuit.annotations.description) + facts(known) +
+         paragraph(circuit.annotations.description) + facts(known) + nodes +
          fold("edges", false, counted(std::ssize(circuit.edges), "edge"), edges);
 }
 

@@ -231,12 +231,17 @@ void describe(A& a, FeatureResult& f) {
 
 template <class A>
 void describe(A& a, CircuitEdgeResult& e) {
-  a.key("from", e.from).key("to", e.to).key("score", e.score);
+  a.key("from", e.from).key("to", e.to).if_any("score", e.score);
+}
+
+template <class A>
+void describe(A& a, CircuitNodeResult& n) {
+  a.key("name", n.name).key("score", n.score);
 }
 
 template <class A>
 void describe(A& a, CircuitCurvePoint& p) {
-  a.key("share", p.share).key("edges", p.edges).key("faithfulness", p.faithfulness);
+  a.key("share", p.share).if_any("edges", p.edges).if_any("nodes", p.nodes).key("faithfulness", p.faithfulness);
 }
 
 template <class A>
@@ -259,6 +264,7 @@ void describe(A& a, CircuitResult& c) {
       .key("ablation", c.ablation)
       .key("pairs", c.pairs)
       .key("model_edges", c.model_edges)
+      .if_any("model_nodes", c.model_nodes)
       .key("pruned", c.pruned)
       .key("m_clean", c.m_clean)
       .key("m_corrupt", c.m_corrupt)
@@ -270,6 +276,7 @@ void describe(A& a, CircuitResult& c) {
       .key("cmd", c.cmd)
       .key_unless_reproducible("seconds", c.seconds)
       .key("curve", c.curve)
+      .if_any("nodes", c.nodes)
       .key("edges", c.edges);
 }
 

@@ -23,9 +23,9 @@ namespace {
 // ---- writing -----------------------------------------------------------------------------------------
 
 /// Lists whose items stand on lines of their own, and maps whose keys do; everything else is in flow style.
-constexpr std::array<std::string_view, 13> kLists = {"parts",    "annotated", "checks",  "expectations",  "edits",
+constexpr std::array<std::string_view, 14> kLists = {"parts",    "annotated", "checks",  "expectations",  "edits",
                                                      "examples", "evidence",  "changes", "rule_activity", "features",
-                                                     "circuits", "curve",     "edges"};
+                                                     "circuits", "curve",     "edges",   "nodes"};
 constexpr std::array<std::string_view, 6> kListsOfBlocks = {"parts", "checks",   "expectations",
                                                             "edits", "circuits", "examples"};
 constexpr std::string_view kBlock = "certificate";

@@ -121,7 +121,7 @@ void register_trace(CLI::App& program, Invocation& invocation) {
             if (!count) throw CLI::ValidationError("--edges", "`" + text + "` is no whole number");
             options->edges = static_cast<std::size_t>(*count);
           },
-          "how many of a circuit's edges the text shows, the strongest first (20)")
+          "how many of a circuit's edges, or nodes, the text shows, the strongest first (20)")
       ->type_name("N");
   add_common_options(*command, invocation.options);
   command->callback([options, &invocation] {

@@ -34,7 +34,7 @@ void Checker::define_circuit(const Work<ast::Circuit>& work) {
     if (const auto kept = circuit_keep(*node.keep)) circuit.keep = *kept;
   } else {
     report(Code::missing_statement, node.name.span, "`" + node.name.text + "` does not say how many edges it keeps",
-           {"write `keep 200 edges`, or a share of the model's: `keep 1% edges`"});
+           {"write `keep 200 edges`, or a share of the model's: `keep 1% edges`, `keep 10% nodes`"});
   }
   rule_set_.circuits[work.id] = std::move(circuit);
 }
@@ -137,17 +137,16 @@ std::optional<CircuitMethodCall> Checker::circuit_method(const ast::Call& call) 
 }
 
 std::optional<CircuitKeep> Checker::circuit_keep(const ast::Keep& keep) {
-  if (keep.unit.text == "nodes") {
-    not_yet_built(keep.span, "keeping nodes", {"keep edges: keep 200 edges, or keep 1% edges"});
-    return std::nullopt;
-  }
-  CircuitKeep result{.amount = keep.amount.value, .share = keep.amount.percent, .span = keep.span};
+  const std::string& unit = keep.unit.text;  // the grammar lets `edges` and `nodes` through
+  CircuitKeep result{
+      .amount = keep.amount.value, .share = keep.amount.percent, .nodes = unit == "nodes", .span = keep.span};
   const bool sound = result.share
-                         ? number(keep.amount, "the share of edges kept", {.low = 0, .high = 1}).has_value()
-                         : whole(keep.amount, "the number of edges kept", {.low = 1, .high = 1e12}).has_value();
+                         ? number(keep.amount, "the share of " + unit + " kept", {.low = 0, .high = 1}).has_value()
+                         : whole(keep.amount, "the number of " + unit + " kept", {.low = 1, .high = 1e12}).has_value();
   if (!sound) return std::nullopt;
   if (result.amount == 0) {
-    report(Code::out_of_range, keep.amount.span, "a circuit of no edges carries nothing", {"keep some: keep 1% edges"});
+    report(Code::out_of_range, keep.amount.span, "a circuit of no " + unit + " carries nothing",
+           {"keep some: keep 1% " + unit});
     return std::nullopt;
   }
   return result;

@@ -312,6 +312,9 @@ struct Metric {
 /// How a feature is taken out: d·x becomes 0, its mean over the prompts measured, or what it is in another of them.
 enum class Ablation { zero, mean, resample };
 inline constexpr std::string_view kAblationNames[] = {"zero", "mean", "resample"};
+constexpr std::string_view ablation_name(Ablation ablation) {
+  return kAblationNames[static_cast<std::size_t>(ablation)];
+}
 
 /// `across seeds(5), paraphrases(P)`: every combination is measured.
 struct Across {
@@ -454,14 +457,15 @@ std::string_view circuit_method_name(CircuitMethod method);
 struct CircuitMethodCall {
   CircuitMethod method = CircuitMethod::eap_ig;
   std::int64_t steps = 5;       ///< of eap_ig: points between the corrupt and the clean embedding
-  std::int64_t budget = 20000;  ///< of exact: the most edges that are patched one by one
+  std::int64_t budget = 20000;  ///< of exact: the most edges, or nodes, that are patched one by one
   Span span;
 };
 
-/// The strongest edges: so many, or a share of all that the model has.
+/// The strongest edges, or nodes with all edges between them: so many, or a share of all that the model has.
 struct CircuitKeep {
   double amount = 0;
   bool share = false;
+  bool nodes = false;  ///< attention heads and MLPs; the embedding and the logits are always kept
   Span span;
 };
 

@@ -40,7 +40,7 @@ void Binder::circuit(const dsl::CircuitDecl& declaration) {
       bound.pairs.push_back(std::move(pair));
     }
   }
-  bound.edges = edges_kept(declaration);
+  bound.kept = kept(declaration);
   bound_.circuits.push_back(std::move(bound));
 }
 
@@ -82,23 +82,25 @@ bool Binder::answers(BoundPair& pair, dsl::Span span) {
   return false;
 }
 
-std::int64_t Binder::edges_kept(const dsl::CircuitDecl& declaration) {
-  const std::int64_t all = CircuitGraph(card_.config).edges();
+std::int64_t Binder::kept(const dsl::CircuitDecl& declaration) {
+  const CircuitGraph graph(card_.config);
+  const bool nodes = declaration.keep.nodes;
+  const std::int64_t all = nodes ? graph.nodes() : graph.edges();
+  const std::string what = nodes ? " nodes" : " edges";
   const auto& method = declaration.method;
   if (method.method == dsl::CircuitMethod::exact && all > method.budget) {
     error(Code::too_many_edges, method.span,
-          card_.name + " has " + std::to_string(all) +
-              " edges, and `exact`, which patches them one by one, has a "
-              "budget of " +
-              std::to_string(method.budget),
+          card_.name + " has " + std::to_string(all) + what +
+              ", and `exact`, which patches them one by one, has a budget of " + std::to_string(method.budget),
           {"use eap_ig(steps: 5), or give it the time: exact(budget: " + std::to_string(all) + ")"});
   }
   const auto& keep = declaration.keep;
   const double wanted = keep.share ? std::round(keep.amount * static_cast<double>(all)) : keep.amount;
   if (wanted >= 1 && wanted <= static_cast<double>(all)) return static_cast<std::int64_t>(wanted);
   error(Code::out_of_range, keep.span,
-        "this would keep " + dsl::number_text(wanted) + " edges, and " + card_.name + " has " + std::to_string(all),
-        {"keep fewer than all of them, and at least one: keep 1% edges"});
+        "this would keep " + dsl::number_text(wanted) + what + ", and " + card_.name + " has " + std::to_string(all) +
+            (nodes ? " heads and MLPs" : ""),
+        {"keep fewer than all of them, and at least one: keep " + std::string(nodes ? "10%" : "1%") + what});
   return 0;
 }
 

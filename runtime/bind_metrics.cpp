@@ -19,6 +19,7 @@ void Binder::expectation(const dsl::Expectation& expectation, const std::vector<
     if (attacked == key.check && !key.facts && measured) sets_.push_back(&under_attack.prompts);
   }
   metric(expectation.metric);
+  ablations(expectation);
   true_targets(expectation.metric, edits);
 }
 
@@ -64,6 +65,27 @@ void Binder::metric(const dsl::Metric& metric) {
         }
       },
       metric.node);
+}
+
+void Binder::ablations(const dsl::Expectation& expectation) {
+  for (const dsl::Ablation ablation : expectation.across.ablations) {
+    if (ablation == dsl::Ablation::zero) continue;
+    const bool another = ablation == dsl::Ablation::resample;
+    for (const BoundPrompts* set : sets_) {
+      std::set<std::vector<std::int64_t>> giving;  // position 0 has nothing to give
+      for (const auto& prompt : *set) {
+        if (prompt.tokens.size() > 1) giving.insert(prompt.tokens);
+      }
+      if (set->empty() || giving.size() > (another ? 1 : 0)) continue;
+      error(Code::sweep_misfit, expectation.metric.span,
+            another ? "`ablation(resample)` takes a feature's value from another prompt, and a set that this is "
+                      "measured on has no two of more than one token"
+                    : "`ablation(mean)` needs a prompt of more than one token in each set that this is measured on",
+            {another ? "measure it on more prompts, or across ablation(zero, mean)"
+                     : "measure it on longer prompts, or across ablation(zero)"});
+      return;
+    }
+  }
 }
 
 std::int64_t Binder::direction_width(dsl::FeatureId id) const {

@@ -106,7 +106,8 @@ class Binder {
   bool paired(const BoundPair& pair, dsl::Span span);
   /// The measure of a pair whose prompts say their own continuations.
   bool answers(BoundPair& pair, dsl::Span span);
-  std::int64_t edges_kept(const dsl::CircuitDecl& declaration);
+  /// How many edges or nodes are kept.
+  std::int64_t kept(const dsl::CircuitDecl& declaration);
 
   // ---- bind_metrics.cpp: what expectations are measured on ----
   void expectation(const dsl::Expectation& expectation, const std::vector<dsl::EditId>& edits,
@@ -114,6 +115,8 @@ class Binder {
   void metric(const dsl::Metric& metric);
   /// The width of a feature's direction: of a latent its decoder row's.
   std::int64_t direction_width(dsl::FeatureId id) const;
+  /// What an effect's change is set to must be there in each set that it is measured on.
+  void ablations(const dsl::Expectation& expectation);
   void angle(const dsl::metric::Cosine& cosine, dsl::Span span);
   void training(dsl::FeatureId id, dsl::Span span, dsl::Code code);
   template <class Each>

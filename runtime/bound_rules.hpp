@@ -71,7 +71,7 @@ struct BoundPair {
 struct BoundCircuit {
   std::vector<BoundPair> pairs;
   bool probability = false;  ///< of `raised`; otherwise its logit less that of `lowered`
-  std::int64_t edges = 0;    ///< how many are kept
+  std::int64_t kept = 0;     ///< how many edges, or nodes where the declaration keeps those
 };
 
 /// A rule set on a model: every prompt is tokens, every site and layer exists, every word that must be one

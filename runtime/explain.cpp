@@ -125,17 +125,18 @@ ordered_json explain_edits(const BoundRules& bound) {
 
 ordered_json explain_circuits(const Plan& plan, const BoundRules& bound) {
   ordered_json circuits = ordered_json::array();
-  const std::int64_t all = CircuitGraph(bound.card->config).edges();
+  const CircuitGraph graph(bound.card->config);
   for (const dsl::CircuitId id : plan.circuits) {
     const auto& declared = bound.rules->circuits[id];
     std::int64_t tokens = 0;
     for (const auto& pair : bound.circuits[id].pairs) tokens += std::ssize(pair.clean.tokens);
+    const std::string what = declared.keep.nodes ? "nodes" : "edges";
     circuits.push_back({{"circuit", declared.name},
                         {"method", std::string(dsl::circuit_method_name(declared.method.method))},
                         {"pairs", bound.circuits[id].pairs.size()},
                         {"tokens", tokens},  // of the clean prompts; the corrupt ones have as many
-                        {"edges", bound.circuits[id].edges},
-                        {"model_edges", all}});
+                        {what, bound.circuits[id].kept},
+                        {"model_" + what, declared.keep.nodes ? graph.nodes() : graph.edges()}});
   }
   return circuits;
 }
@@ -275,8 +276,9 @@ std::string explanation_text(const ordered_json& explanation) {
   }
   if (!explanation["circuits"].empty()) out << "Circuits\n";
   for (const auto& circuit : explanation["circuits"]) {
-    out << "  " << text(circuit["circuit"]) << ", by " << text(circuit["method"]) << ": " << circuit["edges"] << " of "
-        << circuit["model_edges"] << " edges, on " << circuit["pairs"] << " pairs of " << circuit["tokens"]
+    const std::string what = circuit.contains("nodes") ? "nodes" : "edges";
+    out << "  " << text(circuit["circuit"]) << ", by " << text(circuit["method"]) << ": " << circuit[what] << " of "
+        << circuit["model_" + what] << " " << what << ", on " << circuit["pairs"] << " pairs of " << circuit["tokens"]
         << " tokens a side\n";
   }
   if (!explanation["searches"].empty()) out << "Attacks searched for before the rest\n";

@@ -40,8 +40,7 @@ double target_of(const HookStep& step, double activation) {
 /// `cap` bounds what the others ask for, and unequal ones meet in the least-squares solution, their mean.
 class JointTarget {
  public:
-  void add(const HookStep& step, double activation) {
-    const double target = target_of(step, activation);
+  void add(const HookStep& step, double target) {
     if (step.operation == dsl::Operation::cap) {
       cap_ = std::min(cap_, step.amount);
     } else if (std::find(targets_.begin(), targets_.end(), target) == targets_.end()) {
@@ -101,6 +100,11 @@ void HookProgram::read(dsl::FeatureId feature) {
   const dsl::Site& site = features_[feature].site;
   const std::size_t index = slot(site, feature);
   sites_[dsl::whole(site)].slots[index].read = true;
+}
+
+void HookProgram::keep_product(const FeaturePlace& place) {
+  slot(place.first, place.second);
+  kept_products_.insert(place);
 }
 
 std::size_t HookProgram::add(const dsl::Intervention& sentence, const std::vector<dsl::Site>& sites, bool of_change,
@@ -200,6 +204,7 @@ void HookPass::begin(std::vector<RowMemory*> rows) {
   norms_.clear();
   change_norms_.clear();
   captured_.clear();
+  products_.clear();
 }
 
 bool HookPass::wants(const dsl::Site& site) const {
@@ -229,6 +234,11 @@ void HookPass::run_program(const dsl::Site& site, at::Tensor& x, const model::Pa
   const Reading reading = read(program, x);
   for (std::size_t s = 0; s < reading.slots; ++s) {
     const auto& slot = program.slots[s];
+    const FeaturePlace place{{site.kind, site.layer, slot.head}, slot.feature};
+    if (program_.kept_products_.contains(place)) {
+      auto& products = products_[place];  // the logits come in several calls
+      for (std::size_t i = 0; i < reading.size(); ++i) products.push_back(reading.products[i * reading.slots + s]);
+    }
     if (!slot.read) continue;
     auto& activation = activations_[slot.feature];
     activation.resize(reading.size());
@@ -301,7 +311,7 @@ std::vector<float> HookPass::solve(const dsl::Site& site, const SiteProgram& pro
       if (!counts(step) || !steps_[step.number].fired[i]) continue;
       if (!is_active[step.slot]) targets[step.slot].clear();
       is_active[step.slot] = 1;
-      targets[step.slot].add(step, activation(step.slot));
+      targets[step.slot].add(step, target(step, program.slots[step.slot], i, activation(step.slot)));
     }
     active.clear();
     latents.clear();
@@ -347,6 +357,7 @@ void HookPass::write(const dsl::Site& site, const SiteProgram& program, const Re
     steps_[step.number].fired =
         step.condition ? conditions_->holds(*step.condition) : Mask(static_cast<std::size_t>(n), 1);
   }
+  if (ablated_ && !control_) ask_ablated(site, program, layout);
   const bool has_change =
       std::any_of(program.steps.begin(), program.steps.end(), [](const HookStep& step) { return step.of_change; });
   const auto without_change = [](const HookStep& step) { return !step.of_change; };
@@ -411,6 +422,26 @@ void HookPass::write(const dsl::Site& site, const SiteProgram& program, const Re
   x = (x.to(at::kFloat) + length * random_direction(site, x.size(1)).to(x.device())).to(x.scalar_type());
 }
 
+void HookPass::ask_ablated(const dsl::Site& site, const SiteProgram& program, const model::PackedLayout& layout) {
+  const at::Tensor rows = layout.row_of.cpu(), positions = layout.positions.cpu();
+  for (const HookStep& step : program.steps) {
+    if (!step.of_change) continue;
+    const FeaturePlace place{{site.kind, site.layer, program.slots[step.slot].head}, step.feature};
+    auto& products = steps_[step.number].products;
+    products.resize(static_cast<std::size_t>(layout.size()));
+    for (std::size_t i = 0; i < products.size(); ++i) {
+      products[i] = (*ablated_)(place, static_cast<std::size_t>(rows.const_data_ptr<std::int64_t>()[i]),
+                                positions.const_data_ptr<std::int64_t>()[i]);
+    }
+  }
+}
+
+double HookPass::target(const HookStep& step, const SiteProgram::Slot& slot, std::size_t token,
+                        double activation) const {
+  const auto& products = steps_[step.number].products;
+  return products.empty() ? target_of(step, activation) : (products[token] - slot.b) / slot.c;
+}
+
 /// Counts what the steps at one site did; position 0 stays out of all but `relative_change_at_0`.
 void HookPass::record(const SiteProgram& program, const Reading& reading, std::span<const float> relative_change,
                       const model::PackedLayout& layout) {
@@ -432,7 +463,7 @@ void HookPass::record(const SiteProgram& program, const Reading& reading, std::s
         const std::int64_t i = span.begin + j;
         const bool holds = record.fired[i];
         const double activation = (reading.products[i * reading.slots + step.slot] - slot.b) / slot.c;
-        record.moved[i] = holds && target_of(step, activation) != activation;
+        record.moved[i] = holds && target(step, slot, static_cast<std::size_t>(i), activation) != activation;
         const double change = holds && !relative_change.empty() ? relative_change[i] : 0;
         if (span.first_position + j == 0) {
           ++activity.firsts;

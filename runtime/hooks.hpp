@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -12,6 +13,7 @@
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "dsl/rule_set.hpp"
@@ -21,6 +23,9 @@
 #include "runtime/perturbation.hpp"
 
 namespace proviso::runtime {
+
+/// A feature at a canonical site (which may name a head), where it is read or taken out.
+using FeaturePlace = std::pair<dsl::Site, dsl::FeatureId>;
 
 /// One sentence at one site.
 struct HookStep {
@@ -70,6 +75,8 @@ class HookProgram {
                   const ConditionSet::TokenId& token_id, const ConditionSet::QuantileValue& quantile);
   /// Has the feature's activation recorded at every token.
   void record(dsl::FeatureId feature) { read(feature); }
+  /// Has d·x (of a latent its activation) kept at every token, at any site that the feature can be taken out of.
+  void keep_product(const FeaturePlace& place);
   /// Has the L2 norm of the vectors at a site recorded at every token.
   void record_norm(const dsl::Site& site) { norm_sites_.insert(site); }
   /// Has the vectors at a site kept.
@@ -91,6 +98,7 @@ class HookProgram {
   ConditionSet conditions_;
   std::map<dsl::Site, SiteProgram> sites_;
   std::set<dsl::Site> norm_sites_, captured_;
+  std::set<FeaturePlace> kept_products_;
   std::size_t step_count_ = 0;
 };
 
@@ -124,6 +132,10 @@ class HookPass : public model::SiteVisitor {
   void set_control(const ControlChange* control) { control_ = control; }
   /// What is added in the next passes, after all that is written at its site; null: nothing.
   void set_perturbation(const PassPerturbation* perturbation) { perturbation_ = perturbation; }
+  /// What an ablation sets d·x to (of a latent its activation), by the pass's row and the position in its sequence.
+  using Ablated = std::function<float(const FeaturePlace& place, std::size_t row, std::int64_t position)>;
+  /// In place of what the sentences of an effect's change ask for, where they act; null: as they say.
+  void set_ablated(const Ablated* ablated) { ablated_ = ablated; }
   /// Measures ‖Δx‖/‖x‖ for the activity, and ‖Δx‖ of an effect's change (`change_norms`).
   void measure_changes(bool on) { measure_ = on; }
 
@@ -133,6 +145,7 @@ class HookPass : public model::SiteVisitor {
   // Of the last pass, by packed token:
   std::span<const float> activation(dsl::FeatureId feature) const;
   std::span<const float> norm(const dsl::Site& site) const;
+  std::span<const float> product(const FeaturePlace& place) const { return products_.at(place); }
   const at::Tensor& captured(const dsl::Site& site) const { return captured_.at(site); }  // [n, width] float32
   const std::map<dsl::Site, std::vector<float>>& change_norms() const { return change_norms_; }
   /// Whether a step's condition held (or it has none) at each token.
@@ -156,10 +169,15 @@ class HookPass : public model::SiteVisitor {
   void run_program(const dsl::Site& site, at::Tensor& x, const model::PackedLayout& layout);
   struct StepRecord {
     Mask fired, moved;
+    std::vector<float> products;  ///< that an ablation leaves, by token; empty: the step does as it says
     Activity activity;
   };
   void write(const dsl::Site& site, const SiteProgram& program, const Reading& reading, at::Tensor& x,
              const model::PackedLayout& layout);
+  /// Asks what the change's steps at a site are to leave there.
+  void ask_ablated(const dsl::Site& site, const SiteProgram& program, const model::PackedLayout& layout);
+  /// The activation that a step asks for at a token.
+  double target(const HookStep& step, const SiteProgram::Slot& slot, std::size_t token, double activation) const;
   template <class Counts>
   std::vector<float> solve(const dsl::Site& site, const SiteProgram& program, const Reading& reading,
                            Counts counts) const;
@@ -170,12 +188,14 @@ class HookPass : public model::SiteVisitor {
   const HookProgram& program_;
   const ControlChange* control_ = nullptr;
   const PassPerturbation* perturbation_ = nullptr;
+  const Ablated* ablated_ = nullptr;
   bool measure_ = false;
   std::vector<RowMemory*> rows_;
   std::unique_ptr<ConditionSet::Evaluation> conditions_;
   std::unordered_map<dsl::FeatureId, std::vector<float>> activations_;
   std::map<dsl::Site, std::vector<float>> norms_, change_norms_;
   std::map<dsl::Site, at::Tensor> captured_;
+  std::map<FeaturePlace, std::vector<float>> products_;
   std::vector<StepRecord> steps_;
   std::map<dsl::Site, std::shared_ptr<Solver>> solvers_;  // inverses by active set, kept between passes
 };

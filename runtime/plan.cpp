@@ -27,8 +27,16 @@ PlanCounts Plan::counts() const {
   }
   counts.sequences += spliced_sequences;
   counts.tokens += spliced_tokens;
+  counts.sequences += ablated_sequences;
+  counts.tokens += ablated_tokens;
   counts.tokens_saved = tokens_asked - counts.tokens;
   return counts;
+}
+
+std::int64_t PlannedAblation::prompts() const {
+  std::int64_t count = 0;
+  for (const auto& set : sets) count += std::ssize(set);
+  return count;
 }
 
 PlanBuilder::PlanBuilder(const BoundRules& bound) : bound_(bound) { state({}, {}); }
@@ -41,20 +49,29 @@ void PlanBuilder::open(StateId state, const dsl::Intervention& sentence, const s
 }
 
 StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vector<dsl::RuleId>& rules,
-                           const dsl::Change* change, std::uint64_t seed, std::optional<dsl::CheckId> attacks) {
+                           const dsl::Change* change, std::uint64_t seed, const Beside& beside) {
+  const auto& [attacks, ablation] = beside;
   const dsl::Attack* perturb = nullptr;
   if (attacks) {
     const auto& chain = bound_.rules->checks[*attacks].under_attacks;
     const auto found = std::ranges::find(chain, dsl::AttackKind::perturb, &dsl::Attack::kind);
     if (found != chain.end()) perturb = &*found;
   }
-  if (edits.empty() && !perturb && !(change && std::holds_alternative<dsl::ChangeEdit>(*change))) seed = 0;
+  const bool draws = perturb || (ablation && ablation->kind == dsl::Ablation::resample);
+  if (edits.empty() && !draws && !(change && std::holds_alternative<dsl::ChangeEdit>(*change))) seed = 0;
   std::string key = "e";
   for (dsl::EditId edit : edits) key += std::to_string(edit) + ",";
   key += "r";
   for (dsl::RuleId rule : rules) key += std::to_string(rule) + ",";
   if (change) key += "c" + std::to_string(reinterpret_cast<std::uintptr_t>(change));
   if (perturb) key += "p" + std::to_string(*attacks);
+  if (ablation) {
+    key += "a" + std::to_string(static_cast<int>(ablation->kind));
+    for (const auto& set : ablation->sets) {
+      key += ":";
+      for (const SequenceId id : set) key += std::to_string(id) + ",";
+    }
+  }
   key += "s" + std::to_string(seed);
   const auto [found, is_new] = state_ids_.emplace(key, plan_.states.size());
   if (!is_new) return found->second;
@@ -99,6 +116,17 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
     plan_.states[id].perturbed = attacks;
     if (const auto searched = bound_.perturbations.find({*attacks, seed}); searched != bound_.perturbations.end())
       plan_.states[id].perturbation = searched->second;
+  }
+  if (ablation) {
+    plan_.states[id].ablation = ablation;
+    label += ", ablation " + std::string(dsl::ablation_name(ablation->kind));
+    std::int64_t tokens = 0;
+    for (const auto& set : ablation->sets) {
+      for (const SequenceId prompt : set) tokens += std::ssize(plan_.sequences[prompt].tokens);
+    }
+    plan_.ablated_sequences += ablation->prompts();
+    plan_.ablated_tokens += tokens;
+    plan_.tokens_asked += tokens;
   }
   if (seed > 0) label += ", seed " + std::to_string(bound_.seed + seed);
   plan_.states[id].label = label.empty() ? "as loaded" : label;

@@ -41,6 +41,20 @@ struct PlannedSentence {
   bool of_change = false;        ///< belongs to the change whose effect is measured
 };
 
+/// How an effect's change takes its features out, and the prompts that tell what is put in their place.
+struct PlannedAblation {
+  dsl::Ablation kind = dsl::Ablation::zero;
+  std::vector<std::vector<SequenceId>> sets;  ///< each prompt once; of `zero` none
+
+  std::int64_t prompts() const;
+};
+
+/// What makes a state beside edits, rules and an effect's change.
+struct Beside {
+  std::optional<dsl::CheckId> attacks;      ///< the check whose `perturb` is in force, where its attacks have one
+  std::optional<PlannedAblation> ablation;  ///< how the change takes its features out
+};
+
 /// The model as loaded, changed by edits in order, then by rules.
 struct ModelState {
   std::string label;                                 ///< "as loaded", "under rule keep_calm", …
@@ -48,10 +62,11 @@ struct ModelState {
   std::shared_ptr<const Perturbation> perturbation;  ///< what that adds, once the model has been searched
   std::vector<dsl::EditId> edits;
   std::vector<PlannedSentence> sentences;
-  const dsl::Change* change = nullptr;  ///< the `effect`'s, in force beside the rest
+  const dsl::Change* change = nullptr;        ///< the `effect`'s, in force beside the rest
+  std::optional<PlannedAblation> ablation{};  ///< of the change; nothing: it does as it says
   std::optional<StateId> controls;  ///< the treated state whose change this one replaces by a random one of equal size
   std::int64_t control = 0;         ///< number of the random direction
-  std::uint64_t seed = 0;           ///< added to the run's: of its edits and its random direction
+  std::uint64_t seed = 0;           ///< added to the run's: of its edits, its random direction and its `resample`
   bool changes_recorded = false;    ///< ‖Δx‖ is kept by position: controls follow
 };
 
@@ -123,6 +138,7 @@ struct Plan {
   std::set<dsl::FeatureId> features;                       ///< to be built
   std::vector<std::string> passes;                         ///< names of those applied
   std::int64_t spliced_sequences = 0, spliced_tokens = 0;  ///< computed for `splices`
+  std::int64_t ablated_sequences = 0, ablated_tokens = 0;  ///< computed to tell what ablations put in
   std::int64_t tokens_asked = 0;                           ///< what asking for every metric by itself would compute
 
   PlanCounts counts() const;
@@ -134,12 +150,10 @@ class PlanBuilder {
   explicit PlanBuilder(const BoundRules& bound);
 
   StateId loaded() const { return 0; }
-  /// The state under edits (in order) and rules, with an `effect`'s change where there is one, and under the `perturb`
-  /// of a check's attacks where they have one. `seed` is added to the run's: it counts where there are edits or a
-  /// perturbation.
+  /// The state under edits (in order) and rules, with an `effect`'s change where there is one. `seed` is added to the
+  /// run's: it counts where there are edits or a perturbation, and where the change takes values from other prompts.
   StateId state(const std::vector<dsl::EditId>& edits, const std::vector<dsl::RuleId>& rules,
-                const dsl::Change* change = nullptr, std::uint64_t seed = 0,
-                std::optional<dsl::CheckId> attacks = std::nullopt);
+                const dsl::Change* change = nullptr, std::uint64_t seed = 0, const Beside& beside = {});
   /// A control of a treated state.
   StateId control(StateId treated, std::int64_t number, std::uint64_t seed = 0);
   /// A prompt, and what follows it (as if it had been generated).

@@ -103,6 +103,7 @@ void StateRun::carry_out() {
   auto probe = folds ? compile(nullptr, true) : nullptr;
 
   apply_edits();
+  if (state().ablation && !state().controls) read_ablated();
   if (folds) {
     probe_folds(*probe);
     apply_folds();
@@ -211,6 +212,43 @@ void StateRun::apply_edits() {
     for (const auto& delta : deltas) changed = applied_.apply(delta) || changed;
     evidence_.states_[c_.state].edit_changed.push_back(changed);
   }
+}
+
+void StateRun::read_ablated() {
+  const PlannedAblation& planned = *state().ablation;
+  std::vector<std::vector<PromptReading>> sets;
+  HookProgram program(c_.features, *c_.bound.card);
+  std::set<FeaturePlace> places;
+  for (const auto& sentence : state().sentences) {
+    if (!sentence.of_change) {
+      program.add(
+          sentence.sentence, sentence.hooks, false, [this](const std::string& text) { return c_.bound.token_id(text); },
+          c_.quantile);
+      continue;
+    }
+    for (const auto& site : sentence.hooks) {
+      const FeaturePlace place{site, sentence.sentence.feature};
+      places.insert(place);
+      program.keep_product(place);
+      program.record_norm(model::sink_site(site, c_.bound.card->config));
+    }
+  }
+  program.finish(c_.transformer.options().device);
+  for (const auto& set : planned.sets) {
+    std::vector<const Sequence*> prompts;
+    for (const SequenceId id : set) prompts.push_back(&c_.plan.sequences[id]);
+    sets.push_back(read_prompts(c_.transformer, program, places, prompts));
+    for (const auto& reading : sets.back()) evidence_.tokens += std::ssize(reading.tokens);
+  }
+  evidence_.sequences += planned.prompts();
+  ablation_.emplace(planned.kind, std::move(sets), c_.seed + state().seed);
+}
+
+HookPass::Ablated StateRun::ablated(std::function<SequenceId(std::size_t)> sequence) const {
+  return [this, sequence = std::move(sequence)](const FeaturePlace& place, std::size_t row, std::int64_t position) {
+    const Sequence& of = c_.plan.sequences[sequence(row)];
+    return ablation_->at(place, std::span(of.tokens).first(static_cast<std::size_t>(of.prompt_length)), position);
+  };
 }
 
 /// What folded sentences do is no longer seen in a pass: their activity is measured beforehand, as hooks, on
@@ -351,6 +389,9 @@ void StateRun::pass(const Run& run, PassRows& rows, Hooks& hooks) {
   PassPerturbation added;
   perturb(
       hooks, expected, [&](std::size_t r) { return rows.owners[r].front(); }, added);
+  // Sequences that share a row begin with one prompt: see `share_prefixes`.
+  const auto put_in = ablated([&](std::size_t r) { return rows.owners[r].front(); });
+  if (ablation_) hooks.pass->set_ablated(&put_in);
 
   model::Pass pass;
   pass.rows = &rows.rows;
@@ -367,6 +408,7 @@ void StateRun::pass(const Run& run, PassRows& rows, Hooks& hooks) {
   const auto layout = c_.transformer.forward(pass);
   hooks.pass->set_control(nullptr);
   hooks.pass->set_perturbation(nullptr);
+  hooks.pass->set_ablated(nullptr);
   evidence_.tokens += layout.size();
 
   for (std::size_t r = 0; r < rows.rows.size(); ++r) {
@@ -518,9 +560,14 @@ void StateRun::generate(const std::vector<GenerationKey>& keys, Hooks& hooks) {
   TextWriter writer(c_.transformer, *c_.bound.tokenizer, *hooks.pass);
   ControlChange control;
   PassPerturbation added;
+  HookPass::Ablated put_in;
   writer.before_pass = [&](const model::PackedLayout& layout, std::span<const std::size_t> rows) {
-    perturb(
-        hooks, layout, [&](std::size_t r) { return which[rows[r]].first->sequence; }, added);
+    const auto sequence = [&which, rows](std::size_t r) { return which[rows[r]].first->sequence; };
+    perturb(hooks, layout, sequence, added);
+    if (ablation_) {
+      put_in = ablated(sequence);
+      hooks.pass->set_ablated(&put_in);
+    }
     if (!is_control_of_hooks()) return;
     control = control_change(layout, [&](std::size_t r) -> const SentenceTraces& {
       const auto& [key, sample] = which[rows[r]];
@@ -537,6 +584,7 @@ void StateRun::generate(const std::vector<GenerationKey>& keys, Hooks& hooks) {
   const auto written = writer.write(requests);
   hooks.pass->set_control(nullptr);
   hooks.pass->set_perturbation(nullptr);
+  hooks.pass->set_ablated(nullptr);
   for (std::size_t i = 0; i < texts.size(); ++i) {
     texts[i].tokens = written[i].tokens;
     texts[i].text = c_.bound.tokenizer->decode(written[i].tokens);

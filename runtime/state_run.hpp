@@ -5,12 +5,14 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "editing/weight_delta.hpp"
+#include "runtime/ablation.hpp"
 #include "runtime/autoencoders/autoencoder_shelf.hpp"
 #include "runtime/bound_rules.hpp"
 #include "runtime/edits.hpp"
@@ -49,6 +51,8 @@ class StateRun {
 
   std::unique_ptr<Hooks> compile(const Run* run, bool folds_as_hooks) const;
   void apply_edits();
+  /// Reads the prompts of an ablation as they are without the change.
+  void read_ablated();
   void probe_folds(Hooks& hooks);
   void apply_folds();
   void batch(const Run& run, const Batch& batch, Hooks& hooks);
@@ -60,6 +64,8 @@ class StateRun {
   void trace(const Hooks& hooks, const model::PackedLayout::RowSpan& span, SentenceTraces& traces) const;
   void keep_activity(const Hooks& hooks, bool folds_only);
   bool is_control_of_hooks() const;
+  /// What an ablation puts in, for a pass whose rows are these sequences.
+  HookPass::Ablated ablated(std::function<SequenceId(std::size_t row)> sequence) const;
   /// `layout` needs rows only; `treated` answers with what the change did to a row in the state controlled.
   ControlChange control_change(const model::PackedLayout& layout,
                                const std::function<const SentenceTraces&(std::size_t row)>& treated) const;
@@ -74,6 +80,7 @@ class StateRun {
   Context c_;
   Evidence& evidence_;
   editing::AppliedDeltas applied_;
+  std::optional<AblationValues> ablation_;  ///< of a change that takes features out, not of its controls
 };
 
 }  // namespace proviso::runtime

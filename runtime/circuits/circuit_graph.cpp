@@ -12,6 +12,30 @@ namespace proviso::runtime {
 
 using dsl::SiteKind;
 
+namespace {
+
+/// Of the indices where `exists` holds the `count` whose scores are largest without their sign, ties to the earlier:
+/// bools of the same shape.
+at::Tensor largest(const at::Tensor& scores, const at::Tensor& exists, std::int64_t count) {
+  const at::Tensor size = scores.to(at::kDouble).cpu().abs().contiguous();
+  const double* value = size.const_data_ptr<double>();
+  const bool* there = exists.const_data_ptr<bool>();
+  std::vector<std::int64_t> order;
+  for (std::int64_t i = 0; i < size.numel(); ++i) {
+    if (there[i]) order.push_back(i);
+  }
+  count = std::min<std::int64_t>(count, std::ssize(order));
+  const auto stronger = [&](std::int64_t a, std::int64_t b) {
+    return std::pair(-value[a], a) < std::pair(-value[b], b);
+  };
+  std::nth_element(order.begin(), order.begin() + count, order.end(), stronger);
+  at::Tensor kept = at::zeros_like(exists);
+  for (std::int64_t i = 0; i < count; ++i) kept.mutable_data_ptr<bool>()[order[static_cast<std::size_t>(i)]] = true;
+  return kept;
+}
+
+}  // namespace
+
 CircuitGraph::Readers CircuitGraph::readers(SiteKind kind, std::int64_t layer) const {
   const std::int64_t first = layer * (3 * heads_ + 1);
   switch (kind) {
@@ -75,21 +99,24 @@ at::Tensor CircuitGraph::all() const {
 }
 
 at::Tensor CircuitGraph::strongest(const at::Tensor& scores, std::int64_t count) const {
-  const at::Tensor size = scores.to(at::kDouble).cpu().abs().contiguous(), every = all();
-  const double* value = size.const_data_ptr<double>();
-  const bool* exists = every.const_data_ptr<bool>();
-  std::vector<std::int64_t> order;
-  for (std::int64_t i = 0; i < size.numel(); ++i) {
-    if (exists[i]) order.push_back(i);
+  return largest(scores, all(), count);
+}
+
+at::Tensor CircuitGraph::strongest_nodes(const at::Tensor& scores, std::int64_t count) const {
+  at::Tensor nodes = at::ones({sources()}, at::kBool);
+  nodes[0] = false;
+  nodes = largest(scores, nodes, count);
+  nodes[0] = true;
+  return nodes;
+}
+
+at::Tensor CircuitGraph::between(const at::Tensor& nodes) const {
+  at::Tensor edges = all().logical_and(nodes);
+  for (std::int64_t destination = 0; destination < destinations(); ++destination) {
+    const auto node = source_of(destination);
+    if (node && !nodes[*node].item<bool>()) edges[destination].fill_(false);
   }
-  count = std::min<std::int64_t>(count, std::ssize(order));
-  const auto stronger = [&](std::int64_t a, std::int64_t b) {
-    return std::pair(-value[a], a) < std::pair(-value[b], b);
-  };
-  std::nth_element(order.begin(), order.begin() + count, order.end(), stronger);
-  at::Tensor kept = at::zeros_like(every);
-  for (std::int64_t i = 0; i < count; ++i) kept.mutable_data_ptr<bool>()[order[static_cast<std::size_t>(i)]] = true;
-  return kept;
+  return edges;
 }
 
 at::Tensor CircuitGraph::alive(const at::Tensor& edges) const {

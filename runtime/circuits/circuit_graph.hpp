@@ -26,6 +26,7 @@ class CircuitGraph {
   std::int64_t sources() const { return 1 + layers_ * (heads_ + 1); }
   std::int64_t destinations() const { return layers_ * (3 * heads_ + 1) + 1; }
   std::int64_t edges() const;
+  std::int64_t nodes() const { return sources() - 1; }  ///< that a circuit may leave out: heads and MLPs
 
   std::int64_t first_head(std::int64_t layer) const { return 1 + layer * (heads_ + 1); }  ///< of a layer's sources
   std::int64_t mlp(std::int64_t layer) const { return first_head(layer) + heads_; }
@@ -51,6 +52,11 @@ class CircuitGraph {
   /// The `count` edges whose scores [destinations, sources] are largest without their sign, ties to the earlier
   /// destination, then source.
   at::Tensor strongest(const at::Tensor& scores, std::int64_t count) const;
+  /// The `count` heads and MLPs whose scores [sources] are largest without their sign, ties to the earlier, and the
+  /// embedding: [sources] of bools.
+  at::Tensor strongest_nodes(const at::Tensor& scores, std::int64_t count) const;
+  /// All edges between these nodes [sources], and from them to the logits.
+  at::Tensor between(const at::Tensor& nodes) const;
   /// Those that lie on a way from the embedding to the logits. Patching the others changes nothing.
   at::Tensor alive(const at::Tensor& edges) const;
 

@@ -183,7 +183,7 @@ PatchedPairs::PatchedPairs(const model::Transformer& transformer, const BoundCir
     for (const bool is_clean : {true, false}) {
       Tracer tracer(graph_, is_clean ? batch.clean : batch.corrupt);
       const auto m = numbers(run(batch, is_clean ? batch.clean_rows : batch.corrupt_rows, tracer, tracer));
-      auto& all = is_clean ? clean_ : corrupt_;
+      auto& all = is_clean ? clean_ : edgeless_;
       all.insert(all.end(), m.begin(), m.end());
     }
   }
@@ -334,6 +334,19 @@ at::Tensor PatchedPairs::brute_force() const {
     first_pair += batch.last.size();
   }
   return scores.div_(static_cast<double>(clean_.size()));
+}
+
+at::Tensor PatchedPairs::brute_force_nodes() const {
+  at::Tensor scores = at::zeros({graph_.sources()}, at::kDouble);
+  for (std::int64_t source = 1; source < graph_.sources(); ++source) {
+    at::Tensor edges = graph_.all();
+    edges.select(1, source).fill_(false);
+    const auto m = measure(edges);
+    double change = 0;
+    for (std::size_t i = 0; i < m.size(); ++i) change += m[i] - clean_[i];
+    scores[source] = change / static_cast<double>(m.size());
+  }
+  return scores;
 }
 
 }  // namespace proviso::runtime

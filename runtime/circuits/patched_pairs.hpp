@@ -25,7 +25,7 @@ class PatchedPairs {
   const CircuitGraph& graph() const { return graph_; }
   /// m by pair, in the order of the circuit's pairs.
   const std::vector<double>& clean() const { return clean_; }
-  const std::vector<double>& corrupt() const { return corrupt_; }
+  const std::vector<double>& edgeless() const { return edgeless_; }
   /// m by pair with these edges [destinations, sources] kept. A pass over the clean prompts.
   std::vector<double> measure(const at::Tensor& edges) const;
 
@@ -39,6 +39,9 @@ class PatchedPairs {
   /// What m does change by where one edge alone is corrupted, for each edge: as many rows of passes as there are
   /// edges, each from its destination's layer on.
   at::Tensor brute_force() const;
+  /// What m changes by where all that one node writes is corrupted, [sources] float64; of the embedding 0. A pass over
+  /// the clean prompts for each node. To first order it is the sum of the node's edges in the attributions above.
+  at::Tensor brute_force_nodes() const;
 
   std::int64_t passes() const { return passes_; }
   std::int64_t tokens() const { return tokens_; }  ///< fed to the model so far
@@ -80,7 +83,7 @@ class PatchedPairs {
   CircuitGraph graph_;
   bool probability_ = false;
   std::vector<Batch> batches_;
-  std::vector<double> clean_, corrupt_;
+  std::vector<double> clean_, edgeless_;
   mutable std::int64_t passes_ = 0, tokens_ = 0;
 };
 

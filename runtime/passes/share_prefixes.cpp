@@ -16,8 +16,10 @@ constexpr std::int64_t kLeastSaving = 64;
 // Prefixes within prefixes beyond this depth share the outermost.
 constexpr int kDeepestSplit = 32;
 
-/// Whether the state's conditions ask about the whole prompt: then only prompts with the same text may share.
+/// Whether the state's conditions ask about the whole prompt, or each takes values from another one: then only prompts
+/// with the same text may share.
 bool depends_on_prompt(const ModelState& state) {
+  if (state.ablation && state.ablation->kind == dsl::Ablation::resample) return true;
   return std::any_of(state.sentences.begin(), state.sentences.end(), [](const PlannedSentence& s) {
     return s.sentence.condition && reads_prompt(*s.sentence.condition);
   });

@@ -83,6 +83,40 @@ check sure { expect faithfulness(c) >= -1000% at 95% confidence }
   CHECK(audited(rules, "none").circuits.size() == 1);
 }
 
+TEST_CASE("a circuit of nodes is found, measured, reported and drawn by its nodes") {
+  RulesOnModel rules(R"(
+circuit heads {
+  clean ["The cat sat", "A dog ran"]  corrupt ["The hat fit", "I dig pan"]
+  measure logit_diff("a", "b")  using eap  keep 3 nodes
+}
+circuit patched { clean "The cat" corrupt "The hat"  measure logit_diff("a", "b")  using exact  keep 20% nodes }
+check c { expect faithfulness(heads) >= -1000%  expect completeness(patched) <= 1000% }
+)");
+  const auto report = audited(rules);
+  CHECK(report.checks[0].status == Status::pass);
+  const auto& heads = circuit_of(report, "heads");
+  CHECK(heads.nodes.size() == 3);
+  CHECK(*heads.model_nodes == 10);
+  CHECK(heads.selection.starts_with("the 3 nodes of largest |score|"));
+  CHECK(std::abs(heads.nodes[0].score) >= std::abs(heads.nodes[2].score));
+  CHECK(heads.curve.back().nodes == 10);
+  CHECK(heads.curve.back().faithfulness == Approx(1).margin(1e-3));
+  const auto& patched = circuit_of(report, "patched");
+  CHECK(patched.nodes.size() == 2);
+  CHECK_FALSE(patched.edges[0].score);
+
+  const std::string yaml = to_yaml(report, {});
+  CHECK(to_yaml(from_yaml(yaml, "report.yaml"), {}) == yaml);
+  CHECK(to_html(report).find("3 nodes") != std::string::npos);
+  const auto dot = circuits_dot(report.circuits);
+  INFO(dot);
+  CHECK(dot.find("\"" + heads.nodes[0].name + "\" [color=") != std::string::npos);
+  const auto text = circuits_text(report.circuits, 2, 100, false);
+  INFO(text);
+  CHECK(text.find("3 of 10 attention heads and MLPs") != std::string::npos);
+  CHECK(text.find("and 1 weaker ones") != std::string::npos);
+}
+
 TEST_CASE("nothing to recover leaves faithfulness undecided") {
   // What tells the prompts apart comes after the last token read: nothing, for m is the same to the bit.
   RulesOnModel rules(kCircuit + "check c { expect faithfulness(small) >= 80% }");

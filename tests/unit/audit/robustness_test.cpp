@@ -221,4 +221,81 @@ check c {
   CHECK(report.checks[0].status == Status::pass);
 }
 
+TEST_CASE("across ablations takes a feature out in every way asked for, and states each") {
+  const std::string features = R"(
+feature f = contrast(p, q) at resid_post[0]
+feature u = unembed("a") at resid_post[1]
+)";
+  RulesOnModel rules(kTexts + features + R"(
+rule both { suppress f  suppress u when position >= 2 }
+check swept {
+  expect effect(rule both, on: perplexity(texts), control: 2) >= -1000 across seeds(2), ablation(zero, mean, resample)
+}
+check origin { expect effect(suppress u, on: perplexity(texts), control: 2) >= -1000 across ablation(zero, mean) }
+check said { expect effect(suppress u, on: perplexity(texts), control: 2) >= -1000 }
+check shifted { expect effect(suppress f, on: perplexity(texts), control: 2) >= -1000 across ablation(zero) }
+check shifted_said { expect effect(suppress f, on: perplexity(texts), control: 2) >= -1000 }
+)");
+  const auto results = first_expectations(audited(rules));
+  const auto& swept = *results.at("swept").across;
+  std::map<std::string, double> values(swept.values.begin(), swept.values.end());
+  std::vector<std::string> names;
+  for (const auto& [name, value] : swept.values) names.push_back(name);
+  CHECK(names == std::vector<std::string>{"seed 0, ablation zero", "seed 0, ablation mean", "seed 0, ablation resample",
+                                          "seed 1, ablation zero", "seed 1, ablation mean",
+                                          "seed 1, ablation resample"});
+  // The seed draws other prompts only.
+  CHECK(values["seed 0, ablation zero"] == values["seed 1, ablation zero"]);
+  CHECK(values["seed 0, ablation mean"] == values["seed 1, ablation mean"]);
+  CHECK(values["seed 0, ablation resample"] != values["seed 1, ablation resample"]);
+  CHECK(values["seed 0, ablation zero"] != values["seed 0, ablation mean"]);
+  // Where a feature's own zero is the origin, the sentence says the same, and both are stated.
+  CHECK(results.at("origin").across->values[0].second == Approx(results.at("said").estimate.value).epsilon(1e-6));
+  CHECK(results.at("origin").across->combinations == 2);
+  CHECK(results.at("shifted").estimate.value != Approx(results.at("shifted_said").estimate.value).epsilon(1e-4));
+  REQUIRE(results.at("swept").control);
+  CHECK(results.at("swept").control->n == 2);
+}
+
+TEST_CASE("ablations act on attacked, paraphrased and generated texts, whatever the plan shares") {
+  const std::string text = kTexts + R"(
+feature f = contrast(p, q) at resid_post[0]
+prompts long = each who in ["He", "She", "They"], what in ["is", "was"]
+  "{who} {what} at home with a cat and a dog, and all of the other animals of the neighbourhood"
+check attacked {
+  under attack casing(upper)
+  expect effect(suppress f, on: perplexity(texts), control: 2) >= -1000 across ablation(mean, resample)
+}
+check by_hand {
+  expect effect(suppress f, on: perplexity(upper), control: 2) >= -1000 across ablation(mean, resample)
+}
+prompts upper = each who in ["HE", "SHE", "THEY"], what in ["IS", "WAS", "HAS"] "{who} {what} A CAT"
+check paraphrased {
+  expect effect(suppress f, on: perplexity(texts), control: 2) >= -1000
+    across ablation(mean, resample), paraphrases(upper)
+}
+check written { expect effect(suppress f, on: rate(long, generates: /[a-m]/, tokens: 6), control: 2) >= -100%
+  across ablation(zero, mean, resample) }
+check likely { expect effect(suppress f, on: logit_diff("a", "b", after: long), control: 2) >= -1000
+  across ablation(zero, mean, resample) }
+)";
+  RulesOnModel rules(text);
+  const auto results = first_expectations(audited(rules));
+  const auto by_hand = results.at("by_hand").across->values;
+  const auto attacked = results.at("attacked").across->values;
+  const auto paraphrased = results.at("paraphrased").across->values;
+  REQUIRE(paraphrased.size() == 4);
+  CHECK(paraphrased[1].first == "ablation mean, upper");
+  for (std::size_t i = 0; i < 2; ++i) {
+    CHECK(attacked[i].second == Approx(by_hand[i].second).epsilon(1e-6));
+    CHECK(paraphrased[2 * i + 1].second == Approx(by_hand[i].second).epsilon(1e-6));
+  }
+  RulesOnModel again(text);
+  const auto unshared = first_expectations(audited(again, {"share-prefixes", "batch", "stop-early"}));
+  for (const auto& name : {"written", "likely"}) {
+    const auto &one = results.at(name).across->values, &other = unshared.at(name).across->values;
+    for (std::size_t i = 0; i < 3; ++i) CHECK(one[i].second == Approx(other[i].second).margin(1e-4));
+  }
+}
+
 }  // namespace proviso::audit

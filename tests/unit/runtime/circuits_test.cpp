@@ -117,10 +117,10 @@ TEST_CASE("all edges give the clean measure, and none the corrupt one") {
   const PatchedPairs pairs(*tiny.transformer, circuit);
   const auto& graph = pairs.graph();
   const auto all = pairs.measure(graph.all()), none = pairs.measure(at::zeros_like(graph.all()));
-  CHECK(none == pairs.corrupt());
+  CHECK(none == pairs.edgeless());
   for (std::size_t i = 0; i < all.size(); ++i) {
     CHECK(all[i] == Approx(pairs.clean()[i]).margin(1e-5));
-    CHECK(std::abs(pairs.clean()[i] - pairs.corrupt()[i]) > 1e-4);
+    CHECK(std::abs(pairs.clean()[i] - pairs.edgeless()[i]) > 1e-4);
     // What the model itself says.
     const auto& tokens = circuit.pairs[i].clean.tokens;
     const auto logits = test::logits_of(*tiny.transformer, {{tokens, std::ssize(tokens)}})[-1];
@@ -150,6 +150,63 @@ TEST_CASE("patching one edge by brute force is leaving that edge out") {
   }
 }
 
+TEST_CASE("patching one node by brute force is putting what it wrote on the corrupt prompt in its place") {
+  const test::RandomModel tiny(any_family());
+  const auto circuit = pairs_of(*tiny.tokenizer, {{"The cat sat", "The hat fit"}, {"A dog", "I dig"}});
+  const PatchedPairs pairs(*tiny.transformer, circuit);
+  const auto scores = pairs.brute_force_nodes();
+  const auto& config = tiny.transformer->config();
+  const at::NoGradGuard no_grad;
+
+  /// Keeps what heads and MLPs write, and puts what another run kept in the place of one of them.
+  struct Nodes : model::SiteVisitor {
+    std::map<Site, at::Tensor> kept;
+    const Nodes* other = nullptr;
+    Site patched;
+    std::int64_t begin = 0, width = 0;
+    bool wants(const Site& site) const override { return site.kind == SiteKind::z || site.kind == SiteKind::mlp_out; }
+    void visit(const Site& site, at::Tensor& x, const model::PackedLayout&) override {
+      if (other && site == patched) x.narrow(1, begin, width).copy_(other->kept.at(site).narrow(1, begin, width));
+      kept[site] = x.clone();
+    }
+  };
+  std::map<std::string, double> expected;
+  for (const auto& pair : circuit.pairs) {
+    const auto m = [&](const std::vector<std::int64_t>& tokens, Nodes& nodes) {
+      const auto last = test::logits_of(*tiny.transformer, {{tokens, std::ssize(tokens)}}, &nodes)[-1];
+      return (last[pair.raised] - last[pair.lowered]).item<double>();
+    };
+    Nodes corrupt, clean;
+    m(pair.corrupt.tokens, corrupt);
+    const double before = m(pair.clean.tokens, clean);
+    const auto patch = [&](const std::string& name, Site site, std::int64_t begin, std::int64_t width) {
+      Nodes nodes;
+      nodes.other = &corrupt;
+      nodes.patched = site;
+      nodes.begin = begin;
+      nodes.width = width;
+      expected[name] += (m(pair.clean.tokens, nodes) - before) / static_cast<double>(circuit.pairs.size());
+    };
+    for (std::int64_t layer = 0; layer < config.layers; ++layer) {
+      const std::string number = std::to_string(layer);
+      for (std::int64_t head = 0; head < config.heads; ++head)
+        patch("a" + number + ".h" + std::to_string(head), {SiteKind::z, layer}, head * config.head_dim,
+              config.head_dim);
+      patch("m" + number, {SiteKind::mlp_out, layer}, 0, config.width);
+    }
+  }
+  CHECK(std::ssize(expected) == pairs.graph().nodes());
+  CHECK(scores[0].item<double>() == 0);
+  double largest = 0;
+  for (std::int64_t node = 1; node < pairs.graph().sources(); ++node) {
+    INFO(pairs.graph().source_name(node));
+    const double change = expected.at(pairs.graph().source_name(node));
+    CHECK(scores[node].item<double>() == Approx(change).margin(1e-5));
+    largest = std::max(largest, std::abs(change));
+  }
+  CHECK(largest > 1e-3);
+}
+
 TEST_CASE("attribution is exact where the model is linear between the prompts") {
   const test::RandomModel tiny(any_family());
   bring_near(*tiny.transformer, *tiny.tokenizer, "c", "h", 1e-3);
@@ -163,6 +220,10 @@ TEST_CASE("attribution is exact where the model is linear between the prompts") 
     CHECK((scores - exact).abs().max().item<double>() < 0.03 * size);
     CHECK((scores * exact).sum().item<double>() > 0.999 * scores.norm().item<double>() * exact.norm().item<double>());
   }
+  // A node's score is the sum of its edges'.
+  const auto of_nodes = pairs.brute_force_nodes(),
+             summed = pairs.attribution().sum(0).index_fill_(0, at::zeros({1}, at::kLong), 0);
+  CHECK((summed - of_nodes).abs().max().item<double>() < 0.03 * of_nodes.abs().max().item<double>());
 }
 
 namespace {
@@ -278,21 +339,40 @@ TEST_CASE("a planted circuit is found whole, and nothing else") {
   declared.method.method = GENERATE(dsl::CircuitMethod::eap, dsl::CircuitMethod::eap_ig, dsl::CircuitMethod::exact);
   // The last tokens differ, so that every planted edge carries something.
   auto bound = pairs_of(*tiny.tokenizer, {{"The cat sat", "The hat fix"}, {"A dog", "I did"}});
-  bound.edges = std::ssize(kPlanted);
+  bound.kept = std::ssize(kPlanted);
   const auto found = find_circuit(*tiny.transformer, declared, bound);
   std::vector<std::pair<std::string, std::string>> edges;
   for (const auto& edge : found.edges) edges.emplace_back(edge.from, edge.to);
   CHECK_THAT(edges, Catch::UnorderedEquals(kPlanted));
   CHECK(std::is_sorted(found.edges.begin(), found.edges.end(),
-                       [](const auto& a, const auto& b) { return std::abs(a.score) > std::abs(b.score); }));
-  CHECK(std::abs(found.edges.back().score) > 0);
+                       [](const auto& a, const auto& b) { return std::abs(*a.score) > std::abs(*b.score); }));
+  CHECK(std::abs(*found.edges.back().score) > 0);
   for (std::size_t i = 0; i < found.clean.size(); ++i) {
     CHECK(found.circuit[i] == Approx(found.clean[i]).margin(1e-5));
-    CHECK(found.without[i] == Approx(found.corrupt[i]).margin(1e-5));
+    CHECK(found.without[i] == Approx(found.edgeless[i]).margin(1e-5));
     CHECK(found.curve.back().m[i] == Approx(found.clean[i]).margin(1e-5));
   }
+  // By nodes the same two heads come first, and the edges between them are those planted.
+  dsl::CircuitDecl by_nodes = declared;
+  by_nodes.keep.nodes = true;
+  bound.kept = 2;
+  const auto nodes = find_circuit(*tiny.transformer, by_nodes, bound);
+  std::vector<std::string> names;
+  for (const auto& node : nodes.nodes) names.push_back(node.name);
+  CHECK_THAT(names, Catch::UnorderedEquals(std::vector<std::string>{"a0.h1", "a1.h2"}));
+  edges.clear();
+  for (const auto& edge : nodes.edges) {
+    edges.emplace_back(edge.from, edge.to);
+    CHECK(edge.score.has_value() == (declared.method.method != dsl::CircuitMethod::exact));
+  }
+  CHECK_THAT(edges, Catch::UnorderedEquals(kPlanted));
+  CHECK(nodes.pruned == 0);
+  for (std::size_t i = 0; i < nodes.clean.size(); ++i) {
+    CHECK(nodes.circuit[i] == Approx(nodes.clean[i]).margin(1e-5));
+    CHECK(nodes.without[i] == Approx(nodes.edgeless[i]).margin(1e-5));
+  }
   // Kept too: edges of no effect, which lead nowhere or come from nowhere.
-  bound.edges = CircuitGraph(config).edges() - 3;
+  bound.kept = CircuitGraph(config).edges() - 3;
   const auto most = find_circuit(*tiny.transformer, declared, bound);
   CHECK(most.circuit.front() == Approx(most.clean.front()).margin(1e-5));
 }

@@ -1,0 +1,116 @@
+#include "runtime/ablation.hpp"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "runtime/model/pass_groups.hpp"
+#include "runtime/model/random.hpp"
+#include "runtime/model/sinks.hpp"
+
+namespace proviso::runtime {
+
+AblationValues::AblationValues(dsl::Ablation kind, std::vector<std::vector<PromptReading>> sets, std::uint64_t seed)
+    : kind_(kind), sets_(std::move(sets)) {
+  if (kind == dsl::Ablation::mean) average();
+  if (kind != dsl::Ablation::resample) return;
+  for (std::size_t i = 0; i < sets_.size(); ++i) draw(sets_[i], model::mix_seed(seed, i));
+}
+
+void AblationValues::average() {
+  std::map<FeaturePlace, std::pair<double, std::int64_t>> sums;  // of the prompts' means; prompts
+  for (const auto& set : sets_) {
+    for (const auto& prompt : set) {
+      for (const auto& [place, products] : prompt.products) {
+        const Mask& ordinary = prompt.ordinary.at(place.first);
+        double sum = 0;
+        std::int64_t count = 0;
+        for (std::size_t i = 0; i < products.size(); ++i) {
+          if (!ordinary[i]) continue;
+          sum += products[i];
+          ++count;
+        }
+        if (count == 0) continue;
+        sums[place].first += sum / static_cast<double>(count);
+        ++sums[place].second;
+      }
+    }
+  }
+  for (const auto& [place, sum] : sums) means_[place] = static_cast<float>(sum.first / static_cast<double>(sum.second));
+}
+
+void AblationValues::draw(const std::vector<PromptReading>& set, std::uint64_t seed) {
+  std::vector<std::size_t> givers;
+  for (std::size_t i = 0; i < set.size(); ++i) {
+    if (set[i].tokens.size() > 1) givers.push_back(i);
+  }
+  model::NormalSource random(seed);
+  auto from = givers;
+  for (std::size_t i = from.size(); i-- > 1;) std::swap(from[i], from[random.below(i)]);
+  for (std::size_t i = 0; i < givers.size(); ++i) donors_.emplace(set[givers[i]].tokens, &set[from[i]]);
+  for (const auto& prompt : set) {
+    if (prompt.tokens.size() == 1) donors_.emplace(prompt.tokens, &set[givers[random.below(givers.size())]]);
+  }
+}
+
+float AblationValues::at(const FeaturePlace& place, std::span<const std::int64_t> prompt, std::int64_t position) const {
+  if (kind_ == dsl::Ablation::zero) return 0;
+  if (kind_ == dsl::Ablation::mean) return means_.at(place);
+  const PromptReading& donor = *donors_.find(prompt)->second;
+  const Mask& ordinary = donor.ordinary.at(place.first);
+  const std::int64_t length = std::ssize(donor.tokens);
+  const std::int64_t same = std::clamp<std::int64_t>(position - std::ssize(prompt) + length, 0, length - 1);
+  const auto counts = [&](std::int64_t at) { return at >= 0 && at < length && ordinary[static_cast<std::size_t>(at)]; };
+  std::int64_t away = 0;
+  while (!counts(same + away) && !counts(same - away)) ++away;  // of two tokens or more one counts
+  const std::int64_t from = counts(same + away) ? same + away : same - away;
+  return donor.products.at(place)[static_cast<std::size_t>(from)];
+}
+
+std::vector<PromptReading> read_prompts(const model::Transformer& transformer, const HookProgram& program,
+                                        const std::set<FeaturePlace>& places,
+                                        const std::vector<const Sequence*>& prompts) {
+  std::optional<dsl::Site> last;
+  for (const auto& [site, feature] : places) {
+    if (!last || *last < dsl::whole(site)) last = dsl::whole(site);
+  }
+  std::vector<PromptReading> readings(prompts.size());
+  const auto length = [&](std::size_t i) { return std::ssize(prompts[i]->tokens); };
+  HookPass hooks(program);
+  for (const auto& [begin, end] : model::pass_groups(prompts.size(), length)) {
+    std::vector<model::Row> rows;
+    std::vector<RowMemory> memories;
+    for (std::size_t i = begin; i < end; ++i) {
+      rows.push_back({prompts[i]->tokens, prompts[i]->prompt_length});
+      memories.push_back(program.conditions().begin_row(prompts[i]->prompt));
+    }
+    std::vector<RowMemory*> pointers;
+    for (auto& memory : memories) pointers.push_back(&memory);
+    hooks.begin(std::move(pointers));
+    model::Pass pass;
+    pass.rows = &rows;
+    pass.visitor = &hooks;
+    if (last->kind == dsl::SiteKind::logits) {
+      pass.logits_at = std::nullopt;
+      pass.on_logits = [](std::int64_t, const at::Tensor&) {};
+    } else {
+      pass.stop_after = last;
+    }
+    const auto layout = transformer.forward(pass);
+    for (std::size_t i = begin; i < end; ++i) {
+      const auto& span = layout.rows[i - begin];
+      PromptReading& reading = readings[i];
+      reading.tokens = prompts[i]->tokens;
+      const auto part = [&](std::span<const float> values) { return values.subspan(span.begin, span.length); };
+      for (const auto& place : places) {
+        const auto products = part(hooks.product(place));
+        reading.products[place].assign(products.begin(), products.end());
+        const auto norms = part(hooks.norm(model::sink_site(place.first, transformer.config())));
+        reading.ordinary[place.first] = model::ordinary_positions(norms);
+      }
+    }
+  }
+  return readings;
+}
+
+}  // namespace proviso::runtime
