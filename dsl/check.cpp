@@ -218,6 +218,7 @@ void Checker::define_check(const Work<ast::Check>& work) {
   for (const ast::Under& under : node.under) define_under(under, check);
   for (Diagnostic& diagnostic : contradictions(rule_set_, check.under_rules))
     diagnostics_.push_back(std::move(diagnostic));
+  check_overridden(node.under, check);
 
   check_ = &check;
   for (const ast::Expectation& expected : node.expectations) {

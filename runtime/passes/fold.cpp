@@ -7,12 +7,12 @@
 
 namespace proviso::runtime::passes {
 
-namespace {
-
 bool has_linear_writer(const dsl::Site& site) {
   return site.head < 0 && (site.kind == dsl::SiteKind::embed || site.kind == dsl::SiteKind::attn_out ||
                            site.kind == dsl::SiteKind::mlp_out);
 }
+
+namespace {
 
 /// Why this sentence cannot become a weight edit anywhere, or "".
 std::string cannot_fold(const dsl::Intervention& sentence, const BoundRules& bound) {
@@ -44,7 +44,7 @@ Plan fold(Plan plan, const BoundRules& bound) {
         if (!why.empty()) kept.emplace(site, "another sentence there stays a hook: " + why);
       }
       if (!sentence.sentence.condition) continue;
-      for (dsl::FeatureId feature : features_read(*sentence.sentence.condition))
+      for (dsl::FeatureId feature : dsl::features_read(*sentence.sentence.condition))
         read.insert(bound.feature_sites[feature]);
     }
     for (const auto& site : read) kept.emplace(site, "a feature is read at " + dsl::to_string(site));
