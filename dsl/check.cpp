@@ -219,6 +219,7 @@ void Checker::define_check(const Work<ast::Check>& work) {
   check_attack_order(check);
   for (Diagnostic& diagnostic : contradictions(rule_set_, check.under_rules))
     diagnostics_.push_back(std::move(diagnostic));
+  check_overridden(node.under, check);
 
   check_ = &check;
   for (const ast::Expectation& expected : node.expectations) {

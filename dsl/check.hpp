@@ -32,7 +32,8 @@ Outcome<RuleSet> check_modules(const SourceSet& sources, const std::vector<Modul
                                std::vector<Diagnostic> found);
 
 /// The interventions of `rules`, and of an effect's `change` where there is one, in force together, that ask one
-/// feature at one site for unequal targets at the same positions (both unconditional, or under the same condition).
+/// feature at one site for unequal targets at positions that are sure to exist (`must_meet`: both unconditional, or one
+/// condition within the other, or two ranges of positions or of one feature's values that overlap).
 /// `check` has asked this of every rule and of what each check is `under`; who puts other rules in force together asks
 /// again.
 std::vector<Diagnostic> contradictions(const RuleSet& rule_set, const std::vector<RuleId>& rules,

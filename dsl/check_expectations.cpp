@@ -175,6 +175,12 @@ bool Checker::across_ablations(const ast::Call& sweep, Expectation& expectation)
     report(Code::missing_argument, sweep.span, "`ablation` needs at least one of zero, mean and resample");
     return false;
   }
+  const auto perturbs = [](const Attack& attack) { return attack.kind == AttackKind::perturb; };
+  if (check_ != nullptr && std::ranges::any_of(check_->under_attacks, perturbs)) {
+    report(Code::sweep_misfit, sweep.span, "what `perturb` adds stands at positions, and other prompts have others",
+           {"measure the ablations in a check of their own, without `perturb`"});
+    return false;
+  }
   std::vector<Ablation>& ablations = expectation.across.ablations;
   for (const ast::Argument& argument : sweep.arguments) {
     const auto chosen = word(argument, {kAblationNames[0], kAblationNames[1], kAblationNames[2]});

@@ -1,4 +1,4 @@
-// Rules: interventions, where they act, and what cannot hold together.
+// Rules: interventions, where they act, and the examples that they carry.
 
 #include <algorithm>
 #include <utility>
@@ -9,46 +9,6 @@
 
 namespace proviso::dsl {
 namespace {
-
-/// What an intervention asks of an activation: factor · a + shift. Nothing for `cap`, which bounds others.
-struct Target {
-  double factor = 1;
-  double shift = 0;
-  bool operator==(const Target&) const = default;
-};
-
-std::optional<Target> target_of(const Intervention& intervention) {
-  switch (intervention.operation) {
-    case Operation::suppress:
-      return Target{1 - intervention.amount, 0};
-    case Operation::amplify:
-      return Target{intervention.amount, 0};
-    case Operation::clamp:
-      return Target{0, intervention.amount};
-    case Operation::steer:
-      return Target{1, intervention.amount};
-    case Operation::cap:
-      return std::nullopt;
-  }
-  return std::nullopt;
-}
-
-std::vector<SiteSpec> sites_of(const RuleSet& rule_set, const Intervention& intervention) {
-  if (!intervention.sites.empty()) return intervention.sites;
-  const auto& own = rule_set.features[intervention.feature].site;
-  return own ? std::vector{*own} : std::vector<SiteSpec>{};
-}
-
-/// A site at which both act on one feature, in some model.
-std::optional<std::string> shared_site(const RuleSet& rule_set, const Intervention& a, const Intervention& b) {
-  if (!rule_set.features[a.feature].site) return "its autoencoder's site";
-  for (const SiteSpec& one : sites_of(rule_set, a)) {
-    for (const SiteSpec& other : sites_of(rule_set, b)) {
-      if (overlap(one, other)) return to_string(other);
-    }
-  }
-  return std::nullopt;
-}
 
 void collect_reads(const ast::Condition& condition, std::vector<ast::Name>& names);
 
@@ -115,6 +75,7 @@ void Checker::define_rule(const Work<ast::Rule>& work) {
   }
   rule_set_.rules[work.id] = std::move(rule);
   for (Diagnostic& diagnostic : contradictions(rule_set_, {work.id})) diagnostics_.push_back(std::move(diagnostic));
+  check_overridden(work.id);
 }
 
 std::optional<Intervention> Checker::intervention(const ast::Intervention& node) {
@@ -136,6 +97,7 @@ std::optional<Intervention> Checker::intervention(const ast::Intervention& node)
     result.condition = condition(**node.condition);
     result.condition_text = canonical_text(**node.condition);
     sound &= result.condition != nullptr;
+    if (result.condition) check_holding(*result.condition);
   }
   const auto id = find_id(SymbolKind::feature, node.feature);
   const FeatureDecl* feature = id ? sound_feature(*id) : nullptr;
@@ -192,44 +154,6 @@ void Checker::check_order(const ast::Intervention& node, const Intervention& int
             to_string(*first) + " or earlier"})
         .related.push_back({feature->span, "`" + name.text + "` is declared here"});
   }
-}
-
-std::vector<Diagnostic> contradictions(const RuleSet& rule_set, const std::vector<RuleId>& rules,
-                                       const Change* change) {
-  struct Asked {
-    const Intervention* intervention;
-    Target target;
-  };
-  std::map<FeatureId, std::vector<Asked>> by_feature;
-  const auto ask = [&](const Intervention& each) {
-    if (const auto target = target_of(each)) by_feature[each.feature].push_back({&each, *target});
-  };
-  const auto ask_rule = [&](RuleId rule) {
-    std::for_each(rule_set.rules[rule].interventions.begin(), rule_set.rules[rule].interventions.end(), ask);
-  };
-  std::for_each(rules.begin(), rules.end(), ask_rule);
-  if (const auto* sentence = change ? std::get_if<Intervention>(change) : nullptr) ask(*sentence);
-  if (const auto* rule = change ? std::get_if<ChangeRule>(change) : nullptr) ask_rule(rule->rule);
-  std::vector<Diagnostic> found;
-  for (const auto& [feature, asked] : by_feature) {
-    for (std::size_t later = 1; later < asked.size(); ++later) {
-      for (std::size_t earlier = 0; earlier < later; ++earlier) {
-        const Asked &a = asked[earlier], &b = asked[later];
-        if (a.target == b.target || a.intervention->condition_text != b.intervention->condition_text) continue;
-        const auto site = shared_site(rule_set, *a.intervention, *b.intervention);
-        if (!site) continue;
-        found.push_back(make_diagnostic(Code::contradiction, b.intervention->span,
-                                        "feature `" + rule_set.features[feature].name + "` at " + *site +
-                                            " cannot be given two activations at once: `" + b.intervention->text +
-                                            "` contradicts `" + a.intervention->text + "`",
-                                        {"keep one of them, make them act at different sites or under different "
-                                         "conditions, or bound one by `cap`"}));
-        found.back().related.push_back({a.intervention->span, "the other intervention"});
-        break;
-      }
-    }
-  }
-  return found;
 }
 
 }  // namespace proviso::dsl

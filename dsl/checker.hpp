@@ -39,6 +39,9 @@ struct Limits {
   double high = std::numeric_limits<double>::infinity();
 };
 
+/// Where an intervention acts: nothing for a latent, whose autoencoder says it once a model is known.
+std::vector<SiteSpec> sites_of(const RuleSet& rule_set, const Intervention& intervention);
+
 class Checker {
  public:
   Checker(const SourceSet& sources, const std::vector<Module>& modules, const LoadOptions& options);
@@ -125,6 +128,13 @@ class Checker {
   std::optional<Intervention> intervention(const ast::Intervention& intervention);
   bool check_widths(const ast::Name& name, const FeatureDecl& feature, const std::vector<ast::Site>& sites);
   void check_order(const ast::Intervention& node, const Intervention& intervention);
+
+  // ---- check_overlap.cpp: what never or always holds, what others override ----
+  void check_holding(const Condition& condition);
+  void check_parts(const Condition& condition);
+  void never_holds(const Condition& condition, const std::string& consequence);
+  void check_overridden(RuleId rule);
+  void check_overridden(const std::vector<ast::Under>& under, const CheckDecl& check);
 
   // ---- check_edits.cpp ----
   void define_edit(const Work<ast::Edit>& work);

@@ -55,6 +55,17 @@ bool overlap(const SiteSpec& a, const SiteSpec& b) {
   });
 }
 
+bool covers(const SiteSpec& whole, const SiteSpec& part) {
+  // One head of a site is another part of its width than all of them.
+  if (whole.heads != part.heads && !(whole.heads && whole.heads->all && part.heads)) return false;
+  const auto one = reach(whole), other = reach(part);
+  return std::all_of(other.begin(), other.end(), [&](const Reach& y) {
+    return std::any_of(one.begin(), one.end(), [&](const Reach& x) {
+      return x.kind == y.kind && x.layers.first <= y.layers.first && y.layers.last <= x.layers.last;
+    });
+  });
+}
+
 Site earliest(const SiteSpec& spec) {
   Site site{.kind = spec.kind, .layer = -1, .head = -1};
   if (!site_has_layer(spec.kind)) return site;

@@ -12,6 +12,9 @@ namespace proviso::dsl {
 /// (all heads) and `z[*] head 2`.
 bool overlap(const SiteSpec& a, const SiteSpec& b);
 
+/// Whether in every model `whole` names each site that `part` does.
+bool covers(const SiteSpec& whole, const SiteSpec& part);
+
 /// The first site that a forward pass reaches among those named, as written: `mlp_out[8]` of `mlp_out[8..20]`.
 Site earliest(const SiteSpec& spec);
 

@@ -34,41 +34,11 @@ bool compare(T left, dsl::Compare op, T right) {
   return false;
 }
 
-void visit_conditions(const dsl::Condition& condition, const std::function<void(const dsl::Condition&)>& see) {
-  see(condition);
-  std::visit(Overloaded{[&](const dsl::Any& any) { visit_conditions(*any.of, see); },
-                        [&](const dsl::Last& last) { visit_conditions(*last.of, see); },
-                        [&](const dsl::Not& negation) { visit_conditions(*negation.of, see); },
-                        [&](const dsl::And& all) {
-                          for (const auto& part : all.of) visit_conditions(*part, see);
-                        },
-                        [&](const dsl::Or& any) {
-                          for (const auto& part : any.of) visit_conditions(*part, see);
-                        },
-                        [](const auto&) {}},
-             condition.node);
-}
-
 }  // namespace
-
-std::vector<dsl::FeatureId> features_read(const dsl::Condition& condition) {
-  std::vector<dsl::FeatureId> features;
-  visit_conditions(condition, [&](const dsl::Condition& part) {
-    const auto* comparison = std::get_if<dsl::Comparison>(&part.node);
-    if (!comparison) return;
-    for (const auto* operand : {&comparison->left, &comparison->right}) {
-      const auto* feature = std::get_if<dsl::FeatureId>(operand);
-      if (feature && std::find(features.begin(), features.end(), *feature) == features.end()) {
-        features.push_back(*feature);
-      }
-    }
-  });
-  return features;
-}
 
 bool reads_prompt(const dsl::Condition& condition) {
   bool found = false;
-  visit_conditions(condition, [&](const dsl::Condition& part) {
+  dsl::each_condition(condition, [&](const dsl::Condition& part) {
     found = found || std::holds_alternative<dsl::PromptMatches>(part.node);
   });
   return found;
@@ -96,7 +66,7 @@ ConditionSet::ConditionSet(ConditionSet&&) noexcept = default;
 
 std::size_t ConditionSet::add(const dsl::Condition& condition, const TokenId& token_id, const QuantileValue& quantile) {
   roots_.push_back(compile(condition, token_id, quantile));
-  reads_.push_back(features_read(condition));
+  reads_.push_back(dsl::features_read(condition));
   return roots_.size() - 1;
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "dsl/condition_logic.hpp"
 #include "dsl/rule_set.hpp"
 #include "runtime/model/transformer.hpp"
 
@@ -77,8 +78,6 @@ class ConditionSet {
   std::size_t temporal_nodes_ = 0;
 };
 
-/// Features that a condition reads, in order of appearance, once each.
-std::vector<dsl::FeatureId> features_read(const dsl::Condition& condition);
 /// Whether a condition asks about the whole prompt (`prompt matches`): prompts that differ in it share no prefix.
 bool reads_prompt(const dsl::Condition& condition);
 

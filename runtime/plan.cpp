@@ -45,7 +45,7 @@ void PlanBuilder::open(StateId state, const dsl::Intervention& sentence, const s
   plan_.states[state].sentences.push_back({sentence, rule, bound_.sites_of(sentence), {}, "", of_change});
   plan_.features.insert(sentence.feature);
   if (!sentence.condition) return;
-  for (dsl::FeatureId feature : features_read(*sentence.condition)) plan_.features.insert(feature);
+  for (dsl::FeatureId feature : dsl::features_read(*sentence.condition)) plan_.features.insert(feature);
 }
 
 StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vector<dsl::RuleId>& rules,

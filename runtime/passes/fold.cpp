@@ -7,12 +7,12 @@
 
 namespace proviso::runtime::passes {
 
-namespace {
-
 bool has_linear_writer(const dsl::Site& site) {
   return site.head < 0 && (site.kind == dsl::SiteKind::embed || site.kind == dsl::SiteKind::attn_out ||
                            site.kind == dsl::SiteKind::mlp_out);
 }
+
+namespace {
 
 bool is_latent(dsl::FeatureId feature, const BoundRules& bound) {
   return std::holds_alternative<dsl::Latent>(bound.rules->features[feature].constructor);
@@ -49,7 +49,7 @@ Plan fold(Plan plan, const BoundRules& bound) {
       // A transcoder's latent acts elsewhere than it is read.
       if (is_latent(sentence.sentence.feature, bound)) read.insert(bound.feature_sites[sentence.sentence.feature]);
       if (!sentence.sentence.condition) continue;
-      for (dsl::FeatureId feature : features_read(*sentence.sentence.condition))
+      for (dsl::FeatureId feature : dsl::features_read(*sentence.sentence.condition))
         read.insert(bound.feature_sites[feature]);
     }
     for (const auto& site : read) kept.emplace(site, "a feature is read at " + dsl::to_string(site));

@@ -93,7 +93,7 @@ check effects { expect effect(steer f by 1 at resid_post[1] when )" +
 TEST_CASE("verdicts say what was shown and what was not") {
   const auto report = audited(kTexts + R"(
 feature f = contrast(p, q) at resid_post[0]
-rule never { suppress f when f > 1000 }
+rule never { suppress f at resid_post[1] when f > 1000 }
 rule idle { suppress f by 0% }
 rule moves { steer f by 3 }
 check unchanged { under rule never  expect perplexity(texts) <= 1000000 }

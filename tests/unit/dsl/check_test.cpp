@@ -220,7 +220,7 @@ TEST_CASE("check: edits in written order, with typed parameters") {
 
 TEST_CASE("check: expectations and what a check is under") {
   const RuleSet rules = checked(kFeature + R"(
-    rule quiet { suppress anger when position > 3 }
+    rule quiet { suppress anger at resid_post[20] when position > 3 }
     edit cut { remove anger at mlp_out[*]  using project }
     check c {
       severity critical
