@@ -307,7 +307,10 @@ Report redacted(Report report, EvidenceForm form) {
     for (ExpectationResult& expectation : check.expectations) redact(expectation.evidence);
   for (EditResult& edit : report.edits)
     for (ExpectationResult& expectation : edit.expectations) redact(expectation.evidence);
-  for (ExampleResult& example : report.examples) redact(example.evidence);
+  for (ExampleResult& example : report.examples) {
+    redact(example.evidence);
+    for (ConditionResult& condition : example.conditions) condition.prompt = shown(condition.prompt, form);
+  }
   return report;
 }
 

@@ -264,6 +264,49 @@ TEST_CASE("test names the branches that no example covers") {
   CHECK(ran.out.find("`token is \"t\"`") == std::string::npos);
 }
 
+TEST_CASE("test tells how near each condition comes to its threshold, and what is covered") {
+  const Case tiny(R"(
+feature g = contrast(["The cat sat", "A dog ran!"], ["One two ten", "Six or seven?"]) at resid_post[1]
+rule r {
+  steer g by 1 when f > -1000 and not last f > 1000 or token is "z"
+  fires on ["The cat", "A dog"]
+  silent on ["D"]
+}
+rule half { steer g by 2 at resid_post[1] when f > 1000  silent on ["The cat"] }
+)");
+  const auto ran = tiny.run({"test", tiny.file, "--output", "json"});
+  INFO(ran.out << ran.err);
+  REQUIRE(ran.code == 0);
+  CHECK_THAT(tests::schema_violations(ran.out), Catch::Equals(""));
+  const auto report = nlohmann::json::parse(ran.out);
+  const auto& conditions = report["examples"][0]["conditions"];
+  REQUIRE(conditions.size() == 2);
+  CHECK(conditions[0]["condition"] == "f > -1000");
+  CHECK(conditions[0]["held"] == 2);
+  CHECK(conditions[0]["threshold"] == -1000);
+  CHECK(conditions[0]["margin"].get<double>() == Approx(conditions[0]["activation"].get<double>() + 1000));
+  CHECK(conditions[1]["condition"] == "last f <= 1000");  // what stands behind `not`, turned round
+  CHECK(conditions[1]["position"] == std::string(conditions[1]["prompt"]).size() - 1);
+  CHECK_FALSE(report["examples"][1].contains("conditions"));  // one token: nothing is read at position 0
+  CHECK(report["examples"][2]["conditions"][0]["held"] == 0);
+  CHECK(report["examples"][2]["conditions"][0]["margin"].get<double>() < 0);
+  const auto& coverage = report["coverage"];
+  CHECK(coverage["rules"] == 2);
+  CHECK(coverage["rules_covered"] == 1);
+  CHECK(coverage["branches"] == 7);  // two sentences, two alternatives, three comparisons
+  CHECK(coverage["branches_covered"] == 4);
+  CHECK(coverage["uncovered"].size() == 3);
+
+  const auto text = tiny.run({"test", tiny.file});
+  CHECK(text.out.find("f > 1000 held on 0 of 1 prompts; nearest: ") != std::string::npos);
+  CHECK(text.out.find("3 of 3 examples passed; they cover 1 of 2 rules on both sides and 4 of 7 branches\n") !=
+        std::string::npos);
+  CHECK(text.out.find("uncovered  rule half has no `fires on` example\n") != std::string::npos);
+  const auto junit = tiny.run({"test", tiny.file, "--output", "junit"});
+  CHECK(junit.out.find("<testsuite name=\"examples\" tests=\"3\" failures=\"0\"") != std::string::npos);
+  CHECK(tiny.run({"audit", tiny.file, "--output", "junit"}).code == 2);
+}
+
 TEST_CASE("activations are harvested once a site, whatever it is called") {
   const Case tiny("");
   const std::string prompts = tiny.folder / "p.txt", harvested = tiny.folder / "x.safetensors";
