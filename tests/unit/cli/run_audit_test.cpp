@@ -351,6 +351,45 @@ check c { under rule r  expect perplexity(["The hat", "A dog"]) <= 10 }
   CHECK_FALSE(nlohmann::json::parse(hooked.out)["rules"][0].contains("weight_edits"));
 }
 
+TEST_CASE("explain tells what things cost, what a change would save, and what checks share") {
+  const Case tiny(R"(
+prompts p = ["The hat", "A dog"]
+rule r { suppress f when f > 0 }
+check one { under rule r  expect perplexity(p) <= 1000000 }
+check two { under rule r  expect kl(p) <= 1000 }
+check other { expect rate(["Six or"], generates: /a/, tokens: 2) <= 50% at 95% confidence }
+)");
+  const auto ran = tiny.run({"explain", tiny.file, "--output", "json"});
+  INFO(ran.err);
+  REQUIRE(ran.code == 0);
+  const auto explained = nlohmann::json::parse(ran.out);
+  const auto& rule = explained["rules"][0];
+  CHECK(rule["cost"]["flops_per_token"] == 4 * 16 + 2 * 16);  // read and write one direction of 16, and read it
+  CHECK(rule["cost"]["tokens"] == 12);
+  CHECK(std::string(rule["would_save"]).find("without its condition it would become a weight edit") == 0);
+  CHECK(explained["totals"]["flops"].get<double>() > 0);
+  const auto& checks = explained["checks"];
+  REQUIRE(checks.size() == 3);
+  CHECK(checks[0]["tokens_alone"] == 24);  // with the baseline
+  CHECK(checks[2]["expectations"][0]["prompts_at_best"] == 4);
+  REQUIRE(explained["sharing"].size() == 1);  // the third asks for another text
+  CHECK(explained["sharing"][0]["checks"] == nlohmann::json({"one", "two"}));
+
+  const auto text = tiny.run({"explain", tiny.file});
+  CHECK(text.out.find("one and two ask for the same: ") != std::string::npos);
+  CHECK(text.out.find("costs 96 FLOP a token") != std::string::npos);
+  const std::string page = tiny.folder / "plan.html";
+  REQUIRE(tiny.run({"explain", tiny.file, "--output", "html", "-o", page}).code == 0);
+  const std::string html = test::read_bytes(page);
+  for (const char* part :
+       {"<!DOCTYPE html>", "id=\"sentences\"", "id=\"checks\"", "becomes a hook at", "prefers-color-scheme"}) {
+    INFO(part);
+    CHECK(html.find(part) != std::string::npos);
+  }
+  CHECK(html.find("<script") == std::string::npos);
+  CHECK(html.find("http://") == std::string::npos);
+}
+
 TEST_CASE("apply refuses what weights cannot hold") {
   test::for_each_ptest("tests/golden/apply", [](const test::Ptest& golden) -> test::Sections {
     const test::RandomModel model;
