@@ -8,6 +8,7 @@
 
 #include "audit/circuits.hpp"
 #include "audit/data_files.hpp"
+#include "audit/example_conditions.hpp"
 #include "audit/expectations.hpp"
 #include "audit/metrics.hpp"
 #include "audit/verdict.hpp"
@@ -39,8 +40,13 @@ class Auditor {
       if (takes_edit(id)) builder_.state({id}, {});
     }
     each_example([&](dsl::RuleId rule, const std::vector<dsl::PromptsId>& sets, const char*, dsl::Span) {
+      const auto state = builder_.state({}, {rule});
       for (dsl::PromptsId set : sets) {
-        for (const auto& prompt : bound_.prompts[set]) source.firing(builder_.state({}, {rule}), prompt);
+        for (const auto& prompt : bound_.prompts[set]) {
+          source.firing(state, prompt);
+          for (const dsl::FeatureId feature : features_read(rules_.rules[rule]))
+            source.readings(state, prompt, feature);
+        }
       }
     });
     ask_for_circuits();
@@ -74,7 +80,7 @@ class Auditor {
     features(report, plan, session);
     activity(report, plan, evidence);
     report.circuits = circuits(plan, evidence, session.seed());
-    examples(report, plan, source);
+    examples(report, plan, session, source);
     annotated(report);
     facts(report, plan, evidence, session, sources);
     outcome.value = std::move(report);
@@ -290,7 +296,7 @@ class Auditor {
     }
   }
 
-  void examples(Report& report, const runtime::Plan& plan, ReadingSource& source) {
+  void examples(Report& report, const runtime::Plan& plan, runtime::Session& session, ReadingSource& source) {
     each_example([&](dsl::RuleId rule, const std::vector<dsl::PromptsId>& sets, const char* kind, dsl::Span span) {
       ExampleResult result;
       result.rule = rules_.rules[rule].name;
@@ -301,6 +307,7 @@ class Auditor {
       const auto state = builder_.state({}, {rule});
       const auto& sentences = plan.states[state].sentences;
       bool right = true;
+      std::vector<const runtime::BoundPrompt*> prompts;
       for (dsl::PromptsId set : sets) {
         for (const auto& prompt : bound_.prompts[set]) {
           const auto fired = source.firing(state, prompt);
@@ -308,6 +315,7 @@ class Auditor {
           for (std::size_t i = 0; i < sentences.size(); ++i) {
             if (sentences[i].sentence.condition) positions = std::max(positions, fired[i]);
           }
+          prompts.push_back(&prompt);
           ++result.prompts;
           result.fired += positions > 0;
           if ((positions > 0) == must_fire) continue;
@@ -317,6 +325,10 @@ class Auditor {
           }
         }
       }
+      result.conditions = condition_results(
+          rules_.rules[rule], rules_, must_fire, prompts,
+          [&](const auto& prompt, dsl::FeatureId feature) { return source.readings(state, prompt, feature); },
+          [&](const dsl::Quantile& quantile) { return session.quantile(quantile); });
       result.status = result.prompts == 0 ? Status::vacuous : right ? Status::pass : Status::fail;
       report.examples.push_back(std::move(result));
     });

@@ -62,6 +62,11 @@ Activations PlanningSource::activations(StateId state, const Prompt& prompt, dsl
   return {};
 }
 
+std::span<const float> PlanningSource::readings(StateId state, const Prompt& prompt, dsl::FeatureId feature) {
+  builder_.want_feature(state, builder_.sequence(prompt), feature);
+  return {};
+}
+
 std::vector<std::string> PlanningSource::texts(StateId state, const Prompt& prompt, const dsl::metric::Rate& rate,
                                                std::uint64_t seed) {
   builder_.want_generation(generation(state, builder_.ask(prompt, {}, rate.samples), rate, seed));
@@ -159,6 +164,10 @@ std::vector<double> ReadingSource::kl(StateId state, const Prompt& prompt) {
 Activations ReadingSource::activations(StateId state, const Prompt& prompt, dsl::FeatureId feature) {
   const SequenceId id = find(prompt);
   return {seen(state, id).features.at(feature), evidence_.at(0, id).ordinary.at(feature)};
+}
+
+std::span<const float> ReadingSource::readings(StateId state, const Prompt& prompt, dsl::FeatureId feature) {
+  return seen(state, find(prompt)).features.at(feature);
 }
 
 std::vector<std::string> ReadingSource::texts(StateId state, const Prompt& prompt, const dsl::metric::Rate& rate,

@@ -46,6 +46,8 @@ class EvidenceSource {
   /// KL(as loaded ‖ state) after each position, nats.
   virtual std::vector<double> kl(runtime::StateId state, const Prompt& prompt) = 0;
   virtual Activations activations(runtime::StateId state, const Prompt& prompt, dsl::FeatureId feature) = 0;
+  /// The same at every position, secondary sinks among them: what conditions see. Empty while a plan is made.
+  virtual std::span<const float> readings(runtime::StateId state, const Prompt& prompt, dsl::FeatureId feature) = 0;
   /// `seed` is added to the run's, where texts are sampled.
   virtual std::vector<std::string> texts(runtime::StateId state, const Prompt& prompt, const dsl::metric::Rate& rate,
                                          std::uint64_t seed) = 0;
@@ -69,6 +71,7 @@ class PlanningSource : public EvidenceSource {
   std::vector<double> text(runtime::StateId, const Prompt&) override;
   std::vector<double> kl(runtime::StateId, const Prompt&) override;
   Activations activations(runtime::StateId, const Prompt&, dsl::FeatureId) override;
+  std::span<const float> readings(runtime::StateId, const Prompt&, dsl::FeatureId) override;
   std::vector<std::string> texts(runtime::StateId, const Prompt&, const dsl::metric::Rate&,
                                  std::uint64_t seed) override;
   std::vector<std::int64_t> firing(runtime::StateId, const Prompt&) override;
@@ -93,6 +96,7 @@ class ReadingSource : public EvidenceSource {
   std::vector<double> text(runtime::StateId, const Prompt&) override;
   std::vector<double> kl(runtime::StateId, const Prompt&) override;
   Activations activations(runtime::StateId, const Prompt&, dsl::FeatureId) override;
+  std::span<const float> readings(runtime::StateId, const Prompt&, dsl::FeatureId) override;
   std::vector<std::string> texts(runtime::StateId, const Prompt&, const dsl::metric::Rate&,
                                  std::uint64_t seed) override;
   std::vector<std::int64_t> firing(runtime::StateId, const Prompt&) override;

@@ -114,6 +114,18 @@ struct RuleActivity {
   std::vector<std::pair<std::string, std::int64_t>> branches;  ///< where each alternative of its `or` held
 };
 
+/// A comparison in the conditions of a rule, on the prompts of an example: that on which it comes least far over its
+/// threshold where the rule is to fire, and farthest where it is to stay silent.
+struct ConditionResult {
+  std::string condition;  ///< "anger > 0.7", "last anger > quantile(99%, plain)"
+  std::int64_t held = 0;  ///< prompts that it held on at some position
+  double activation = 0;  ///< of its feature, where it came farthest on that prompt
+  double threshold = 0;   ///< what it is compared with there
+  double margin = 0;      ///< how far it is over the threshold: it held where this is positive
+  std::int64_t position = 0;
+  std::string prompt;
+};
+
 struct ExampleResult {
   std::string rule;
   std::string kind;  ///< "fires on" or "silent on"
@@ -121,7 +133,15 @@ struct ExampleResult {
   Status status = Status::error;
   std::int64_t prompts = 0, fired = 0;
   std::vector<Evidence> evidence;
+  std::vector<ConditionResult> conditions;
   dsl::Annotations annotations;  ///< the rule's
+};
+
+/// What examples cover of the rules that have conditions; `proviso test` counts it.
+struct Coverage {
+  std::int64_t rules = 0, rules_covered = 0;        ///< with examples of both kinds
+  std::int64_t branches = 0, branches_covered = 0;  ///< sentences, alternatives and comparisons that held in an example
+  std::vector<std::string> uncovered;               ///< in words
 };
 
 struct TensorChange {
@@ -249,6 +269,7 @@ struct Report {
   std::vector<EditResult> edits;
   std::vector<CircuitResult> circuits;
   std::vector<ExampleResult> examples;
+  std::optional<Coverage> coverage;  ///< of the examples, where they alone were run
   std::vector<Annotated> annotated;  ///< only declarations that say something
 
   /// pass | fail | inconclusive | error: the worst status (vacuous counts as inconclusive, waived as

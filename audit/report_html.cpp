@@ -10,66 +10,17 @@
 #include <vector>
 
 #include "audit/circuits.hpp"
+#include "audit/html_page.hpp"
 #include "audit/markup.hpp"
 #include "audit/report.hpp"
 #include "audit/report_plot.hpp"
-#include "audit/report_style.hpp"
 #include "audit/report_words.hpp"
 #include "audit/verdict.hpp"
 
 namespace proviso::audit {
 namespace {
 
-// ---- parts of a page -----------------------------------------------------------------------------------
-
-std::string of_class(std::string_view name) { return attribute("class", name); }
-std::string code(std::string_view text) { return element("code", "", markup(text)); }
-std::string paragraph(std::string_view text) { return text.empty() ? "" : element("p", "", markup(text)); }
-
-/// A term and what it is, both as markup; nothing where the second is empty.
-std::string fact(std::string_view term, const std::string& what) {
-  return what.empty() ? "" : element("dt", "", term) + element("dd", "", what);
-}
-std::string facts(const std::string& content) {
-  return content.empty() ? "" : element("dl", of_class("facts"), content);
-}
-
-struct Column {
-  std::string title;
-  const char* kind = "";  ///< "number" or "text", which may break anywhere
-};
-
-/// Cells are markup. Wide tables scroll by themselves, with the keyboard too.
-std::string table(const std::string& caption, const std::vector<Column>& columns,
-                  const std::vector<std::vector<std::string>>& rows) {
-  if (rows.empty()) return "";
-  std::string head, body;
-  for (const Column& column : columns)
-    head += element("th", attribute("scope", "col") + of_class(column.kind), markup(column.title));
-  for (const auto& row : rows) {
-    std::string cells;
-    for (std::size_t i = 0; i < row.size(); ++i) cells += element("td", of_class(columns[i].kind), row[i]);
-    body += element("tr", "", cells) + "\n";
-  }
-  const std::string inner = element("caption", "", markup(caption)) + element("thead", "", element("tr", "", head)) +
-                            "\n" + element("tbody", "", body);
-  return element(
-      "div",
-      of_class("scroll") + attribute("tabindex", "0") + attribute("role", "region") + attribute("aria-label", caption),
-      element("table", "", inner));
-}
-
-std::string fold(const std::string& kind, bool open, const std::string& summary, const std::string& content) {
-  return element("details", of_class(kind) + (open ? " open" : ""), element("summary", "", summary) + "\n" + content) +
-         "\n";
-}
-
-std::string section(const std::string& id, const std::string& title, const std::string& content) {
-  if (content.empty()) return "";
-  return element("section", attribute("id", id) + attribute("aria-labelledby", id + "-title"),
-                 element("h2", attribute("id", id + "-title"), title) + "\n" + content) +
-         "\n";
-}
+// ---- parts of a report --------------------------------------------------------------------------------
 
 std::string_view sign_of(Status status) {
   constexpr std::array<std::string_view, 6> kSigns = {"✓", "⊘", "?", "○", "✗", "!"};
@@ -351,18 +302,6 @@ std::string head(const Report& report) {
          "\n";
 }
 
-std::string page(const Report& report, const std::string& body) {
-  const std::string title =
-      std::string(status_name(report.verdict())) + ": " + report.model.name + ", audited " + report.run.date;
-  return "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-         // Nothing in a report may load or run, whatever it says.
-         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
-         "img-src data:\">\n<meta name=\"referrer\" content=\"no-referrer\">\n<link rel=\"icon\" href=\"data:,\">\n" +
-         element("title", "", markup(title)) + "\n" + element("style", "", "\n" + std::string(report_style())) +
-         "\n</head>\n" + element("body", "", "\n" + body) + "\n</html>\n";
-}
-
 }  // namespace
 
 std::string to_html(const Report& report) {
@@ -398,9 +337,11 @@ std::string to_html(const Report& report) {
     if (!content.empty()) links += element("li", "", element("a", attribute("href", "#" + id), title));
     main += section(id, title, content);
   }
-  return page(report, element("a", of_class("skip") + attribute("href", "#main"), "Skip to the results") + "\n" +
-                          head(report) + element("nav", attribute("aria-label", "Sections"), element("ul", "", links)) +
-                          "\n" + element("main", attribute("id", "main"), "\n" + main));
+  const std::string title =
+      std::string(status_name(report.verdict())) + ": " + report.model.name + ", audited " + report.run.date;
+  return page(title, element("a", of_class("skip") + attribute("href", "#main"), "Skip to the results") + "\n" +
+                         head(report) + element("nav", attribute("aria-label", "Sections"), element("ul", "", links)) +
+                         "\n" + element("main", attribute("id", "main"), "\n" + main));
 }
 
 }  // namespace proviso::audit

@@ -203,13 +203,34 @@ void describe(A& a, EditResult& e) {
 }
 
 template <class A>
+void describe(A& a, ConditionResult& c) {
+  a.key("condition", c.condition)
+      .key("held", c.held)
+      .key("activation", c.activation)
+      .key("threshold", c.threshold)
+      .key("margin", c.margin)
+      .key("position", c.position)
+      .if_any("prompt", c.prompt);
+}
+
+template <class A>
+void describe(A& a, Coverage& c) {
+  a.key("rules", c.rules)
+      .key("rules_covered", c.rules_covered)
+      .key("branches", c.branches)
+      .key("branches_covered", c.branches_covered)
+      .if_any("uncovered", c.uncovered);
+}
+
+template <class A>
 void describe(A& a, ExampleResult& e) {
   a.key("rule", e.rule)
       .key("kind", e.kind)
       .key("status", e.status)
       .key("where", e.where)
       .if_any("tags", e.annotations.tags);
-  describe_annotations(a, e.annotations).key("prompts", e.prompts).key("fired", e.fired).if_any("evidence", e.evidence);
+  describe_annotations(a, e.annotations).key("prompts", e.prompts).key("fired", e.fired);
+  a.if_any("evidence", e.evidence).if_any("conditions", e.conditions);
 }
 
 template <class A>
@@ -331,6 +352,7 @@ void describe(A& a, Report& r, Derived& derived) {
   a.key("run", r.run).key("checks", r.checks).key("rule_activity", r.rule_activity).key("edits", r.edits);
   a.key("circuits", r.circuits)
       .key("examples", r.examples)
+      .if_any("coverage", r.coverage)
       .key("features", r.features)
       .if_any("annotated", r.annotated);
 }

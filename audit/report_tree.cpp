@@ -310,7 +310,10 @@ Report redacted(Report report, EvidenceForm form) {
     }
   for (EditResult& edit : report.edits)
     for (ExpectationResult& expectation : edit.expectations) redact(expectation.evidence);
-  for (ExampleResult& example : report.examples) redact(example.evidence);
+  for (ExampleResult& example : report.examples) {
+    redact(example.evidence);
+    for (ConditionResult& condition : example.conditions) condition.prompt = shown(condition.prompt, form);
+  }
   return report;
 }
 

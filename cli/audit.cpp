@@ -51,7 +51,8 @@ int run_audit(const Invocation& invocation, const Options& options) {
   const bool to_file = !options.output.empty() && options.output != "-";
   if (to_file) model::require_writable(options.output);
 
-  auto audited = audit_files(invocation, options.files, options.model, wanted);
+  SharedModel model(invocation, options.model);
+  auto audited = audit_files(invocation, options.files, model, wanted);
   if (!audited.report) return kInputAtFault;
   audit::Report& report = *audited.report;
   report.run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();

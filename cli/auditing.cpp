@@ -97,14 +97,13 @@ void add_evidence_option(CLI::App& command, audit::EvidenceForm& form) {
       ->check(CLI::IsMember({"full", "hash", "none"}));
 }
 
-Audited audit_files(const Invocation& invocation, const std::vector<std::string>& files, const std::string& model,
+Audited audit_files(const Invocation& invocation, const std::vector<std::string>& files, SharedModel& model,
                     const audit::AuditOptions& wanted) {
   Audited audited{bind_rules(invocation, files, model), std::nullopt};
   const auto& opened = *audited.opened;
   if (!opened.bound) return audited;
   check_selection(*opened.files->rules, wanted.selection);
-  const auto transformer = load_weights(invocation, *opened.model);
-  runtime::Session session(*transformer, *opened.bound, audit_session_options(invocation));
+  runtime::Session session(model.weights(), *opened.bound, audit_session_options(invocation));
   auto outcome = audit::audit(session, *opened.bound, opened.files->sources, wanted);
   if (!outcome.diagnostics.empty()) {
     print_diagnostics(invocation, invocation.err, opened.files->sources, outcome.diagnostics);

@@ -29,7 +29,7 @@ struct Audited {
 /// Audits the model by the rule files: the report holds all but the time that it took. Throws `InputError` where
 /// nothing would be run, which would pass: the files hold nothing, or, with the nearest name, `--only` takes nothing of
 /// it.
-Audited audit_files(const Invocation& invocation, const std::vector<std::string>& files, const std::string& model,
+Audited audit_files(const Invocation& invocation, const std::vector<std::string>& files, SharedModel& model,
                     const audit::AuditOptions& wanted);
 
 }  // namespace proviso::cli

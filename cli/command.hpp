@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <iosfwd>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,7 +15,8 @@ namespace proviso::cli {
 /// What the program answers with; every command keeps to these.
 enum ExitCode : int { kDone = 0, kFailed = 1, kInputAtFault = 2, kMachineAtFault = 3 };
 
-enum class OutputFormat { text, yaml, json };
+/// Every command has the first three.
+enum class OutputFormat { text, yaml, json, junit, html };
 
 /// Options that every command takes.
 struct CommonOptions {
@@ -31,7 +33,9 @@ struct CommonOptions {
   std::vector<std::string> disabled_passes;
 };
 
-void add_common_options(CLI::App& command, CommonOptions& options);
+/// `more` are forms of `--output` that this command has beside text, yaml and json, by name.
+void add_common_options(CLI::App& command, CommonOptions& options,
+                        const std::map<std::string, OutputFormat>& more = {});
 
 /// Of digits alone, without overflow. (CLI11 reads "010" as octal and wraps what is too large.)
 std::optional<std::uint64_t> whole_number(std::string_view text);

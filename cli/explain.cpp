@@ -5,6 +5,7 @@
 #include <ostream>
 
 #include "audit/audit.hpp"
+#include "audit/explanation.hpp"
 #include "cli/auditing.hpp"
 #include "cli/models.hpp"
 #include "cli/output.hpp"
@@ -16,12 +17,15 @@ void register_explain(CLI::App& program, Invocation& invocation) {
       program.add_subcommand("explain", "Show the plan: what each sentence becomes and why, and what is computed");
   struct Options {
     std::vector<std::string> files;
-    std::string model;
+    std::string model, output = "-";
   };
   auto options = std::make_shared<Options>();
   add_rule_files(*command, options->files);
   add_model_option(*command, options->model);
-  add_common_options(*command, invocation.options);
+  command->add_option("-o", options->output, "the file to write; `-` (the default) is standard output")
+      ->check(kNotEmpty)
+      ->type_name("FILE");
+  add_common_options(*command, invocation.options, {{"html", OutputFormat::html}});
   command->callback([options, &invocation] {
     invocation.action = [options, &invocation]() -> int {
       const audit::AuditOptions wanted = audit_options(invocation);
@@ -39,9 +43,11 @@ void register_explain(CLI::App& program, Invocation& invocation) {
         if (dsl::has_errors(diagnostics)) return kInputAtFault;
         changes = runtime::first_position_changes(session, plan);
       }
-      const auto explained = runtime::explain(plan, *opened->bound, changes);
-      invocation.out << (format == OutputFormat::text ? runtime::explanation_text(explained)
-                                                      : render_document(explained, format));
+      const auto explained = audit::explain(plan, *opened->bound, wanted, changes);
+      write_result(invocation, options->output,
+                   format == OutputFormat::text   ? audit::explanation_text(explained)
+                   : format == OutputFormat::html ? audit::explanation_html(explained)
+                                                  : render_document(explained, format));
       return kDone;
     };
   });

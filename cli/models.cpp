@@ -64,12 +64,28 @@ std::unique_ptr<model::Transformer> load_weights(const Invocation& invocation, c
 
 int threads_in_use() { return at::get_num_threads(); }
 
+const std::shared_ptr<const ModelFiles>& SharedModel::files() {
+  if (!files_) files_ = open_model(path_);
+  return files_;
+}
+
+model::Transformer& SharedModel::weights() {
+  if (!weights_) weights_ = load_weights(invocation_, *files());
+  return *weights_;
+}
+
 std::unique_ptr<BoundFiles> bind_rules(const Invocation& invocation, const std::vector<std::string>& paths,
                                        const std::string& model_path) {
+  SharedModel model(invocation, model_path);
+  return bind_rules(invocation, paths, model);
+}
+
+std::unique_ptr<BoundFiles> bind_rules(const Invocation& invocation, const std::vector<std::string>& paths,
+                                       SharedModel& model) {
   auto opened = std::make_unique<BoundFiles>();
   opened->files = load_rules(invocation, paths);
   if (!opened->files->rules) return opened;
-  opened->model = open_model(model_path);
+  opened->model = model.files();
   auto outcome = runtime::bind(opened->files->rules, opened->model->card, opened->model->tokenizer,
                                invocation.options.cache, invocation.options.seed);
   if (!outcome.diagnostics.empty()) {

@@ -3,6 +3,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli/rule_files.hpp"
@@ -33,11 +34,28 @@ int threads_in_use();
 /// Rule files checked against a model. Diagnostics go to `out`; `bound` is empty where they stop the command.
 struct BoundFiles {
   std::unique_ptr<RuleFiles> files;
-  std::unique_ptr<ModelFiles> model;
+  std::shared_ptr<const ModelFiles> model;
   std::optional<runtime::BoundRules> bound;
 };
 std::unique_ptr<BoundFiles> bind_rules(const Invocation& invocation, const std::vector<std::string>& paths,
                                        const std::string& model_path);
+
+/// A model that several runs of a command share: each part is read when it is first needed.
+class SharedModel {
+ public:
+  SharedModel(const Invocation& invocation, std::string path) : invocation_(invocation), path_(std::move(path)) {}
+  const std::shared_ptr<const ModelFiles>& files();
+  model::Transformer& weights();
+
+ private:
+  const Invocation& invocation_;
+  std::string path_;
+  std::shared_ptr<const ModelFiles> files_;
+  std::unique_ptr<model::Transformer> weights_;
+};
+/// The rule files are read before the model is.
+std::unique_ptr<BoundFiles> bind_rules(const Invocation& invocation, const std::vector<std::string>& paths,
+                                       SharedModel& model);
 
 /// The plan passes that `--no-pass` names; throws `InputError` with the nearest name where there is no such pass.
 std::set<std::string> passes_off(const Invocation& invocation);

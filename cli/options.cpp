@@ -48,7 +48,7 @@ std::optional<std::uint64_t> whole_number(std::string_view text) {
   return number;
 }
 
-void add_common_options(CLI::App& command, CommonOptions& options) {
+void add_common_options(CLI::App& command, CommonOptions& options, const std::map<std::string, OutputFormat>& more) {
   const std::string group = "Common options";
   options.cache = default_cache();
 
@@ -67,13 +67,18 @@ void add_common_options(CLI::App& command, CommonOptions& options) {
       ->transform(kSeed)
       ->capture_default_str()
       ->group(group);
-  static const std::map<std::string, OutputFormat> formats = {
+  std::vector<std::string> names = {"text", "yaml", "json"};
+  std::map<std::string, OutputFormat> formats = {
       {"text", OutputFormat::text}, {"yaml", OutputFormat::yaml}, {"json", OutputFormat::json}};
+  for (const auto& [name, format] : more) {
+    names.push_back(name);
+    formats.emplace(name, format);
+  }
   command
       .add_option_function<std::string>(
-          "--output", [&options](const std::string& name) { options.output = formats.at(name); },
+          "--output", [&options, formats](const std::string& name) { options.output = formats.at(name); },
           "form of what is printed")
-      ->check(CLI::IsMember({"text", "yaml", "json"}))
+      ->check(CLI::IsMember(names))
       ->group(group);
   command.add_flag("--quiet", options.quiet, "no progress, no remarks; errors stay")->group(group);
   command.add_flag("--verbose", options.verbose, "tell on standard error what is done and how long it takes")

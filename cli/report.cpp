@@ -37,6 +37,9 @@ std::string shown(const Invocation& invocation, const audit::Report& report, con
       return audit::to_yaml(report, {});
     case OutputFormat::json:
       return audit::to_json(report, {});
+    case OutputFormat::junit:
+    case OutputFormat::html:
+      break;  // `report junit` and `report html`
   }
   return "";
 }

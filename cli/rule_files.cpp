@@ -14,7 +14,7 @@ namespace proviso::cli {
 void print_diagnostics(const Invocation& invocation, std::ostream& out, const dsl::SourceSet& sources,
                        const std::vector<dsl::Diagnostic>& diagnostics) {
   const OutputFormat format = invocation.options.output.value_or(OutputFormat::text);
-  if (format == OutputFormat::text) {
+  if (format != OutputFormat::yaml && format != OutputFormat::json) {
     out << dsl::render_text(diagnostics, sources, {terminal(out).colour});
   } else {
     out << render_document(nlohmann::ordered_json::parse(dsl::render_json(diagnostics, sources)), format);

@@ -32,6 +32,9 @@ Form form_of(const Invocation& invocation, const std::string& path) {
         return Form::yaml;
       case OutputFormat::json:
         return Form::json;
+      case OutputFormat::junit:
+      case OutputFormat::html:
+        break;  // of other commands
     }
   }
   if (path.empty() || path == "-") return Form::text;

@@ -75,7 +75,8 @@ void Binder::construction(const dsl::FeatureDecl& declaration) {
     if (neuron->index >= width) {
       error(Code::index_out_of_range, neuron->span,
             "neuron " + std::to_string(neuron->index) + " does not exist: " + card_.name + " has " +
-                std::to_string(width) + " at " + dsl::to_string(bound_.feature_sites[id]));
+                std::to_string(width) + " at " + dsl::to_string(bound_.feature_sites[id]),
+            {"the last neuron is " + std::to_string(width - 1)});
     }
   } else if (const auto* unembed = std::get_if<dsl::Unembed>(&declaration.constructor)) {
     single_token(unembed->plus, unembed->span);
@@ -83,7 +84,8 @@ void Binder::construction(const dsl::FeatureDecl& declaration) {
     if (width != card_.config.width) {
       error(Code::width_mismatch, declaration.site->span,
             "an `unembed` direction has the stream's width, " + std::to_string(card_.config.width) + "; " +
-                dsl::to_string(*declaration.site) + " has " + std::to_string(width));
+                dsl::to_string(*declaration.site) + " has " + std::to_string(width),
+            {"build it at a site of the stream: final_norm, or resid_post[L]"});
     }
   } else if (const auto* stored = std::get_if<dsl::StoredDirection>(&declaration.constructor)) {
     stored_direction(*stored, width);

@@ -1,6 +1,7 @@
 #include "runtime/explain.hpp"
 
 #include <algorithm>
+#include <array>
 #include <iomanip>
 #include <iterator>
 #include <map>
@@ -11,7 +12,9 @@
 #include <vector>
 
 #include "runtime/circuits/circuit_graph.hpp"
+#include "runtime/cost.hpp"
 #include "runtime/erasure.hpp"
+#include "runtime/passes/passes.hpp"
 
 namespace proviso::runtime {
 
@@ -76,11 +79,37 @@ Plan first_position_plan(const Plan& plan) {
   return firsts;
 }
 
-ordered_json explain_rules(const Plan& plan, const FirstPositionChanges& changes) {
+/// What would make a sentence that is hooked cost nothing at run time.
+std::string would_save(const PlannedSentence& sentence, const BoundRules& bound) {
+  if (sentence.hooks.empty() || sentence.of_change) return "";
+  if (std::holds_alternative<dsl::Latent>(bound.rules->features[sentence.sentence.feature].constructor)) return "";
+  if (sentence.sentence.operation == dsl::Operation::cap) return "";
+  const bool writers = std::all_of(sentence.hooks.begin(), sentence.hooks.end(), passes::has_linear_writer);
+  const std::string rest = "it would become a weight edit and cost nothing at run time";
+  if (sentence.sentence.condition) {
+    return (writers ? "without its condition " : "without its condition, at mlp_out, attn_out or embed, ") + rest;
+  }
+  return writers ? "with no other hook and no reading at these sites " + rest
+                 : "at mlp_out, attn_out or embed in place of " + sites_text(sentence.hooks) + " " + rest;
+}
+
+/// The prompts' tokens that a state computes.
+std::int64_t tokens_in(const Plan& plan, StateId state) {
+  std::int64_t tokens = 0;
+  for (const auto& run : plan.runs) {
+    if (run.state == state) tokens += PassCost::work(run, plan).tokens;
+  }
+  return tokens;
+}
+
+ordered_json explain_rules(const Plan& plan, const BoundRules& bound, const FirstPositionChanges& changes) {
   ordered_json rules = ordered_json::array();
-  std::map<std::tuple<std::string, std::string, std::string>, bool> told;
-  for (const auto& state : plan.states) {
+  std::map<std::tuple<std::string, std::string, std::string>, std::size_t> told;
+  const PassCost cost(bound.card->config);
+  for (StateId id = 0; id < plan.states.size(); ++id) {
+    const auto& state = plan.states[id];
     if (state.controls) continue;
+    const std::int64_t tokens = tokens_in(plan, id);
     for (const auto& sentence : state.sentences) {
       ordered_json entry = {{"rule", sentence.rule}, {"sentence", sentence.sentence.text}};
       if (!sentence.folds.empty()) entry["weight_edits"] = sites_text(sentence.folds);
@@ -91,9 +120,16 @@ ordered_json explain_rules(const Plan& plan, const FirstPositionChanges& changes
                                               [](const auto& a, const auto& b) { return a.second < b.second; });
         entry["relative_change_at_0"] = {{"largest", largest->second}, {"site", dsl::to_string(largest->first)}};
       }
-      if (told.emplace(std::tuple{sentence.rule, sentence.sentence.text, entry.dump()}, true).second) {
+      const auto [at, is_new] =
+          told.emplace(std::tuple{sentence.rule, sentence.sentence.text, entry.dump()}, rules.size());
+      if (is_new) {
+        const double flops = PassCost::hooks(sentence, bound);
+        entry["cost"] = {{"tokens", 0}, {"flops_per_token", flops}, {"share_of_pass", flops / cost.token()}};
+        if (const std::string change = would_save(sentence, bound); !change.empty()) entry["would_save"] = change;
         rules.push_back(std::move(entry));
       }
+      auto& counted = rules[at->second]["cost"]["tokens"];
+      counted = counted.get<std::int64_t>() + tokens;
     }
   }
   return rules;
@@ -199,30 +235,27 @@ ordered_json explain(const Plan& plan, const BoundRules& bound, const FirstPosit
   for (const auto& state : plan.states) {
     if (state.controls) ++controls[*state.controls];
   }
+  const PassCost cost(bound.card->config);
+  double total_flops = 0;
   for (StateId id = 0; id < plan.states.size(); ++id) {
     if (plan.states[id].controls) continue;
     ordered_json runs = ordered_json::array();
     for (const auto& run : plan.runs) {
       if (run.state != id) continue;
-      std::int64_t asked = 0, computed = 0, shared = 0, logits = 0;
-      for (const auto& [sequence, wants] : run.wants) {
-        asked += static_cast<std::int64_t>(plan.sequences[sequence].tokens.size());
-        logits += wants.kl ? static_cast<std::int64_t>(plan.sequences[sequence].tokens.size())
-                           : static_cast<std::int64_t>(wants.logits.size());
-      }
-      computed = asked;
-      for (const auto& batch : run.batches) {
-        const auto saved = batch.shared_prefix * (static_cast<std::int64_t>(batch.sequences.size()) - 1);
-        shared += saved;
-        computed -= saved;
-      }
+      std::int64_t asked = 0;
+      for (const auto& [sequence, wants] : run.wants) asked += std::ssize(plan.sequences[sequence].tokens);
+      const auto work = PassCost::work(run, plan);
+      const double flops = cost.of(work, run.stop_after);
+      total_flops += flops * (controls.contains(id) ? 1 + static_cast<double>(controls[id]) : 1);
       runs.push_back(
           {{"sequences", run.wants.size()},
            {"passes", run.batches.size()},
-           {"tokens", computed},
-           {"tokens_shared", shared},
-           {"logits", logits},
-           {"stops_after", run.stop_after ? ordered_json(dsl::to_string(*run.stop_after)) : ordered_json(nullptr)}});
+           {"tokens", work.tokens},
+           {"tokens_shared", asked - work.tokens},
+           {"logits", work.logits},
+           {"stops_after", run.stop_after ? ordered_json(dsl::to_string(*run.stop_after)) : ordered_json(nullptr)},
+           {"flops", flops},
+           {"flops_saved_by_stopping", cost.of(work, std::nullopt) - flops}});
     }
     std::int64_t texts = 0;
     for (const auto& key : plan.generations) texts += key.state == id ? key.samples : 0;
@@ -239,7 +272,7 @@ ordered_json explain(const Plan& plan, const BoundRules& bound, const FirstPosit
                       {"on", std::find(plan.passes.begin(), plan.passes.end(), pass.name) != plan.passes.end()}});
   }
   const auto counts = plan.counts();
-  return {{"rules", explain_rules(plan, changes)},
+  return {{"rules", explain_rules(plan, bound, changes)},
           {"edits", explain_edits(bound)},
           {"circuits", explain_circuits(plan, bound)},
           {"searches", explain_searches(bound)},
@@ -250,10 +283,35 @@ ordered_json explain(const Plan& plan, const BoundRules& bound, const FirstPosit
            {{"sequences", counts.sequences},
             {"passes", counts.passes},
             {"tokens", counts.tokens},
-            {"tokens_saved", counts.tokens_saved}}}};
+            {"tokens_saved", counts.tokens_saved},
+            {"flops_per_token", cost.token()},
+            {"flops", total_flops}}}};
 }
 
-std::string explanation_text(const ordered_json& explanation) {
+std::string flops_text(double flops) {
+  static constexpr std::array<std::string_view, 6> kUnits = {"", "k", "M", "G", "T", "P"};
+  std::size_t unit = 0;
+  for (; flops >= 1000 && unit + 1 < kUnits.size(); ++unit) flops /= 1000;
+  std::ostringstream text;
+  text << std::setprecision(3) << flops << " " << kUnits.at(unit) << "FLOP";
+  return text.str();
+}
+
+std::string sentence_cost_text(const ordered_json& rule) {
+  const auto& cost = rule["cost"];
+  const double flops = cost["flops_per_token"];
+  std::ostringstream text;
+  if (flops > 0) {
+    text << flops_text(flops) << " a token (" << std::setprecision(2) << 100 * cost["share_of_pass"].get<double>()
+         << "% of its way through the layers)";
+  } else {
+    text << "nothing at run time";
+  }
+  text << "; it is in force on " << cost["tokens"] << " tokens of prompts";
+  return text.str();
+}
+
+std::string explanation_text(const ordered_json& explanation, const std::string& more) {
   std::ostringstream out;
   const auto text = [](const ordered_json& value) { return value.get<std::string>(); };
   if (!explanation["rules"].empty()) out << "Sentences\n";
@@ -263,6 +321,8 @@ std::string explanation_text(const ordered_json& explanation) {
     if (rule.contains("weight_edits")) out << "      weight edit at " << text(rule["weight_edits"]) << "\n";
     if (rule.contains("hooks")) out << "      hook at " << text(rule["hooks"]) << "\n";
     if (rule.contains("why")) out << "      because " << text(rule["why"]) << "\n";
+    out << "      costs " << sentence_cost_text(rule) << "\n";
+    if (rule.contains("would_save")) out << "      " << text(rule["would_save"]) << "\n";
     if (rule.contains("relative_change_at_0")) {
       const auto& at_0 = rule["relative_change_at_0"];
       out << "      at the first position it changes the vector by " << std::setprecision(2)
@@ -290,7 +350,7 @@ std::string explanation_text(const ordered_json& explanation) {
   for (const auto& feature : explanation["features"]) {
     out << "  " << text(feature["feature"]) << " at " << text(feature["site"]) << "\n";
   }
-  out << "Model states\n";
+  out << more << "Model states\n";
   for (const auto& state : explanation["states"]) {
     out << "  " << text(state["state"]) << "\n";
     for (const auto& run : state["runs"]) {
@@ -298,7 +358,11 @@ std::string explanation_text(const ordered_json& explanation) {
           << " tokens";
       if (run["tokens_shared"] > 0) out << " (" << run["tokens_shared"] << " more are shared prefixes)";
       out << ", " << run["logits"] << " logits";
-      if (!run["stops_after"].is_null()) out << ", stops after " << text(run["stops_after"]);
+      out << ", " << flops_text(run["flops"]);
+      if (!run["stops_after"].is_null()) {
+        out << "; stops after " << text(run["stops_after"]) << ", which saves "
+            << flops_text(run["flops_saved_by_stopping"]);
+      }
       out << "\n";
     }
     if (state["generated_texts"] > 0) out << "      " << state["generated_texts"] << " texts generated\n";
@@ -311,7 +375,9 @@ std::string explanation_text(const ordered_json& explanation) {
   }
   const auto& totals = explanation["totals"];
   out << "In all " << totals["tokens"] << " tokens in " << totals["passes"] << " passes, controls included; "
-      << totals["tokens_saved"] << " saved against computing every metric by itself\n";
+      << totals["tokens_saved"] << " saved against computing every metric by itself; " << flops_text(totals["flops"])
+      << " beside what is generated and built; a token takes " << flops_text(totals["flops_per_token"])
+      << " in the layers' maps\n";
   return out.str();
 }
 

@@ -24,10 +24,15 @@ std::set<dsl::FeatureId> first_position_features(const Plan& plan);
 
 /// A plan for people and programs: `rules` (each sentence, its sites, whether hook or weight edit and why), `edits`,
 /// `searches` (attacks that search on the model before the rest), `states` (the model states with their sequences,
-/// passes, tokens and where they stop), `features`, `passes` and `totals`.
+/// passes, tokens, cost and where they stop), `features`, `passes` and `totals`. A sentence's `cost` is that of its
+/// hooks; what a change of it would save stands beside it.
 nlohmann::ordered_json explain(const Plan& plan, const BoundRules& bound, const FirstPositionChanges& changes);
 
-/// The same as text.
-std::string explanation_text(const nlohmann::ordered_json& explanation);
+std::string flops_text(double flops);  ///< "3.2 GFLOP"
+/// Of an entry of `rules`: "4.6 kFLOP a token (0.002% of …); it is in force on 96 tokens of prompts".
+std::string sentence_cost_text(const nlohmann::ordered_json& rule);
+
+/// The same as text; `more` is put in before the model states.
+std::string explanation_text(const nlohmann::ordered_json& explanation, const std::string& more = "");
 
 }  // namespace proviso::runtime

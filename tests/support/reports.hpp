@@ -163,7 +163,9 @@ inline audit::Report report_with_everything() {
   silent.fired = 1;
   silent.evidence = {{"A calm prompt", std::nullopt, 1, ""}};
   silent.annotations.status = dsl::Annotations::Status::deprecated;
+  silent.conditions = {{"anger > quantile(99%, plain)", 1, 0.81, 0.7, 0.11, 4, "A calm prompt"}};
   report.examples = {fires, silent};
+  report.coverage = {3, 2, 5, 4, {"rule keep_calm: `token is \"z\"` holds in no example"}};
   report.annotated = {{"feature anger", "capitals.proviso:12", {"What insults ride on", "", {"eu-ai-act:art-15"}, {}}}};
   return report;
 }

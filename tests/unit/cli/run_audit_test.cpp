@@ -264,6 +264,49 @@ TEST_CASE("test names the branches that no example covers") {
   CHECK(ran.out.find("`token is \"t\"`") == std::string::npos);
 }
 
+TEST_CASE("test tells how near each condition comes to its threshold, and what is covered") {
+  const Case tiny(R"(
+feature g = contrast(["The cat sat", "A dog ran!"], ["One two ten", "Six or seven?"]) at resid_post[1]
+rule r {
+  steer g by 1 when f > -1000 and not last f > 1000 or token is "z"
+  fires on ["The cat", "A dog"]
+  silent on ["D"]
+}
+rule half { steer g by 2 at resid_post[1] when f > 1000  silent on ["The cat"] }
+)");
+  const auto ran = tiny.run({"test", tiny.file, "--output", "json"});
+  INFO(ran.out << ran.err);
+  REQUIRE(ran.code == 0);
+  CHECK_THAT(tests::schema_violations(ran.out), Catch::Equals(""));
+  const auto report = nlohmann::json::parse(ran.out);
+  const auto& conditions = report["examples"][0]["conditions"];
+  REQUIRE(conditions.size() == 2);
+  CHECK(conditions[0]["condition"] == "f > -1000");
+  CHECK(conditions[0]["held"] == 2);
+  CHECK(conditions[0]["threshold"] == -1000);
+  CHECK(conditions[0]["margin"].get<double>() == Approx(conditions[0]["activation"].get<double>() + 1000));
+  CHECK(conditions[1]["condition"] == "last f <= 1000");  // what stands behind `not`, turned round
+  CHECK(conditions[1]["position"] == std::string(conditions[1]["prompt"]).size() - 1);
+  CHECK_FALSE(report["examples"][1].contains("conditions"));  // one token: nothing is read at position 0
+  CHECK(report["examples"][2]["conditions"][0]["held"] == 0);
+  CHECK(report["examples"][2]["conditions"][0]["margin"].get<double>() < 0);
+  const auto& coverage = report["coverage"];
+  CHECK(coverage["rules"] == 2);
+  CHECK(coverage["rules_covered"] == 1);
+  CHECK(coverage["branches"] == 7);  // two sentences, two alternatives, three comparisons
+  CHECK(coverage["branches_covered"] == 4);
+  CHECK(coverage["uncovered"].size() == 3);
+
+  const auto text = tiny.run({"test", tiny.file});
+  CHECK(text.out.find("f > 1000 held on 0 of 1 prompts; nearest: ") != std::string::npos);
+  CHECK(text.out.find("3 of 3 examples passed; they cover 1 of 2 rules on both sides and 4 of 7 branches\n") !=
+        std::string::npos);
+  CHECK(text.out.find("uncovered  rule half has no `fires on` example\n") != std::string::npos);
+  const auto junit = tiny.run({"test", tiny.file, "--output", "junit"});
+  CHECK(junit.out.find("<testsuite name=\"examples\" tests=\"3\" failures=\"0\"") != std::string::npos);
+  CHECK(tiny.run({"audit", tiny.file, "--output", "junit"}).code == 2);
+}
+
 TEST_CASE("activations are harvested once a site, whatever it is called") {
   const Case tiny("");
   const std::string prompts = tiny.folder / "p.txt", harvested = tiny.folder / "x.safetensors";
@@ -306,6 +349,45 @@ check c { under rule r  expect perplexity(["The hat", "A dog"]) <= 10 }
   CHECK_FALSE(rules[1].contains("relative_change_at_0"));
   const auto hooked = tiny.run({"explain", tiny.file, "--output", "json", "--no-pass", "fold"});
   CHECK_FALSE(nlohmann::json::parse(hooked.out)["rules"][0].contains("weight_edits"));
+}
+
+TEST_CASE("explain tells what things cost, what a change would save, and what checks share") {
+  const Case tiny(R"(
+prompts p = ["The hat", "A dog"]
+rule r { suppress f when f > 0 }
+check one { under rule r  expect perplexity(p) <= 1000000 }
+check two { under rule r  expect kl(p) <= 1000 }
+check other { expect rate(["Six or"], generates: /a/, tokens: 2) <= 50% at 95% confidence }
+)");
+  const auto ran = tiny.run({"explain", tiny.file, "--output", "json"});
+  INFO(ran.err);
+  REQUIRE(ran.code == 0);
+  const auto explained = nlohmann::json::parse(ran.out);
+  const auto& rule = explained["rules"][0];
+  CHECK(rule["cost"]["flops_per_token"] == 4 * 16 + 2 * 16);  // read and write one direction of 16, and read it
+  CHECK(rule["cost"]["tokens"] == 12);
+  CHECK(std::string(rule["would_save"]).find("without its condition it would become a weight edit") == 0);
+  CHECK(explained["totals"]["flops"].get<double>() > 0);
+  const auto& checks = explained["checks"];
+  REQUIRE(checks.size() == 3);
+  CHECK(checks[0]["tokens_alone"] == 24);  // with the baseline
+  CHECK(checks[2]["expectations"][0]["prompts_at_best"] == 4);
+  REQUIRE(explained["sharing"].size() == 1);  // the third asks for another text
+  CHECK(explained["sharing"][0]["checks"] == nlohmann::json({"one", "two"}));
+
+  const auto text = tiny.run({"explain", tiny.file});
+  CHECK(text.out.find("one and two ask for the same: ") != std::string::npos);
+  CHECK(text.out.find("costs 96 FLOP a token") != std::string::npos);
+  const std::string page = tiny.folder / "plan.html";
+  REQUIRE(tiny.run({"explain", tiny.file, "--output", "html", "-o", page}).code == 0);
+  const std::string html = test::read_bytes(page);
+  for (const char* part :
+       {"<!DOCTYPE html>", "id=\"sentences\"", "id=\"checks\"", "becomes a hook at", "prefers-color-scheme"}) {
+    INFO(part);
+    CHECK(html.find(part) != std::string::npos);
+  }
+  CHECK(html.find("<script") == std::string::npos);
+  CHECK(html.find("http://") == std::string::npos);
 }
 
 TEST_CASE("apply refuses what weights cannot hold") {
