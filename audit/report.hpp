@@ -56,6 +56,8 @@ struct ExpectationResult {
   std::optional<double> asked_confidence;
   std::optional<double> baseline;
   std::vector<std::pair<std::string, std::int64_t>> attacked;  ///< how many prompts each attack in force changed
+  /// Of a circuit under attack: pairs left out, whose prompts became unequally long, or the same.
+  std::optional<std::int64_t> pairs_left_out;
   std::optional<Control> control;
   std::optional<AcrossResult> across;
   std::vector<Evidence> evidence;  ///< the five worst, then prompt order

@@ -107,6 +107,7 @@ void describe(A& a, ExpectationResult& e) {
       .if_any("asked_confidence", e.asked_confidence)
       .if_any("baseline", e.baseline)
       .if_any("attacked", e.attacked)
+      .if_any("pairs_left_out", e.pairs_left_out)
       .if_any("control", e.control)
       .if_any("across", e.across)
       .if_any("evidence", e.evidence);

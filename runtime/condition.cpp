@@ -66,6 +66,13 @@ std::vector<dsl::FeatureId> features_read(const dsl::Condition& condition) {
   return features;
 }
 
+bool reads_text(const dsl::Condition& condition) {
+  bool found = reads_prompt(condition);
+  visit_conditions(
+      condition, [&](const dsl::Condition& part) { found = found || std::holds_alternative<dsl::TokenIn>(part.node); });
+  return found;
+}
+
 bool reads_prompt(const dsl::Condition& condition) {
   bool found = false;
   visit_conditions(condition, [&](const dsl::Condition& part) {

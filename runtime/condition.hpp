@@ -79,6 +79,8 @@ class ConditionSet {
 
 /// Features that a condition reads, in order of appearance, once each.
 std::vector<dsl::FeatureId> features_read(const dsl::Condition& condition);
+/// Whether a condition asks about the tokens or the prompt, not their places alone.
+bool reads_text(const dsl::Condition& condition);
 /// Whether a condition asks about the whole prompt (`prompt matches`): prompts that differ in it share no prefix.
 bool reads_prompt(const dsl::Condition& condition);
 

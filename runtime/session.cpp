@@ -106,6 +106,13 @@ Evidence Session::carry_out(const Plan& plan) {
   prepare(plan);
   Evidence evidence;
   const auto total = static_cast<std::int64_t>(plan.states.size());
+  for (const dsl::CircuitId id : plan.circuits) {
+    if (options_.progress) options_.progress("finding circuit " + bound_.rules->circuits[id].name, 0, total);
+    const auto& found = evidence.circuits_[id] =
+        find_circuit(transformer_, bound_.rules->circuits[id], bound_.circuits[id]);
+    evidence.sequences += 2 * std::ssize(bound_.circuits[id].pairs);
+    evidence.tokens += found.tokens;
+  }
   for (StateId id = 0; id < plan.states.size(); ++id) {
     if (options_.progress)
       options_.progress("measuring " + plan.states[id].label, static_cast<std::int64_t>(id), total);
@@ -115,13 +122,6 @@ Evidence Session::carry_out(const Plan& plan) {
                                    state.edits.empty() ? nullptr : &solve(state.edits, state.seed)},
                  evidence);
     run.carry_out();
-  }
-  for (const dsl::CircuitId id : plan.circuits) {
-    if (options_.progress) options_.progress("finding circuit " + bound_.rules->circuits[id].name, 0, 1);
-    const auto& found = evidence.circuits_[id] =
-        find_circuit(transformer_, bound_.rules->circuits[id], bound_.circuits[id]);
-    evidence.sequences += 2 * std::ssize(bound_.circuits[id].pairs);
-    evidence.tokens += found.tokens;
   }
   if (options_.progress) options_.progress({}, total, total);
   return evidence;
