@@ -105,7 +105,9 @@ class Auditor {
 
   void ask_for_circuits() {
     for (dsl::CircuitId id = 0; id < rules_.circuits.size(); ++id) {
-      if (takes_circuit(id)) builder_.want_circuit(id);
+      runtime::CircuitKey as_found;
+      as_found.circuit = id;
+      if (takes_circuit(id)) builder_.want_circuit(as_found);
     }
   }
 

@@ -92,8 +92,8 @@ std::vector<runtime::SplicedLoss> PlanningSource::spliced(StateId state, const s
   return {};
 }
 
-const runtime::CircuitEvidence* PlanningSource::circuit(dsl::CircuitId id) {
-  builder_.want_circuit(id);
+const runtime::CircuitRuns* PlanningSource::circuit(const runtime::CircuitKey& key) {
+  builder_.want_circuit(key);
   return nullptr;
 }
 
@@ -197,6 +197,11 @@ std::vector<runtime::SplicedLoss> ReadingSource::spliced(StateId state, const st
   return losses;
 }
 
-const runtime::CircuitEvidence* ReadingSource::circuit(dsl::CircuitId id) { return &evidence_.circuit(id); }
+const runtime::CircuitRuns* ReadingSource::circuit(const runtime::CircuitKey& key) {
+  if (key.as_found()) return &evidence_.circuit(key.circuit);
+  const auto& seen = evidence_.circuit(key);
+  note(key.state, seen);
+  return &seen.runs;
+}
 
 }  // namespace proviso::audit

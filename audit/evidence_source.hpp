@@ -57,8 +57,8 @@ class EvidenceSource {
   /// With an autoencoder's site spliced, by prompt; empty while a plan is made.
   virtual std::vector<runtime::SplicedLoss> spliced(runtime::StateId state, const std::string& autoencoder,
                                                     const runtime::BoundPrompts& prompts) = 0;
-  /// What finding the circuit saw; null while a plan is made.
-  virtual const runtime::CircuitEvidence* circuit(dsl::CircuitId id) = 0;
+  /// What a circuit's edges carry; null while a plan is made.
+  virtual const runtime::CircuitRuns* circuit(const runtime::CircuitKey& key) = 0;
 };
 
 /// Notes what is asked for in a plan.
@@ -78,7 +78,7 @@ class PlanningSource : public EvidenceSource {
   double cosine(dsl::FeatureId f, dsl::FeatureId g) override;
   std::vector<runtime::SplicedLoss> spliced(runtime::StateId, const std::string& autoencoder,
                                             const runtime::BoundPrompts&) override;
-  const runtime::CircuitEvidence* circuit(dsl::CircuitId id) override;
+  const runtime::CircuitRuns* circuit(const runtime::CircuitKey& key) override;
 
  private:
   runtime::PlanBuilder& builder_;
@@ -103,7 +103,7 @@ class ReadingSource : public EvidenceSource {
   double cosine(dsl::FeatureId f, dsl::FeatureId g) override;
   std::vector<runtime::SplicedLoss> spliced(runtime::StateId, const std::string& autoencoder,
                                             const runtime::BoundPrompts&) override;
-  const runtime::CircuitEvidence* circuit(dsl::CircuitId id) override;
+  const runtime::CircuitRuns* circuit(const runtime::CircuitKey& key) override;
 
   void forget() {
     changed_.clear();

@@ -19,7 +19,7 @@ constexpr double kReportedConfidence = 0.95;
 struct Combination {
   std::string name;                                ///< "seed 1, ablation mean, as written"
   std::uint64_t seed = 0;                          ///< added to the run's
-  std::optional<dsl::Ablation> ablation = {};      ///< what the change does in place of what it says
+  std::optional<dsl::Ablation> ablation = {};      ///< how a change takes features out, or a circuit its other edges
   std::optional<dsl::PromptsId> paraphrases = {};  ///< in place of the metric's one set
 };
 
@@ -108,7 +108,10 @@ Numbers numbers(const dsl::Expectation& expectation, const Combination& combinat
   const auto edits = edits_with(under.edits, effect);
   const std::uint64_t seed = combination.seed;
   const auto in = [&](runtime::StateId state, const std::optional<dsl::CheckId>& attacks) {
-    return measure(metric, {state, edits, combination.paraphrases, attacks, seed}, bound, source);
+    return measure(
+        metric,
+        {state, edits, combination.paraphrases, attacks, seed, combination.ablation.value_or(dsl::Ablation::resample)},
+        bound, source);
   };
   const auto changed = [&](const Under& where) {
     const Subject subject{0, {}, combination.paraphrases, where.attacks, seed};
@@ -149,6 +152,8 @@ std::vector<std::string> attack_names(const dsl::CheckDecl& check) {
 /// Why the number shows nothing, or "".
 std::string vacuous(const ReadContext& c, const Numbers& n,
                     const std::vector<std::pair<std::string, std::int64_t>>& attacked) {
+  if (n.after.empty_set && n.after.pairs_left_out)
+    return "under attack no pair has two different prompts of equally many tokens";
   for (const Values* values : {&n.before, &n.after}) {
     if (values->empty_set) return "a set that it is measured on is empty";
     if (values->one_value) return "the feature reads one value on all prompts";
@@ -288,6 +293,7 @@ Measured::Part read(const ReadContext& c, const Combination& combination) {
     const auto names = attack_names(c.bound.rules->checks[*c.under.attacks]);
     for (std::size_t i = 0; i < names.size(); ++i) result.attacked.emplace_back(names[i], n.after.attacked[i]);
     result.searched = searched(c.bound.rules->checks[*c.under.attacks], n.after, c.bound);
+    result.pairs_left_out = n.after.pairs_left_out;
   }
   if (effect && !n.controls.empty()) result.control = control(n, result.estimate.value, relative, seed);
   const auto* before = effect ? &n.before.values : n.baseline ? &n.baseline->values : nullptr;

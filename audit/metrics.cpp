@@ -323,11 +323,20 @@ class Measurer {
   /// How much of clean less corrupt these m recover.
   void recovered(dsl::CircuitId id, std::vector<double> runtime::CircuitRuns::*m) {
     out_.kind = Values::Kind::recovered;
-    const auto* evidence = source_.circuit(id);
-    if (!evidence) return;
-    const auto& circuit = bound_.circuits[id];
-    const auto parts = above_edgeless(circuit, *evidence, evidence->*m);
-    const auto wholes = above_edgeless(circuit, *evidence, evidence->clean);
+    const std::uint64_t attack_seed = subject_.attacks ? subject_.seed : 0;
+    const auto& circuit = bound_.circuit(id, subject_.attacks, attack_seed);
+    if (subject_.attacks) {
+      for (const auto& sets : bound_.rules->circuits[id].pairs) {
+        attacked(attacked_key(subject_, sets.clean));
+        attacked(attacked_key(subject_, sets.corrupt));
+      }
+      out_.pairs_left_out = std::ssize(bound_.circuits[id].pairs) - std::ssize(circuit.pairs);
+    }
+    const auto* runs = source_.circuit({id, state_, subject_.ablation, subject_.attacks, attack_seed});
+    out_.empty_set = circuit.pairs.empty();
+    if (!runs || circuit.pairs.empty()) return;
+    const auto parts = above_edgeless(circuit, *runs, runs->*m);
+    const auto wholes = above_edgeless(circuit, *runs, runs->clean);
     for (std::size_t i = 0; i < parts.size(); ++i) {
       out_.values.push_back({&circuit.pairs[i].clean, parts[i], ""});
       out_.others.push_back({&circuit.pairs[i].clean, wholes[i], ""});

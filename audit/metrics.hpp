@@ -31,6 +31,8 @@ struct Values {
   bool with_itself = false;            ///< the model as loaded was compared with itself
   std::vector<std::int64_t> attacked;  ///< how many of the prompts each attack in force changed
   std::vector<runtime::AttackedKey> attacked_sets;
+  /// Of a circuit under attack: pairs left out, whose prompts are unequally long now, or the same.
+  std::optional<std::int64_t> pairs_left_out;
   std::string broken;  ///< why there is no value at all: an `error`
 };
 
@@ -42,6 +44,8 @@ struct Subject {
   std::optional<dsl::PromptsId> paraphrases = std::nullopt;  ///< in place of the metric's one set
   std::optional<dsl::CheckId> attacks = std::nullopt;        ///< the check whose attacks are in force
   std::uint64_t seed = 0;                                    ///< added to the run's: of attacks and of sampled texts
+  /// What the edges outside a circuit carry.
+  dsl::Ablation ablation = dsl::Ablation::resample;
 };
 
 /// The prompts that `metric` is measured on, set by set: in place of those written, their paraphrases or what attacks

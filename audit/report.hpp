@@ -81,6 +81,8 @@ struct ExpectationResult {
   std::vector<FeatureMove> moved;
   std::optional<Evaded>
       evaded;  ///< where rules with conditions are measured under attack, and a prompt's value is yes or no
+  /// Of a circuit under attack: pairs left out, whose prompts became unequally long, or the same.
+  std::optional<std::int64_t> pairs_left_out;
   std::optional<Control> control;
   std::optional<AcrossResult> across;
   std::vector<Evidence> evidence;  ///< the five worst, then prompt order

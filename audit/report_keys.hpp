@@ -130,6 +130,7 @@ void describe(A& a, ExpectationResult& e) {
       .if_any("searched", e.searched)
       .if_any("moved", e.moved)
       .if_any("evaded", e.evaded)
+      .if_any("pairs_left_out", e.pairs_left_out)
       .if_any("control", e.control)
       .if_any("across", e.across)
       .if_any("evidence", e.evidence);

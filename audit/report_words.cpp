@@ -127,6 +127,8 @@ std::string attacked_text(const ExpectationResult& result) {
   std::vector<std::string> attacks;
   for (const auto& [attack, changed] : result.attacked)
     attacks.push_back(attack + " changed " + counted(changed, "prompt"));
+  if (result.pairs_left_out.value_or(0) > 0)
+    attacks.push_back(counted(*result.pairs_left_out, "pair") + " left out, of unequal length now or the same");
   return joined(attacks, "; ");
 }
 

@@ -112,11 +112,6 @@ Diagnostic& Checker::report(Code code, Span span, std::string message, std::vect
   return diagnostics_.emplace_back(make_diagnostic(code, span, std::move(message), std::move(help)));
 }
 
-void Checker::not_yet_built(Span span, const std::string& what, std::vector<std::string> help) {
-  report(Code::not_yet_built, span, what + " is part of the language, but this version does not build it yet",
-         std::move(help));
-}
-
 std::optional<Symbol> Checker::find(SymbolKind kind, const ast::Name& name) {
   const auto found = module_->scope.find({kind, name.text});
   if (found != module_->scope.end()) return found->second;

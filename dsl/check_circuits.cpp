@@ -163,12 +163,6 @@ std::optional<Metric> Checker::of_circuit(const ast::Call& call) {
   }
   const auto circuit = find_id(SymbolKind::circuit, *name);
   if (!circuit) return std::nullopt;
-  if (edit_ != nullptr || (check_ != nullptr && !(check_->under_rules.empty() && check_->under_edits.empty() &&
-                                                  check_->under_attacks.empty()))) {
-    not_yet_built(call.span, "`" + call.name.text + "` under a rule, an edit or an attack",
-                  {"measure the circuit on the model as loaded, in a check of its own without `under`"});
-    return std::nullopt;
-  }
   if (call.name.text == "faithfulness") {
     return Metric{metric::Faithfulness{*circuit}, canonical_text(call), call.span};
   }

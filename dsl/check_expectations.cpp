@@ -111,9 +111,11 @@ bool Checker::anything_random(const Expectation& expectation) const {
     return traits(method.method).subject == EditSubject::facts && !method.parameters.contains("seed");
   };
   const auto random_edit = [&](EditId id) { return generates_prefixes(rule_set_.edits[id].method); };
-  const auto& resampled = expectation.across.ablations;
+  const auto& ablations = expectation.across.ablations;
+  const bool resamples = std::ranges::find(ablations, Ablation::resample) != ablations.end();
+  // A circuit's corrupt prompts are named, and nothing is drawn.
   if (expectation.beyond_control || samples_text(expectation.metric) ||
-      std::ranges::find(resampled, Ablation::resample) != resampled.end()) {
+      (resamples && !measured_circuit(expectation.metric))) {
     return true;
   }
   const auto* effect = std::get_if<metric::Effect>(&expectation.metric.node);
@@ -192,10 +194,11 @@ bool Checker::across_ablations(const ast::Call& sweep, Expectation& expectation)
     }
     ablations.push_back(static_cast<Ablation>(at));
   }
+  if (measured_circuit(expectation.metric)) return true;
   const auto* effect = std::get_if<metric::Effect>(&expectation.metric.node);
   if (effect == nullptr || std::holds_alternative<ChangeEdit>(effect->change)) {
     report(Code::sweep_misfit, sweep.span, "`ablation` says how a feature is taken out, and nothing is taken out here",
-           {"measure a change: effect(suppress F, on: METRIC)"});
+           {"measure a change: effect(suppress F, on: METRIC), or what a circuit carries: faithfulness(C)"});
     return false;
   }
   const auto takes_out = [](const Intervention& each) {

@@ -64,7 +64,6 @@ class Checker {
   void declare(std::size_t module, std::size_t index, std::vector<Declared>& into, std::vector<Work<Node>>& work);
   /// The diagnostic as reported, to which fixes and related places can be added at once.
   Diagnostic& report(Code code, Span span, std::string message, std::vector<std::string> help = {});
-  void not_yet_built(Span span, const std::string& what, std::vector<std::string> help = {});
   std::optional<Symbol> find(SymbolKind kind, const ast::Name& name);
   std::optional<std::size_t> find_id(SymbolKind kind, const ast::Name& name);
   void define_model(const ast::Model& model);

@@ -85,6 +85,18 @@ std::optional<FeatureId> measured_feature(const Metric& metric) {
       metric.node);
 }
 
+std::optional<CircuitId> measured_circuit(const Metric& metric) {
+  return std::visit(
+      [](const auto& node) -> std::optional<CircuitId> {
+        if constexpr (requires { node.circuit; }) {
+          return node.circuit;
+        } else {
+          return std::nullopt;
+        }
+      },
+      metric.node);
+}
+
 MetricTraits relative_traits(const metric::Effect& effect) {
   MetricTraits result = traits(*effect.on);
   result.low = result.low >= 0 ? -1 : -kInf;  // what cannot be negative can at most vanish

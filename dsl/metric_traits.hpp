@@ -24,6 +24,9 @@ std::vector<PromptsId> prompt_sets(const Metric& metric);
 /// The feature that a metric reads, or an effect's metric.
 std::optional<FeatureId> measured_feature(const Metric& metric);
 
+/// The circuit that a metric measures.
+std::optional<CircuitId> measured_circuit(const Metric& metric);
+
 /// Of an effect taken `relative` to the value before.
 MetricTraits relative_traits(const metric::Effect& effect);
 

@@ -309,7 +309,9 @@ struct Metric {
   Span span;
 };
 
-/// How a feature is taken out: d·x becomes 0, its mean over the prompts measured, or what it is in another of them.
+/// How a feature is taken out: d·x becomes 0, its mean over the prompts measured, or what it is in another of them. Of
+/// a circuit, what the edges outside it carry: nothing, the mean over the clean prompts, or what the corrupt prompt
+/// wrote.
 enum class Ablation { zero, mean, resample };
 inline constexpr std::string_view kAblationNames[] = {"zero", "mean", "resample"};
 constexpr std::string_view ablation_name(Ablation ablation) {

@@ -46,6 +46,7 @@ dsl::Outcome<BoundRules> Binder::run() {
         }
         for (const auto& measured : check.expectations) {
           if (!check.under_attacks.empty()) attack(id, measured);
+          in_circuits(measured, check.under_rules);
           expectation(measured, check.under_edits, check.under_attacks.empty() ? std::nullopt : std::optional(id));
         }
       }

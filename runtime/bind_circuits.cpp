@@ -1,8 +1,10 @@
 #include <cmath>
 
+#include "dsl/metric_traits.hpp"
 #include "dsl/number_text.hpp"
 #include "runtime/binder.hpp"
 #include "runtime/circuits/circuit_graph.hpp"
+#include "runtime/condition.hpp"
 
 namespace proviso::runtime {
 
@@ -42,6 +44,56 @@ void Binder::circuit(const dsl::CircuitDecl& declaration) {
   }
   bound.kept = kept(declaration);
   bound_.circuits.push_back(std::move(bound));
+}
+
+void Binder::in_circuits(const dsl::Expectation& expectation, const std::vector<dsl::RuleId>& rules) {
+  if (!dsl::measured_circuit(expectation.metric)) return;
+  for (const dsl::RuleId rule : rules) {
+    for (const auto& sentence : rules_.rules[rule].interventions) {
+      const std::string why = unclear_in_circuits(sentence);
+      if (why.empty()) continue;
+      error(Code::rule_in_circuit, expectation.metric.span,
+            "no circuit can be measured under " + quoted(rules_.rules[rule].name) + ": " + quoted(sentence.text) + " " +
+                why,
+            {"measure it under a rule whose sentences are unconditional, under an edit, or on the model as loaded"});
+    }
+  }
+}
+
+std::string Binder::unclear_in_circuits(const dsl::Intervention& sentence) const {
+  using dsl::SiteKind;
+  // Where what several nodes wrote is summed: each reader has a sum of its own.
+  const auto shared = [](const dsl::Site& site) {
+    return site.kind == SiteKind::attn_out || site.kind == SiteKind::resid_mid || site.kind == SiteKind::resid_post;
+  };
+  const auto of_heads = [](const dsl::Site& site) { return dsl::site_has_heads(site.kind); };
+  const bool shared_keys = card_.config.kv_heads != card_.config.heads;
+  const auto unclear = [&](const dsl::Site& site) -> std::string {
+    const std::string where = dsl::to_string(site);
+    if (of_heads(site) && site.head < 0) return where + ", which holds several heads' activations";
+    if (shared_keys && (site.kind == SiteKind::k || site.kind == SiteKind::v))
+      return where + ", where every query head has keys and values of its own while edges are patched";
+    return "";
+  };
+  const std::vector<dsl::FeatureId> read =
+      sentence.condition ? features_read(*sentence.condition) : std::vector<dsl::FeatureId>{};
+  for (const dsl::FeatureId feature : read) {
+    const dsl::Site& site = bound_.feature_sites[feature];
+    if (shared(site) || site.kind == SiteKind::embed)
+      return "reads " + bound_.feature_name(feature) + " at " + dsl::to_string(site) +
+             ", and each part of the model reads a stream of its own while edges are patched";
+    if (const std::string why = unclear(site); !why.empty()) return "reads " + why;
+  }
+  const bool latent = autoencoder_of(sentence.feature) != nullptr;
+  for (const dsl::Site& site : bound_.sites_of(sentence)) {
+    if (const std::string why = unclear(site); !why.empty()) return "acts at " + why;
+    if (!shared(site)) continue;
+    if (latent || sentence.operation == dsl::Operation::cap)
+      return "acts at " + dsl::to_string(site) + ", where what it does to a sum is no sum of what it does to its parts";
+    if (!read.empty() || (sentence.condition && reads_text(*sentence.condition)))
+      return "acts at " + dsl::to_string(site) + " under a condition that may hold on one prompt of a pair only";
+  }
+  return "";
 }
 
 bool Binder::paired(const BoundPair& pair, dsl::Span span) {

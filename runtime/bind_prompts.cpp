@@ -97,6 +97,7 @@ void Binder::attack(dsl::CheckId check, const dsl::Expectation& expectation) {
     for (const dsl::PromptsId set : measured_sets(expectation)) {
       attack({check, seed, false, set}, bound_.prompts[set], written_[set], rules_.prompts[set].chat);
     }
+    if (const auto circuit = dsl::measured_circuit(expectation.metric)) attack({check, seed, *circuit});
     if (!std::holds_alternative<dsl::metric::Efficacy>(expectation.metric.node)) continue;
     for (const dsl::EditId edit : rules_.checks[check].under_edits) {
       BoundPrompts prompts;
@@ -109,6 +110,28 @@ void Binder::attack(dsl::CheckId check, const dsl::Expectation& expectation) {
       attack({check, seed, true, edit}, prompts, texts, std::nullopt);
     }
   }
+}
+
+void Binder::attack(const AttackedCircuitKey& key) {
+  const auto [found, is_new] = bound_.attacked_circuits.emplace(key, bound_.circuits[key.circuit]);
+  if (!is_new) return;
+  auto& pairs = found->second.pairs;
+  std::size_t next = 0;  // of the pairs as written, which stand in the order of their sets
+  for (const auto& sets : rules_.circuits[key.circuit].pairs) {
+    for (const dsl::PromptsId set : {sets.clean, sets.corrupt})
+      attack({key.check, key.seed, false, set}, bound_.prompts[set], written_[set], rules_.prompts[set].chat);
+    const auto& clean = bound_.attacked.at({key.check, key.seed, false, sets.clean}).prompts;
+    const auto& corrupt = bound_.attacked.at({key.check, key.seed, false, sets.corrupt}).prompts;
+    for (std::size_t i = 0; i < clean.size() && next < pairs.size(); ++i, ++next) {
+      const std::int64_t cluster = pairs[next].clean.cluster;
+      pairs[next].clean = clean[i];
+      pairs[next].clean.cluster = cluster;
+      pairs[next].corrupt = corrupt[i];
+    }
+  }
+  std::erase_if(pairs, [](const BoundPair& pair) {
+    return pair.clean.tokens.size() != pair.corrupt.tokens.size() || pair.clean.tokens == pair.corrupt.tokens;
+  });
 }
 
 void Binder::attack(const AttackedKey& key, const BoundPrompts& prompts, const std::vector<std::string>& texts,

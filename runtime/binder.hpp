@@ -65,6 +65,8 @@ class Binder {
                                          const std::optional<dsl::Chat>& chat, std::uint64_t seed);
   void once(dsl::Code code, dsl::Span span, const std::string& message, std::vector<std::string> help);
   /// The sets that an expectation is measured on, as written.
+  /// The pairs of a circuit that its measure still suits, once its sets are attacked.
+  void attack(const AttackedCircuitKey& key);
   static std::vector<dsl::PromptsId> measured_sets(const dsl::Expectation& expectation);
   template <class Item>
   std::vector<Item> read_file(const dsl::PromptFile& file,
@@ -106,6 +108,10 @@ class Binder {
   bool paired(const BoundPair& pair, dsl::Span span);
   /// The measure of a pair whose prompts say their own continuations.
   bool answers(BoundPair& pair, dsl::Span span);
+  /// That a circuit measured under a rule is measured exactly.
+  void in_circuits(const dsl::Expectation& expectation, const std::vector<dsl::RuleId>& rules);
+  /// Why a sentence has no one meaning where edges are patched, or "".
+  std::string unclear_in_circuits(const dsl::Intervention& sentence) const;
   /// How many edges or nodes are kept.
   std::int64_t kept(const dsl::CircuitDecl& declaration);
 

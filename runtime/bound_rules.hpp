@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -61,6 +62,13 @@ struct AttackedPrompts {
 };
 
 struct Perturbation;
+/// A circuit under the attacks of a check.
+struct AttackedCircuitKey {
+  dsl::CheckId check = 0;
+  std::uint64_t seed = 0;  ///< added to the run's
+  dsl::CircuitId circuit = 0;
+  auto operator<=>(const AttackedCircuitKey&) const = default;
+};
 
 /// Two prompts of equally many tokens, and the tokens whose logits are a circuit's measure after the last.
 struct BoundPair {
@@ -90,6 +98,14 @@ struct BoundRules {
   std::map<AttackedKey, AttackedPrompts> attacked;
   /// By check and seed: what `perturb` adds, once the model has been searched.
   std::map<std::pair<dsl::CheckId, std::uint64_t>, std::shared_ptr<const Perturbation>> perturbations;
+  /// Without the pairs whose prompts have become unequally long, or the same.
+  std::map<AttackedCircuitKey, BoundCircuit> attacked_circuits;
+
+  /// The circuit as declared, or under the attacks of a check.
+  const BoundCircuit& circuit(dsl::CircuitId id, const std::optional<dsl::CheckId>& attacks,
+                              std::uint64_t attack_seed) const {
+    return attacks ? attacked_circuits.at({*attacks, attack_seed, id}) : circuits[id];
+  }
 
   const std::string& feature_name(dsl::FeatureId id) const { return rules->features[id].name; }
   /// Canonical sites of a sentence: those it names, or its feature's own; of a transcoder's latent where that writes.

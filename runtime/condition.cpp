@@ -36,6 +36,14 @@ bool compare(T left, dsl::Compare op, T right) {
 
 }  // namespace
 
+bool reads_text(const dsl::Condition& condition) {
+  bool found = reads_prompt(condition);
+  dsl::each_condition(condition, [&](const dsl::Condition& part) {
+    found = found || std::holds_alternative<dsl::TokenIn>(part.node);
+  });
+  return found;
+}
+
 bool reads_prompt(const dsl::Condition& condition) {
   bool found = false;
   dsl::each_condition(condition, [&](const dsl::Condition& part) {

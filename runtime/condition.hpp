@@ -78,6 +78,8 @@ class ConditionSet {
   std::size_t temporal_nodes_ = 0;
 };
 
+/// Whether a condition asks about the tokens or the prompt, not their places alone.
+bool reads_text(const dsl::Condition& condition);
 /// Whether a condition asks about the whole prompt (`prompt matches`): prompts that differ in it share no prefix.
 bool reads_prompt(const dsl::Condition& condition);
 

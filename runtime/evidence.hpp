@@ -53,6 +53,11 @@ struct GeneratedText : SentenceTraces {
   std::string text;
 };
 
+/// A circuit's edges measured in a state, and what its sentences did to the pairs unpatched.
+struct CircuitSeen : SentenceTraces {
+  CircuitRuns runs;
+};
+
 struct StateEvidence {
   std::vector<bool> edit_changed;                       ///< by edit of the state: whether a byte changed
   std::vector<bool> fold_changed;                       ///< by sentence: whether its weight edits changed a byte
@@ -67,6 +72,8 @@ class Evidence {
   const std::vector<GeneratedText>& texts(const GenerationKey& key) const { return texts_.at(key); }
   const StateEvidence& state(StateId state) const { return states_.at(state); }
   const CircuitEvidence& circuit(dsl::CircuitId id) const { return circuits_.at(id); }
+  /// Of a circuit measured otherwise than it was found.
+  const CircuitSeen& circuit(const CircuitKey& key) const { return circuit_runs_.at(key); }
   bool has_state(StateId state) const { return states_.contains(state); }
 
   std::int64_t sequences = 0;  ///< computed, generated ones included
@@ -80,6 +87,7 @@ class Evidence {
   std::map<SpliceKey, std::vector<SplicedLoss>> spliced_;
   std::map<StateId, StateEvidence> states_;
   std::map<dsl::CircuitId, CircuitEvidence> circuits_;
+  std::map<CircuitKey, CircuitSeen> circuit_runs_;
 };
 
 }  // namespace proviso::runtime

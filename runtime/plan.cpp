@@ -203,6 +203,11 @@ void PlanBuilder::want_splice(const SpliceKey& key) {
   }
 }
 
+void PlanBuilder::want_circuit(const CircuitKey& key) {
+  plan_.circuits.insert(key.circuit);
+  if (!key.as_found()) plan_.circuit_runs.insert(key);
+}
+
 const std::vector<PlanPass>& plan_passes() {
   static const std::vector<PlanPass> kPasses = {
       {"fold", "turns unconditional interventions on linear writers into rank-one weight edits", passes::fold},

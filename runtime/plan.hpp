@@ -121,6 +121,19 @@ struct SpliceKey {
   static constexpr std::int64_t kRuns = 3;
 };
 
+/// A circuit measured as it was not found: in another state, on attacked prompts, or with other values in the place of
+/// what the edges outside it carry.
+struct CircuitKey {
+  dsl::CircuitId circuit = 0;
+  StateId state = 0;
+  dsl::Ablation ablation = dsl::Ablation::resample;
+  std::optional<dsl::CheckId> attacks;  ///< the check whose attacks its prompts are under
+  std::uint64_t seed = 0;               ///< added to the run's, of attacks
+  auto operator<=>(const CircuitKey&) const = default;
+
+  bool as_found() const { return state == 0 && ablation == dsl::Ablation::resample && !attacks; }
+};
+
 struct PlanCounts {
   std::int64_t sequences = 0;  ///< asked for
   std::int64_t tokens = 0;     ///< computed (prompts; generated tokens are counted when they are made)
@@ -135,6 +148,7 @@ struct Plan {
   std::set<GenerationKey> generations;
   std::set<SpliceKey> splices;
   std::set<dsl::CircuitId> circuits;                       ///< to be found and measured, on the model as loaded
+  std::set<CircuitKey> circuit_runs;                       ///< of those, measured otherwise
   std::set<dsl::FeatureId> features;                       ///< to be built
   std::vector<std::string> passes;                         ///< names of those applied
   std::int64_t spliced_sequences = 0, spliced_tokens = 0;  ///< computed for `splices`
@@ -169,7 +183,7 @@ class PlanBuilder {
   void want_firing(StateId state, SequenceId sequence);
   void want_generation(const GenerationKey& key);
   void want_splice(const SpliceKey& key);
-  void want_circuit(dsl::CircuitId circuit) { plan_.circuits.insert(circuit); }
+  void want_circuit(const CircuitKey& key);
   void want_built(dsl::FeatureId feature) { plan_.features.insert(feature); }
 
   const BoundRules& bound() const { return bound_; }

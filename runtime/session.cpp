@@ -143,17 +143,17 @@ Evidence Session::carry_out(const Plan& plan) {
   prepare(plan);
   Evidence evidence;
   const auto total = static_cast<std::int64_t>(plan.states.size());
-  for (StateId id = 0; id < plan.states.size(); ++id) {
-    if (options_.progress)
-      options_.progress("measuring " + plan.states[id].label, static_cast<std::int64_t>(id), total);
-    StateRun(context(plan, id), evidence).carry_out();
-  }
   for (const dsl::CircuitId id : plan.circuits) {
-    if (options_.progress) options_.progress("finding circuit " + bound_.rules->circuits[id].name, 0, 1);
+    if (options_.progress) options_.progress("finding circuit " + bound_.rules->circuits[id].name, 0, total);
     const auto& found = evidence.circuits_[id] =
         find_circuit(transformer_, bound_.rules->circuits[id], bound_.circuits[id]);
     evidence.sequences += 2 * std::ssize(bound_.circuits[id].pairs);
     evidence.tokens += found.tokens;
+  }
+  for (StateId id = 0; id < plan.states.size(); ++id) {
+    if (options_.progress)
+      options_.progress("measuring " + plan.states[id].label, static_cast<std::int64_t>(id), total);
+    StateRun(context(plan, id), evidence).carry_out();
   }
   if (options_.progress) options_.progress({}, total, total);
   return evidence;

@@ -56,17 +56,6 @@ model::PackedLayout rows_of(const std::vector<model::Row>& rows, std::int64_t fi
 
 }  // namespace
 
-/// The hooks of one run, with the number of each sentence's first step.
-struct StateRun::Hooks {
-  Hooks(const std::vector<Direction>& features, const model::ModelCard& card) : program(features, card) {}
-
-  HookProgram program;
-  std::vector<std::size_t> first_step;        // by sentence
-  std::vector<std::vector<dsl::Site>> sites;  // by sentence: those that are hooks here
-  std::vector<dsl::FeatureId> features;       // recorded
-  std::unique_ptr<HookPass> pass;             // made when the program is finished
-};
-
 /// The rows of one forward pass, and the sequences that each stands for (several where it is their prefix).
 struct StateRun::PassRows {
   std::vector<model::Row> rows;
@@ -98,6 +87,11 @@ void StateRun::carry_out() {
   for (const Run* run : runs) hooks.push_back(compile(run, false));
   auto generating = compile(nullptr, false);
   auto splicing = compile(nullptr, false);
+  std::map<CircuitKey, std::pair<std::unique_ptr<Hooks>, std::unique_ptr<Hooks>>> of_circuits;
+  for (const auto& key : c_.plan.circuit_runs) {
+    // One sees what the sentences do to the prompts; the other acts where edges are patched, and nobody counts that.
+    if (key.state == c_.state) of_circuits.emplace(key, std::pair(compile(nullptr, false), compile(nullptr, false)));
+  }
   const bool folds = std::any_of(state().sentences.begin(), state().sentences.end(),
                                  [](const PlannedSentence& s) { return !s.folds.empty(); });
   auto probe = folds ? compile(nullptr, true) : nullptr;
@@ -119,6 +113,7 @@ void StateRun::carry_out() {
   for (const auto& key : c_.plan.splices) {
     if (key.state == c_.state) splice(key, *splicing);
   }
+  for (auto& [key, of_key] : of_circuits) circuit(key, *of_key.first, *of_key.second);
   applied_.revert();
 }
 
@@ -152,16 +147,12 @@ void StateRun::splice(const SpliceKey& key, Hooks& hooks) {
   }
   PassPerturbation added;
   const auto visitor = [&](std::size_t first, std::size_t count) -> model::SiteVisitor* {
-    memories.clear();
     const std::vector<model::Row> of_pass(rows.begin() + first, rows.begin() + first + count);
     perturb(
         hooks, rows_of(of_pass, 0), [&](std::size_t row) { return key.sequences[first + row]; }, added);
-    for (std::size_t i = first; i < first + count; ++i)
-      memories.push_back(hooks.program.conditions().begin_row(c_.plan.sequences[key.sequences[i]].prompt));
-    std::vector<RowMemory*> pointers;
-    for (auto& memory : memories) pointers.push_back(&memory);
-    hooks.pass->begin(std::move(pointers));
-    return hooks.pass.get();
+    std::vector<std::string> prompts;
+    for (std::size_t i = first; i < first + count; ++i) prompts.push_back(c_.plan.sequences[key.sequences[i]].prompt);
+    return begin(hooks, prompts, memories);
   };
   if (rows.empty()) return;
   evidence_.spliced_[key] = spliced_losses(c_.transformer, *c_.autoencoders.get(key.folder), rows, visitor);
@@ -212,43 +203,6 @@ void StateRun::apply_edits() {
     for (const auto& delta : deltas) changed = applied_.apply(delta) || changed;
     evidence_.states_[c_.state].edit_changed.push_back(changed);
   }
-}
-
-void StateRun::read_ablated() {
-  const PlannedAblation& planned = *state().ablation;
-  std::vector<std::vector<PromptReading>> sets;
-  HookProgram program(c_.features, *c_.bound.card);
-  std::set<FeaturePlace> places;
-  for (const auto& sentence : state().sentences) {
-    if (!sentence.of_change) {
-      program.add(
-          sentence.sentence, sentence.hooks, false, [this](const std::string& text) { return c_.bound.token_id(text); },
-          c_.quantile);
-      continue;
-    }
-    for (const auto& site : sentence.hooks) {
-      const FeaturePlace place{site, sentence.sentence.feature};
-      places.insert(place);
-      program.keep_product(place);
-      program.record_norm(model::sink_site(site, c_.bound.card->config));
-    }
-  }
-  program.finish(c_.transformer.options().device);
-  for (const auto& set : planned.sets) {
-    std::vector<const Sequence*> prompts;
-    for (const SequenceId id : set) prompts.push_back(&c_.plan.sequences[id]);
-    sets.push_back(read_prompts(c_.transformer, program, places, prompts));
-    for (const auto& reading : sets.back()) evidence_.tokens += std::ssize(reading.tokens);
-  }
-  evidence_.sequences += planned.prompts();
-  ablation_.emplace(planned.kind, std::move(sets), c_.seed + state().seed);
-}
-
-HookPass::Ablated StateRun::ablated(std::function<SequenceId(std::size_t)> sequence) const {
-  return [this, sequence = std::move(sequence)](const FeaturePlace& place, std::size_t row, std::int64_t position) {
-    const Sequence& of = c_.plan.sequences[sequence(row)];
-    return ablation_->at(place, std::span(of.tokens).first(static_cast<std::size_t>(of.prompt_length)), position);
-  };
 }
 
 /// What folded sentences do is no longer seen in a pass: their activity is measured beforehand, as hooks, on

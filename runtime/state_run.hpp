@@ -24,6 +24,7 @@
 namespace proviso::runtime {
 
 /// Opens one state of a plan on the model, computes what the plan wants of it, and puts the model back.
+/// Its parts lie in state_run.cpp, state_run_ablation.cpp and state_run_circuits.cpp.
 class StateRun {
  public:
   struct Context {
@@ -46,7 +47,16 @@ class StateRun {
   void open(const std::function<void(HookPass&, const ConditionSet&)>& use);
 
  private:
-  struct Hooks;
+  /// The hooks of one run, with the number of each sentence's first step.
+  struct Hooks {
+    Hooks(const std::vector<Direction>& features, const model::ModelCard& card) : program(features, card) {}
+
+    HookProgram program;
+    std::vector<std::size_t> first_step;        // by sentence
+    std::vector<std::vector<dsl::Site>> sites;  // by sentence: those that are hooks here
+    std::vector<dsl::FeatureId> features;       // recorded
+    std::unique_ptr<HookPass> pass;             // made when the program is finished
+  };
   struct PassRows;
 
   std::unique_ptr<Hooks> compile(const Run* run, bool folds_as_hooks) const;
@@ -61,6 +71,10 @@ class StateRun {
                    const at::Tensor& logits);
   void generate(const std::vector<GenerationKey>& keys, Hooks& hooks);
   void splice(const SpliceKey& key, Hooks& hooks);
+  void circuit(const CircuitKey& key, Hooks& seeing, Hooks& patching);
+  /// Begins `hooks` for a pass over whole prompts, whose memories it keeps.
+  model::SiteVisitor* begin(Hooks& hooks, const std::vector<std::string>& prompts,
+                            std::vector<RowMemory>& memories) const;
   void trace(const Hooks& hooks, const model::PackedLayout::RowSpan& span, SentenceTraces& traces) const;
   void keep_activity(const Hooks& hooks, bool folds_only);
   bool is_control_of_hooks() const;

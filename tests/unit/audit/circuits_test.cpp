@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <cctype>
 #include <cmath>
+#include <map>
 #include <string>
 
 #include "audit/audit.hpp"
@@ -115,6 +117,85 @@ check c { expect faithfulness(heads) >= -1000%  expect completeness(patched) <= 
   INFO(text);
   CHECK(text.find("3 of 10 attention heads and MLPs") != std::string::npos);
   CHECK(text.find("and 1 weaker ones") != std::string::npos);
+}
+
+TEST_CASE("circuits are measured under rules, edits and attacks, beside the model as loaded") {
+  const std::string text = R"(
+feature f = unembed("e") at resid_post[0]
+circuit c {
+  clean ["The cat sat", "A dog ran", "One two"]  corrupt ["The hat fit", "Idig pan!", "Six two"]
+  measure logit_diff("a", "b")  using eap  keep 30% edges
+}
+circuit one { clean "A dog ran" corrupt "Idig pan!"  measure logit_diff("a", "b")  using eap  keep 30% edges }
+rule quiet { suppress f at mlp_out[0], attn_out[1] }
+rule never { steer f by 1 when position >= 100 }
+edit removed { remove f at mlp_out[0], attn_out[1]  using project  expect faithfulness(c) >= -100000% }
+check loaded { expect faithfulness(c) >= -100000%  expect completeness(c) >= -100000% }
+check ruled { under rule quiet  expect faithfulness(c) >= -100000%  expect completeness(c) >= -100000% }
+check edited { under edit removed  expect faithfulness(c) >= -100000% }
+check idle { under rule never  expect faithfulness(c) >= -100000% }
+check shouted { under attack casing(upper)  expect faithfulness(c) >= -100000% }
+check spaced { under attack whitespace(double)  expect faithfulness(c) >= -100000%  expect faithfulness(one) >= 0% }
+check swept { under rule quiet  expect faithfulness(c) >= -100000% across ablation(zero, mean, resample) }
+)";
+  RulesOnModel rules(text);
+  const auto report = audited(rules);
+  std::map<std::string, ExpectationResult> first;
+  for (const auto& check : report.checks) first[check.name] = check.expectations.front();
+  const double loaded = first.at("loaded").estimate.value, ruled = first.at("ruled").estimate.value;
+  CHECK_FALSE(first.at("loaded").baseline);
+  CHECK(*first.at("ruled").baseline == Approx(loaded));
+  CHECK(std::abs(ruled - loaded) > 1e-3);
+  CHECK(first.at("ruled").status != Status::vacuous);
+  // The rule folds; as hooks and as an edit it is the same model.
+  CHECK(first.at("edited").estimate.value == Approx(ruled).margin(1e-3));
+  CHECK(report.edits[0].expectations[0].estimate.value == Approx(ruled).margin(1e-3));
+  CHECK(*report.edits[0].expectations[0].baseline == Approx(loaded));
+  RulesOnModel again(text);
+  AuditOptions unfolded;
+  unfolded.as_of = {2027, 1, 1};
+  unfolded.passes_off = {"fold"};
+  runtime::Session session(*again.model.transformer, again.bound, {});
+  const auto hooked = audit(session, again.bound, again.sources, unfolded).value->checks[1].expectations;
+  CHECK(hooked[0].estimate.value == Approx(ruled).margin(1e-3));
+  CHECK(hooked[1].estimate.value == Approx(report.checks[1].expectations[1].estimate.value).margin(1e-3));
+  CHECK(first.at("idle").status == Status::vacuous);
+  CHECK(first.at("idle").reason == "rule never changed no vector");
+
+  // The same edges, on the pairs that the attack makes.
+  const auto& bound = rules.bound.circuits[0];
+  const auto kept = runtime::find_circuit(*rules.model.transformer, rules.rules->circuits[0], bound).kept;
+  auto upper = bound;
+  for (auto& pair : upper.pairs) {
+    for (auto* prompt : {&pair.clean, &pair.corrupt}) {
+      std::transform(prompt->text.begin(), prompt->text.end(), prompt->text.begin(),
+                     [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+      prompt->tokens = rules.bound.tokenizer->encode(prompt->text);
+    }
+  }
+  const auto runs = runtime::run_circuit(runtime::PatchedPairs(*rules.model.transformer, upper), kept);
+  double part = 0, whole = 0;
+  for (std::size_t i = 0; i < runs.clean.size(); ++i) {
+    part += runs.circuit[i] - runs.edgeless[i];
+    whole += runs.clean[i] - runs.edgeless[i];
+  }
+  CHECK(first.at("shouted").estimate.value == Approx(part / whole).margin(1e-4));
+  CHECK(first.at("shouted").attacked.front().second == 6);
+  CHECK(first.at("shouted").pairs_left_out == 0);
+  CHECK(first.at("shouted").evidence.front().prompt.find_first_of("abcdefgh") == std::string::npos);
+
+  CHECK(first.at("spaced").pairs_left_out == 1);
+  CHECK(first.at("spaced").estimate.n == 2);
+  const auto& none_left = report.checks[5].expectations[1];
+  CHECK(none_left.status == Status::vacuous);
+  CHECK(none_left.reason == "under attack no pair has two different prompts of equally many tokens");
+
+  const auto& swept = first.at("swept").across->values;
+  REQUIRE(swept.size() == 3);
+  CHECK(swept[2].first == "ablation resample");
+  CHECK(swept[2].second == Approx(ruled));
+  CHECK(std::abs(swept[0].second - swept[1].second) > 1e-3);
+  CHECK(std::abs(swept[0].second - swept[2].second) > 1e-3);
 }
 
 TEST_CASE("nothing to recover leaves faithfulness undecided") {

@@ -7,13 +7,18 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <functional>
 #include <map>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "runtime/circuits/find_circuit.hpp"
 #include "runtime/circuits/patched_pairs.hpp"
+#include "runtime/hooks.hpp"
+#include "runtime/model/sinks.hpp"
 #include "tests/support/random_model.hpp"
+#include "tests/unit/runtime/rules_on_model.hpp"
 
 namespace proviso::runtime {
 namespace {
@@ -224,6 +229,212 @@ TEST_CASE("attribution is exact where the model is linear between the prompts") 
   const auto of_nodes = pairs.brute_force_nodes(),
              summed = pairs.attribution().sum(0).index_fill_(0, at::zeros({1}, at::kLong), 0);
   CHECK((summed - of_nodes).abs().max().item<double>() < 0.03 * of_nodes.abs().max().item<double>());
+}
+
+namespace {
+
+/// One stream for all, in which what some sources write is replaced, after `before` has acted.
+struct Replace : model::SiteVisitor {
+  model::SiteVisitor* before = nullptr;
+  std::map<Site, std::function<void(at::Tensor&)>> changes;
+  std::map<Site, at::Tensor> seen;
+  bool wants(const Site& site) const override {
+    return site.kind == SiteKind::embed || site.kind == SiteKind::z || site.kind == SiteKind::mlp_out ||
+           site.kind == SiteKind::resid_post || site.kind == SiteKind::resid_mid || (before && before->wants(site));
+  }
+  void visit(const Site& site, at::Tensor& x, const model::PackedLayout& layout) override {
+    if (before && before->wants(site)) before->visit(site, x, layout);
+    if (const auto change = changes.find(site); change != changes.end()) change->second(x);
+    seen[site] = x.clone();
+  }
+};
+
+double m_of(const model::Transformer& transformer, const BoundPair& pair, const std::vector<std::int64_t>& tokens,
+            model::SiteVisitor& visitor) {
+  const auto last = test::logits_of(transformer, {{tokens, std::ssize(tokens)}}, &visitor)[-1];
+  return (last[pair.raised] - last[pair.lowered]).item<double>();
+}
+
+/// A source's site, and its part of the width.
+struct Part {
+  Site site;
+  std::int64_t begin = 0, width = 0;
+};
+
+std::vector<Part> parts_of(const CircuitGraph& graph, const model::ModelConfig& config) {
+  std::vector<Part> parts = {{{SiteKind::embed}, 0, config.width}};
+  for (std::int64_t layer = 0; layer < graph.layers(); ++layer) {
+    for (std::int64_t head = 0; head < graph.heads(); ++head)
+      parts.push_back({{SiteKind::z, layer}, head * config.head_dim, config.head_dim});
+    parts.push_back({{SiteKind::mlp_out, layer}, 0, config.width});
+  }
+  return parts;
+}
+
+}  // namespace
+
+TEST_CASE("edges left out carry nothing, or the mean over the clean prompts") {
+  const test::RandomModel tiny(any_family());
+  const auto& transformer = *tiny.transformer;
+  const auto circuit = pairs_of(*tiny.tokenizer, {{"The cat sat", "The hat fit"}, {"A dog", "I dig"}});
+  const at::NoGradGuard no_grad;
+  std::vector<Replace> clean(circuit.pairs.size());
+  for (std::size_t i = 0; i < clean.size(); ++i)
+    m_of(transformer, circuit.pairs[i], circuit.pairs[i].clean.tokens, clean[i]);
+
+  for (const dsl::Ablation ablation : {dsl::Ablation::zero, dsl::Ablation::mean}) {
+    const PatchedPairs pairs(transformer, circuit, ablation);
+    const auto& graph = pairs.graph();
+    const auto parts = parts_of(graph, transformer.config());
+    // Position 0 apart, without secondary sinks, each prompt weighing one.
+    const auto put_in = [&](const Part& part, const at::Tensor& x) {
+      at::Tensor value = at::zeros_like(x);
+      if (ablation == dsl::Ablation::zero) return value;
+      at::Tensor first = at::zeros({x.size(1)}, at::kDouble), others = at::zeros_like(first);
+      for (const auto& one : clean) {
+        const Site stream = part.site.kind == SiteKind::embed     ? part.site
+                            : part.site.kind == SiteKind::mlp_out ? Site{SiteKind::resid_mid, part.site.layer}
+                            : part.site.layer == 0                ? Site{SiteKind::embed}
+                                                                  : Site{SiteKind::resid_post, part.site.layer - 1};
+        const auto norms = one.seen.at(stream).norm(2, 1).contiguous();
+        const auto ordinary =
+            model::ordinary_positions({norms.const_data_ptr<float>(), static_cast<std::size_t>(norms.numel())});
+        const auto& values = one.seen.at(part.site);
+        first += values[0].to(at::kDouble);
+        at::Tensor sum = at::zeros_like(first);
+        int counted = 0;
+        for (std::int64_t i = 1; i < values.size(0); ++i) {
+          if (!ordinary[static_cast<std::size_t>(i)]) continue;
+          sum += values[i].to(at::kDouble);
+          ++counted;
+        }
+        others += sum / counted;
+      }
+      const auto prompts = static_cast<double>(clean.size());
+      value.copy_((others / prompts).expand_as(x));
+      value[0].copy_(first / prompts);
+      return value;
+    };
+    const auto by_hand = [&](const BoundPair& pair, const std::vector<std::size_t>& left_out) {
+      Replace replace;
+      for (const auto source : left_out) {
+        const Part part = parts[source];
+        auto& change = replace.changes[part.site];
+        change = [&, part, before = change](at::Tensor& x) {
+          if (before) before(x);
+          x.narrow(1, part.begin, part.width).copy_(put_in(part, x).narrow(1, part.begin, part.width));
+        };
+      }
+      return m_of(transformer, pair, pair.clean.tokens, replace);
+    };
+    std::vector<std::size_t> every(parts.size());
+    std::iota(every.begin(), every.end(), std::size_t{0});
+    const auto all = pairs.measure(graph.all()), none = pairs.measure(at::zeros_like(graph.all()));
+    CHECK(none == pairs.edgeless());
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      CHECK(all[i] == Approx(pairs.clean()[i]).margin(1e-5));
+      CHECK(none[i] == Approx(by_hand(circuit.pairs[i], every)).margin(1e-5));
+    }
+    for (std::size_t source = 0; source < parts.size(); source += 2) {
+      auto edges = graph.all();
+      edges.select(1, static_cast<std::int64_t>(source)).fill_(false);
+      INFO(graph.source_name(static_cast<std::int64_t>(source)));
+      const auto m = pairs.measure(edges);
+      for (std::size_t i = 0; i < m.size(); ++i)
+        CHECK(m[i] == Approx(by_hand(circuit.pairs[i], {source})).margin(1e-5));
+    }
+  }
+}
+
+TEST_CASE("under a rule every destination reads what the rule makes of its own stream") {
+  auto json = GENERATE(test::tiny_llama_json(), test::tiny_gpt2_json());
+  test::RulesOnModel rules(R"(
+feature f = unembed("e") at resid_post[0]
+feature g = unembed("t" - "h") at mlp_out[0]
+rule r {
+  suppress f at resid_post[0], attn_out[1]
+  steer g by 1.5 at resid_mid[1] when position >= 2
+  cap g to 0.1 when g > -1
+}
+circuit c { clean ["The cat sat", "A dog"] corrupt ["The hat fit", "I dig"]  measure logit_diff("a", "b")  using eap  keep 5 edges }
+)",
+                           json);
+  const auto& transformer = *rules.model.transformer;
+  const auto& circuit = rules.bound.circuits[0];
+  Session session(*rules.model.transformer, rules.bound, {});
+  REQUIRE(session.build({0, 1}).empty());
+  HookProgram program(session.features(), *rules.bound.card);
+  for (const auto& sentence : rules.rules->rules[0].interventions) {
+    program.add(sentence, rules.bound.sites_of(sentence), false,
+                [&](const std::string& text) { return rules.bound.token_id(text); }, {});
+  }
+  program.finish(at::kCPU);
+  HookPass hooks(program);
+  std::vector<RowMemory> memories;
+  const auto begin = [&](const std::vector<std::string>& prompts) -> model::SiteVisitor* {
+    memories.clear();
+    for (const auto& prompt : prompts) memories.push_back(program.conditions().begin_row(prompt));
+    std::vector<RowMemory*> pointers;
+    for (auto& memory : memories) pointers.push_back(&memory);
+    hooks.begin(std::move(pointers));
+    return &hooks;
+  };
+  const at::NoGradGuard no_grad;
+  const PatchedPairs pairs(transformer, circuit, dsl::Ablation::resample, begin);
+  const auto& graph = pairs.graph();
+  const auto parts = parts_of(graph, transformer.config());
+  const auto all = pairs.measure(graph.all());
+  CHECK(pairs.measure(at::zeros_like(graph.all())) == pairs.edgeless());
+  const PatchedPairs as_loaded(transformer, circuit);
+  for (std::size_t i = 0; i < circuit.pairs.size(); ++i) {
+    const auto& pair = circuit.pairs[i];
+    Replace clean, corrupt;
+    clean.before = corrupt.before = begin({pair.clean.text});
+    CHECK(pairs.clean()[i] == Approx(m_of(transformer, pair, pair.clean.tokens, clean)).margin(1e-5));
+    begin({pair.corrupt.text});
+    CHECK(pairs.edgeless()[i] == Approx(m_of(transformer, pair, pair.corrupt.tokens, corrupt)).margin(1e-5));
+    CHECK(all[i] == Approx(pairs.clean()[i]).margin(1e-5));
+    CHECK(std::abs(pairs.clean()[i] - as_loaded.clean()[i]) > 1e-3);
+    // A source left out for all that read it is one stream in which it writes something else.
+    for (std::size_t source = 0; source < parts.size(); ++source) {
+      auto edges = graph.all();
+      edges.select(1, static_cast<std::int64_t>(source)).fill_(false);
+      Replace replace;
+      replace.before = begin({pair.clean.text});
+      const Part part = parts[source];
+      replace.changes[part.site] = [&](at::Tensor& x) {
+        x.narrow(1, part.begin, part.width).copy_(corrupt.seen.at(part.site).narrow(1, part.begin, part.width));
+      };
+      const double expected = m_of(transformer, pair, pair.clean.tokens, replace);
+      INFO(graph.source_name(static_cast<std::int64_t>(source)));
+      CHECK(pairs.measure(edges)[i] == Approx(expected).margin(1e-5));
+    }
+    // One edge from the embedding to the logits: what is patched has passed the suppression in between.
+    struct Reader : model::StreamReader {
+      std::int64_t heads = 0;
+      at::Tensor added;
+      at::Tensor input(SiteKind kind, std::int64_t, const at::Tensor& stream) override {
+        if (kind == SiteKind::final_norm) return stream + added;
+        return kind == SiteKind::mlp_pre ? stream : stream.unsqueeze(1).expand({-1, heads, -1});
+      }
+    } reader;
+    const auto d = session.features()[0].d.to(at::kFloat);
+    const auto patched = corrupt.seen.at({SiteKind::embed}) - clean.seen.at({SiteKind::embed});
+    reader.heads = graph.heads();
+    reader.added = patched - patched.matmul(d).outer(d);
+    const std::vector<model::Row> rows{{pair.clean.tokens, std::ssize(pair.clean.tokens)}};
+    at::Tensor last;
+    model::Pass pass;
+    pass.rows = &rows;
+    pass.reader = &reader;
+    pass.visitor = begin({pair.clean.text});
+    pass.logits_at = std::vector<std::int64_t>{rows[0].prompt_length - 1};
+    pass.on_logits = [&](std::int64_t, const at::Tensor& logits) { last = logits[0].clone(); };
+    transformer.forward(pass);
+    auto edges = graph.all();
+    edges[graph.destinations() - 1][0] = false;
+    CHECK(pairs.measure(edges)[i] == Approx((last[pair.raised] - last[pair.lowered]).item<double>()).margin(1e-5));
+  }
 }
 
 namespace {
