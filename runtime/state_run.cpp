@@ -220,13 +220,23 @@ void StateRun::probe_folds(Hooks& hooks) {
   std::vector<SequenceId> probed;
   std::vector<RowMemory> memories;
   std::int64_t tokens = 0;
+  const auto add = [&](const std::vector<std::int64_t>& text, std::int64_t prompt_length, const std::string& prompt) {
+    tokens += std::ssize(text);
+    if (!rows.empty() && (rows.size() == kFoldProbeSequences || tokens > model::kTokensInPass)) return false;
+    rows.push_back({text, prompt_length});
+    memories.push_back(hooks.program.conditions().begin_row(prompt));
+    return true;
+  };
   for (SequenceId id : ids) {
     const auto& sequence = c_.plan.sequences[id];
-    tokens += static_cast<std::int64_t>(sequence.tokens.size());
-    if (!rows.empty() && (rows.size() == kFoldProbeSequences || tokens > model::kTokensInPass)) break;
-    rows.push_back({sequence.tokens, sequence.prompt_length});
-    probed.push_back(id);
-    memories.push_back(hooks.program.conditions().begin_row(sequence.prompt));
+    if (add(sequence.tokens, sequence.prompt_length, sequence.prompt)) probed.push_back(id);
+  }
+  for (const auto& key : c_.plan.circuit_runs) {
+    if (key.state != c_.state) continue;
+    for (const auto& pair : c_.bound.circuit(key.circuit, key.attacks, key.seed).pairs) {
+      for (const auto* prompt : {&pair.clean, &pair.corrupt})
+        add(prompt->tokens, std::ssize(prompt->tokens), prompt->text);
+    }
   }
   if (rows.empty()) return;
   std::vector<RowMemory*> pointers;

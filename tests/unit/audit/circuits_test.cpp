@@ -147,6 +147,9 @@ check swept { under rule quiet  expect faithfulness(c) >= -100000% across ablati
   CHECK(*first.at("ruled").baseline == Approx(loaded));
   CHECK(std::abs(ruled - loaded) > 1e-3);
   CHECK(first.at("ruled").status != Status::vacuous);
+  CHECK(std::any_of(report.rule_activity.begin(), report.rule_activity.end(), [](const RuleActivity& each) {
+    return each.rule == "quiet" && each.form == "weight edit" && each.positions > 0 && each.relative_change > 0;
+  }));
   // The rule folds; as hooks and as an edit it is the same model.
   CHECK(first.at("edited").estimate.value == Approx(ruled).margin(1e-3));
   CHECK(report.edits[0].expectations[0].estimate.value == Approx(ruled).margin(1e-3));
