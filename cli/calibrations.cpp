@@ -59,12 +59,14 @@ std::string Calibrations::told(const std::shared_ptr<const dsl::RuleSet>& rules,
 std::string Calibrations::measured(std::shared_ptr<const dsl::RuleSet> rules, dsl::FeatureId feature) {
   try {
     const auto bound = runtime::bind(std::move(rules), files_.card, files_.tokenizer, invocation_.options.cache);
-    if (!bound.value) return first_error(bound.diagnostics);
-    if (!weights_) weights_ = load_weights(invocation_, files_);
-    auto options = session_options(invocation_);
-    options.progress = [this](auto...) {
+    if (!bound.value) return "These rules do not fit " + files_.card.name + ": " + first_error(bound.diagnostics);
+    const auto go_on = [this](auto...) {
       if (give_up_) throw GivenUp();
     };
+    go_on();
+    if (!weights_) weights_ = load_weights(invocation_, files_);
+    auto options = session_options(invocation_);
+    options.progress = go_on;
     runtime::Session session(*weights_, *bound.value, options);
     if (const auto diagnostics = session.build({feature}); dsl::has_errors(diagnostics))
       return first_error(diagnostics);

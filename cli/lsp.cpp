@@ -10,7 +10,7 @@ namespace proviso::cli {
 
 namespace {
 
-/// A model as editors see it: its card, without a weight.
+/// A model as editors see it: its card. Weights are read when a feature is first hovered over, to measure it.
 std::shared_ptr<const lsp::ModelView> view_of(const std::string& path, const Invocation& invocation) {
   const std::shared_ptr<const ModelFiles> files = open_model(path);
   auto view = std::make_shared<lsp::ModelView>();
@@ -39,7 +39,11 @@ void register_lsp(CLI::App& program, Invocation& invocation) {
       "Speaks LSP 3.17 on standard input and output until the editor says `exit`. Initialization options: "
       "{model, allowedPaths}.");
   auto model = std::make_shared<std::string>();
-  command->add_option("--model", *model, "tell and check what this model has: sites, widths, layers, tokens")
+  command
+      ->add_option("--model", *model,
+                   "tell and check what this model has: sites, widths, layers, tokens; hovering over a feature "
+                   "measures it, which "
+                   "reads the weights")
       ->check(kNotEmpty)
       ->type_name("M");
   add_common_options(*command, invocation.options);

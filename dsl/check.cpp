@@ -222,6 +222,7 @@ void Checker::define_check(const Work<ast::Check>& work) {
     if (!read) continue;
     if (const auto* effect = std::get_if<metric::Effect>(&read->metric.node)) check_change(*effect, read->metric.span);
     check_attack_direction(check, *read);
+    check_attacked_circuit(check, *read);
     check.expectations.push_back(std::move(*read));
   }
   check_ = nullptr;

@@ -194,8 +194,7 @@ void Checker::check_attack_order(const CheckDecl& check) {
 /// the expectation, not against it.
 void Checker::check_attack_direction(const CheckDecl& check, const Expectation& expectation) {
   if (expectation.op != Compare::less && expectation.op != Compare::less_equal) return;
-  const auto* effect = std::get_if<metric::Effect>(&expectation.metric.node);
-  const auto& measured = effect != nullptr ? effect->on->node : expectation.metric.node;
+  const auto& measured = expectation.metric.node;
   if (!std::holds_alternative<metric::Accuracy>(measured) && !std::holds_alternative<metric::Specificity>(measured) &&
       !std::holds_alternative<metric::Efficacy>(measured) && !std::holds_alternative<metric::Paraphrase>(measured)) {
     return;
@@ -205,6 +204,23 @@ void Checker::check_attack_direction(const CheckDecl& check, const Expectation& 
     report(Code::attack_helps, expectation.metric.span,
            "`" + each.text + "` makes expected continuations unlikely, and few of them are expected here",
            {"say what the search is to bring about: toward: \" …\""});
+    return;
+  }
+}
+
+void Checker::check_attacked_circuit(const CheckDecl& check, const Expectation& expectation) {
+  const auto* effect = std::get_if<metric::Effect>(&expectation.metric.node);
+  const auto& measured = effect != nullptr ? effect->on->node : expectation.metric.node;
+  if (!std::holds_alternative<metric::Faithfulness>(measured) &&
+      !std::holds_alternative<metric::Completeness>(measured)) {
+    return;
+  }
+  for (const Attack& each : check.under_attacks) {
+    if (!each.searches() && each.kind != AttackKind::perturb && each.kind != AttackKind::translations) continue;
+    report(
+        Code::circuit_attack, each.span,
+        "`" + each.text + "` is made for one prompt, and a circuit is patched between the two of a pair",
+        {"name an attack that rewrites any text, typos or casing say, or measure the circuit in a check of its own"});
     return;
   }
 }

@@ -46,6 +46,24 @@ std::optional<std::string> shared_site(const RuleSet& rule_set, const Interventi
   return std::nullopt;
 }
 
+/// Whether two conditions are written alike and mean the same: names may stand for others in another file.
+bool same_condition(const Intervention& a, const Intervention& b) {
+  if (a.condition == nullptr || b.condition == nullptr) return a.condition == b.condition;
+  const auto named = [](const Condition& condition) {
+    std::vector<std::size_t> ids;
+    each_condition(condition, [&](const Condition& part) {
+      const auto* comparison = std::get_if<Comparison>(&part.node);
+      if (comparison == nullptr) return;
+      for (const Operand* side : {&comparison->left, &comparison->right}) {
+        if (const auto* feature = std::get_if<FeatureId>(side)) ids.push_back(*feature);
+        if (const auto* quantile = std::get_if<Quantile>(side)) ids.push_back(quantile->prompts);
+      }
+    });
+    return ids;
+  };
+  return a.condition_text == b.condition_text && named(*a.condition) == named(*b.condition);
+}
+
 /// Whether `one` acts wherever `other` does, on the same feature.
 bool acts_wherever(const RuleSet& rule_set, const Intervention& one, const Intervention& other) {
   if (one.feature != other.feature) return false;
@@ -54,8 +72,7 @@ bool acts_wherever(const RuleSet& rule_set, const Intervention& one, const Inter
     return std::any_of(sites.begin(), sites.end(), [&](const SiteSpec& whole) { return covers(whole, part); });
   });
   if (!everywhere) return false;
-  return (one.condition != nullptr && one.condition_text == other.condition_text) ||
-         implies(other.condition.get(), one.condition.get());
+  return same_condition(one, other) || implies(other.condition.get(), one.condition.get());
 }
 
 /// Whether `one` leaves nothing for `other` to change, whatever else is in force.
@@ -88,6 +105,15 @@ const Condition& culprit(const Condition& condition) {
   if (const auto* any = std::get_if<Any>(&condition.node)) inner = within({any->of});
   if (const auto* last = std::get_if<Last>(&condition.node)) inner = within({last->of});
   return inner != nullptr ? *inner : condition;
+}
+
+/// How many comparisons read features.
+std::size_t reads(const Condition& condition) {
+  std::size_t count = 0;
+  each_condition(condition, [&](const Condition& part) {
+    count += std::holds_alternative<Comparison>(part.node) && !features_read(part).empty();
+  });
+  return count;
 }
 
 /// Two parts that cannot hold at once. (The parts of a chain stand at one place, which says it all.)
@@ -127,6 +153,10 @@ std::vector<Diagnostic> contradictions(const RuleSet& rule_set, const std::vecto
   std::for_each(rules.begin(), rules.end(), ask_rule);
   if (const auto* sentence = change ? std::get_if<Intervention>(change) : nullptr) ask(*sentence);
   if (const auto* rule = change ? std::get_if<ChangeRule>(change) : nullptr) ask_rule(rule->rule);
+  const auto every_value = [&](FeatureId id) {
+    const auto& constructor = rule_set.features[id].constructor;
+    return !std::holds_alternative<Latent>(constructor) && !std::holds_alternative<Neuron>(constructor);
+  };
   std::vector<Diagnostic> found;
   for (const auto& [feature, asked] : by_feature) {
     for (std::size_t later = 1; later < asked.size(); ++later) {
@@ -135,8 +165,8 @@ std::vector<Diagnostic> contradictions(const RuleSet& rule_set, const std::vecto
         if (a.target == b.target) continue;
         const auto site = shared_site(rule_set, *a.intervention, *b.intervention);
         if (!site) continue;
-        if (a.intervention->condition_text != b.intervention->condition_text &&
-            !must_meet(a.intervention->condition.get(), b.intervention->condition.get())) {
+        if (!same_condition(*a.intervention, *b.intervention) &&
+            !must_meet(a.intervention->condition.get(), b.intervention->condition.get(), every_value)) {
           continue;
         }
         found.push_back(make_diagnostic(Code::contradiction, b.intervention->span,
@@ -165,16 +195,18 @@ void Checker::check_holding(const Condition& condition) {
             (features_read(condition).empty() ? " holds at every position" : " holds at every position but the first"),
         {"leave the condition out, or say what it is to leave out"});
   } else {
-    check_parts(condition);
+    check_parts(condition, reads(condition));
   }
 }
 
-/// Alternatives that add nothing, and parts that decide nothing, in a condition that can hold.
-void Checker::check_parts(const Condition& condition) {
+/// Alternatives that add nothing, and parts that decide nothing, in a condition that can hold. A part that alone reads
+/// features keeps the sentence off position 0, which is something: `all_reads` counts those of the whole condition.
+void Checker::check_parts(const Condition& condition, std::size_t all_reads) {
+  const auto is_needed = [&](const Condition& part) { return reads(part) > 0 && reads(part) == all_reads; };
   if (const auto* some = std::get_if<Or>(&condition.node)) {
     for (const ConditionPtr& each : some->of) {
-      if (can_hold(*each)) {
-        check_parts(*each);
+      if (can_hold(*each) || is_needed(*each)) {
+        check_parts(*each, all_reads);
       } else {
         never_holds(*each, "so this alternative adds nothing");
       }
@@ -182,17 +214,17 @@ void Checker::check_parts(const Condition& condition) {
   } else if (const auto* all = std::get_if<And>(&condition.node)) {
     for (const ConditionPtr& each : all->of) {
       if (each->span == condition.span) continue;  // a link of a chain
-      if (always_holds(*each)) {
+      if (always_holds(*each) && !is_needed(*each)) {
         report(Code::always_holds, each->span, quoted(sources_, each->span) + " always holds, so it decides nothing",
                {"leave it out"});
       } else {
-        check_parts(*each);
+        check_parts(*each, all_reads);
       }
     }
   } else if (const auto* any = std::get_if<Any>(&condition.node)) {
-    check_parts(*any->of);
+    check_parts(*any->of, all_reads);
   } else if (const auto* last = std::get_if<Last>(&condition.node)) {
-    check_parts(*last->of);
+    check_parts(*last->of, all_reads);
   }
 }
 

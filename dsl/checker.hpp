@@ -130,7 +130,7 @@ class Checker {
 
   // ---- check_overlap.cpp: what never or always holds, what others override ----
   void check_holding(const Condition& condition);
-  void check_parts(const Condition& condition);
+  void check_parts(const Condition& condition, std::size_t all_reads);
   void never_holds(const Condition& condition, const std::string& consequence);
   void check_overridden(RuleId rule);
   void check_overridden(const std::vector<ast::Under>& under, const CheckDecl& check);
@@ -179,6 +179,7 @@ class Checker {
   bool attack_target(const ast::Argument* argument, Attack& attack);
   void check_attack_order(const CheckDecl& check);
   void check_attack_direction(const CheckDecl& check, const Expectation& expectation);
+  void check_attacked_circuit(const CheckDecl& check, const Expectation& expectation);
 
   // ---- check_expectations.cpp ----
   std::optional<Expectation> expectation(const ast::Expectation& node);

@@ -18,6 +18,7 @@ namespace {
 // Beyond these a condition is taken to be able to hold.
 constexpr std::size_t kMostConjunctions = 512;
 constexpr int kMostSteps = 20'000;
+constexpr std::size_t kMostOperands = 64;  // of one conjunction's comparisons
 
 ConditionPtr made(Condition condition) { return std::make_shared<const Condition>(std::move(condition)); }
 
@@ -134,6 +135,7 @@ class Order {
 
   bool consistent() {
     const std::size_t n = operands_.size();
+    if (n > kMostOperands) return true;
     for (std::size_t a = 0; a < n; ++a) {
       for (std::size_t b = 0; b < n; ++b) known(a, b);
     }
@@ -303,7 +305,7 @@ class Solver {
 };
 
 /// Whether positions and the values of at most one feature decide a conjunction: then what can hold does, somewhere.
-bool decided_by_one(const Conjunction& form) {
+bool decided_by_one(const Conjunction& form, const std::function<bool(FeatureId)>& every_value) {
   std::set<FeatureId> read;
   for (const auto& [atom, holds] : form) {
     if (std::holds_alternative<PositionIs>(atom->node) || std::holds_alternative<Generated>(atom->node)) continue;
@@ -314,7 +316,7 @@ bool decided_by_one(const Conjunction& form) {
       if (const auto* feature = std::get_if<FeatureId>(side)) read.insert(*feature);
     }
   }
-  return read.size() <= 1;
+  return read.size() <= 1 && std::all_of(read.begin(), read.end(), every_value);
 }
 
 }  // namespace
@@ -383,14 +385,15 @@ bool implies(const Condition* a, const Condition* b) {
   return !Solver().can_hold(all_of(std::move(only_a)));
 }
 
-bool must_meet(const Condition* a, const Condition* b) {
+bool must_meet(const Condition* a, const Condition* b, const std::function<bool(FeatureId)>& every_value) {
   if ((a != nullptr && !can_hold(*a)) || (b != nullptr && !can_hold(*b))) return false;
   if (implies(a, b) || implies(b, a)) return true;
   const Disjunction forms = disjunction(all_of({deciding(*a), deciding(*b)}), true);
   if (!forms) return false;
   Solver solver(/*open=*/true);
-  return std::any_of(forms->begin(), forms->end(),
-                     [&](const Conjunction& form) { return decided_by_one(form) && solver.can_hold(form); });
+  return std::any_of(forms->begin(), forms->end(), [&](const Conjunction& form) {
+    return decided_by_one(form, every_value) && solver.can_hold(form);
+  });
 }
 
 }  // namespace proviso::dsl

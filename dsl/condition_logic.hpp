@@ -34,8 +34,9 @@ bool always_holds(const Condition& condition);
 /// Whether `a` holds nowhere that `b` does not. Null is a sentence without a condition, which acts everywhere.
 bool implies(const Condition* a, const Condition* b);
 
-/// Whether prompts and activations are sure to exist at which both hold, whatever the model: one implies the other and
-/// can hold, or positions and the values of one feature alone decide them and leave more than a single value.
-bool must_meet(const Condition* a, const Condition* b);
+/// Whether prompts and activations are to be expected at which both hold, whatever the model: one implies the other and
+/// can hold, or positions and the values of one feature alone decide them, leave more than a single value, and the
+/// feature takes `every_value` (a latent does not).
+bool must_meet(const Condition* a, const Condition* b, const std::function<bool(FeatureId)>& every_value);
 
 }  // namespace proviso::dsl

@@ -16,6 +16,7 @@ std::vector<IndexSet::Range> ranges(const IndexSet& set) { return set.all ? std:
 struct Reach {
   SiteKind kind;
   IndexSet::Range layers;
+  bool but_last = false;  ///< in no model its last layer: `resid_pre[*]` ends one before `resid_post[*]`
 };
 
 std::vector<Reach> reach(const SiteSpec& spec) {
@@ -28,7 +29,9 @@ std::vector<Reach> reach(const SiteSpec& spec) {
     }
     if (layers.first == 0) result.push_back({SiteKind::embed, {-1, -1}});
     if (layers.last > 0) {
-      result.push_back({SiteKind::resid_post, {std::max<std::int64_t>(layers.first - 1, 0), layers.last - 1}});
+      result.push_back({SiteKind::resid_post,
+                        {std::max<std::int64_t>(layers.first - 1, 0), layers.last - 1},
+                        layers.last == kEvery.last});
     }
   }
   return result;
@@ -61,7 +64,8 @@ bool covers(const SiteSpec& whole, const SiteSpec& part) {
   const auto one = reach(whole), other = reach(part);
   return std::all_of(other.begin(), other.end(), [&](const Reach& y) {
     return std::any_of(one.begin(), one.end(), [&](const Reach& x) {
-      return x.kind == y.kind && x.layers.first <= y.layers.first && y.layers.last <= x.layers.last;
+      return x.kind == y.kind && x.layers.first <= y.layers.first && y.layers.last <= x.layers.last &&
+             (!x.but_last || y.but_last || part.kind == SiteKind::resid_pre);
     });
   });
 }

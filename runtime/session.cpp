@@ -33,7 +33,9 @@ std::vector<dsl::Diagnostic> Session::build(const std::set<dsl::FeatureId>& feat
     if (!features_[id].d.defined()) missing.insert(id);
   }
   BuildCounts counts;
-  auto outcome = build_features(transformer_, bound_, missing, autoencoders_, options_.cache_directory, counts);
+  auto outcome =
+      build_features(transformer_, bound_, missing, autoencoders_, options_.cache_directory, counts, options_.progress);
+  if (options_.progress) options_.progress({}, counts.sequences, counts.sequences);
   built_sequences_ += counts.sequences;
   built_tokens_ += counts.tokens;
   if (outcome.value) {

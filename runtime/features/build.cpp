@@ -45,12 +45,13 @@ std::optional<Sides> sides(const dsl::FeatureDecl& feature) {
 class Builder {
  public:
   Builder(const model::Transformer& transformer, const BoundRules& bound, AutoencoderShelf& autoencoders,
-          const std::string& cache_directory, BuildCounts& counts)
+          const std::string& cache_directory, BuildCounts& counts, const Progress& progress)
       : transformer_(transformer),
         bound_(bound),
         autoencoders_(autoencoders),
         cache_directory_(cache_directory),
-        counts_(counts) {}
+        counts_(counts),
+        progress_(progress) {}
 
   dsl::Outcome<std::vector<Direction>> run(const std::set<dsl::FeatureId>& wanted) {
     collect(wanted);
@@ -115,6 +116,7 @@ class Builder {
         tokens += length(i);
         rows.push_back({prompts[i].tokens, length(i)});
       }
+      if (progress_) progress_("building features", counts_.sequences, 0);
       hooks.begin({});
       model::Pass pass;
       pass.rows = &rows;
@@ -272,6 +274,7 @@ class Builder {
   AutoencoderShelf& autoencoders_;
   const std::string& cache_directory_;
   BuildCounts& counts_;
+  const Progress& progress_;
   std::map<VectorsKey, at::Tensor> vectors_;  // [prompts, width] float64
   at::Tensor sinks_;
   std::vector<dsl::Diagnostic> diagnostics_;
@@ -282,8 +285,8 @@ class Builder {
 dsl::Outcome<std::vector<Direction>> build_features(const model::Transformer& transformer, const BoundRules& bound,
                                                     const std::set<dsl::FeatureId>& wanted,
                                                     AutoencoderShelf& autoencoders, const std::string& cache_directory,
-                                                    BuildCounts& counts) {
-  return Builder(transformer, bound, autoencoders, cache_directory, counts).run(wanted);
+                                                    BuildCounts& counts, const Progress& progress) {
+  return Builder(transformer, bound, autoencoders, cache_directory, counts, progress).run(wanted);
 }
 
 }  // namespace proviso::runtime

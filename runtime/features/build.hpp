@@ -10,6 +10,7 @@
 #include "runtime/bound_rules.hpp"
 #include "runtime/features/direction.hpp"
 #include "runtime/model/transformer.hpp"
+#include "runtime/progress.hpp"
 
 namespace proviso::runtime {
 
@@ -24,6 +25,6 @@ struct BuildCounts {
 dsl::Outcome<std::vector<Direction>> build_features(const model::Transformer& transformer, const BoundRules& bound,
                                                     const std::set<dsl::FeatureId>& wanted,
                                                     AutoencoderShelf& autoencoders, const std::string& cache_directory,
-                                                    BuildCounts& counts);
+                                                    BuildCounts& counts, const Progress& progress);
 
 }  // namespace proviso::runtime

@@ -196,13 +196,15 @@ TEST_CASE("two conditions are sure to meet only where no model is needed to tell
   };
   const Condition high = above(0, 0.5), higher = above(0, 0.8), low = below(0, 0.5), lowish = below(0, 0.9);
   const Condition other = above(1, 0.5), late{PositionIs{Compare::greater_equal, 4}, {}};
-  CHECK(must_meet(&high, nullptr));
-  CHECK(must_meet(&high, &higher));
-  CHECK(must_meet(&high, &lowish));
-  CHECK(must_meet(&high, &late));
-  CHECK_FALSE(must_meet(&high, &low));  // one value
-  CHECK_FALSE(must_meet(&higher, &low));
-  CHECK_FALSE(must_meet(&high, &other));
+  const auto every = [](FeatureId) { return true; };
+  CHECK(must_meet(&high, nullptr, every));
+  CHECK(must_meet(&high, &higher, every));
+  CHECK(must_meet(&high, &lowish, every));
+  CHECK(must_meet(&high, &late, every));
+  CHECK_FALSE(must_meet(&high, &low, every));  // one value
+  CHECK_FALSE(must_meet(&higher, &low, every));
+  CHECK_FALSE(must_meet(&high, &other, every));
+  CHECK_FALSE(must_meet(&high, &lowish, [](FeatureId) { return false; }));  // values may have gaps
 }
 
 }  // namespace
