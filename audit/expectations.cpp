@@ -298,8 +298,7 @@ Measured::Part read(const ReadContext& c, const Combination& combination) {
   if (effect && !n.controls.empty()) result.control = control(n, result.estimate.value, relative, seed);
   const auto* before = effect ? &n.before.values : n.baseline ? &n.baseline->values : nullptr;
   result.evidence = worst_prompts(c.expectation, n.after, before);
-  if (std::string why = vacuous(c, n, result.attacked); !why.empty())
-    settle(Status::vacuous, std::move(why));
+  if (std::string why = vacuous(c, n, result.attacked); !why.empty()) settle(Status::vacuous, std::move(why));
   // Last: what is read here, also without the attacks, says nothing of whether the rules changed a vector under them.
   RulesUnderAttack rules = silenced(c.expectation, n, combination, c.under, c.bound, c.builder, c.source);
   result.moved = std::move(rules.moved);

@@ -38,9 +38,8 @@ bool compare(T left, dsl::Compare op, T right) {
 
 bool reads_text(const dsl::Condition& condition) {
   bool found = reads_prompt(condition);
-  dsl::each_condition(condition, [&](const dsl::Condition& part) {
-    found = found || std::holds_alternative<dsl::TokenIn>(part.node);
-  });
+  dsl::each_condition(
+      condition, [&](const dsl::Condition& part) { found = found || std::holds_alternative<dsl::TokenIn>(part.node); });
   return found;
 }
 
