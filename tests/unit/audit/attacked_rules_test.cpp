@@ -112,10 +112,10 @@ check c { under attack suffix_search(steps: 2, tokens: 3, candidates: 5), pertur
 
 TEST_CASE("a perturbation is measured against the model as loaded, by the length asked for") {
   const auto report = audited(kTexts + R"(
-check little { under attack perturb(norm: 1%)  expect kl(texts) >= 0 }
-check much { under attack perturb(norm: 20%)  expect kl(texts) >= 0 }
-check generated { under attack perturb(norm: 20%)  expect rate(texts, generates: /./, tokens: 4) >= 0% }
-check bytes { under attack perturb(norm: 20%, layer: 1)  expect effect(rule r, on: perplexity(texts), control: 2) >= -1000 }
+check little { under attack perturb(norm: 1%)  expect kl(texts) <= 100 }
+check much { under attack perturb(norm: 20%)  expect kl(texts) <= 100 }
+check written { under attack perturb(norm: 20%)  expect rate(texts, generates: /./, tokens: 4) >= 0% }
+check treated { under attack perturb(norm: 20%, layer: 1)  expect effect(rule r, on: perplexity(texts), control: 2) >= -1000 }
 feature f = contrast(p, q) at resid_post[0]
 rule r { steer f by 2 }
 )");

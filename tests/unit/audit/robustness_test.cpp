@@ -261,7 +261,7 @@ TEST_CASE("ablations act on attacked, paraphrased and generated texts, whatever 
   const std::string text = kTexts + R"(
 feature f = contrast(p, q) at resid_post[0]
 prompts long = each who in ["He", "She", "They"], what in ["is", "was"]
-  "{who} {what} at home with a cat and a dog, and all of the other animals of the neighbourhood"
+  "With a cat and a dog, and all of the other animals of the neighbourhood, {who} {what}"
 check attacked {
   under attack casing(upper)
   expect effect(suppress f, on: perplexity(texts), control: 2) >= -1000 across ablation(mean, resample)
