@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "audit/expectations.hpp"
-#include "runtime/condition.hpp"
+#include "dsl/condition_logic.hpp"
 
 namespace proviso::audit {
 namespace {
@@ -35,7 +35,7 @@ std::vector<dsl::FeatureId> features_of(const std::vector<runtime::PlannedSenten
   std::vector<dsl::FeatureId> all;
   for (const auto& each : sentences) {
     const dsl::Intervention& sentence = each.sentence;
-    const auto read = sentence.condition ? runtime::features_read(*sentence.condition) : std::vector{sentence.feature};
+    const auto read = sentence.condition ? dsl::features_read(*sentence.condition) : std::vector{sentence.feature};
     for (const dsl::FeatureId feature : read) {
       if (std::find(all.begin(), all.end(), feature) == all.end()) all.push_back(feature);
     }

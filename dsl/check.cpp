@@ -223,6 +223,7 @@ void Checker::define_check(const Work<ast::Check>& work) {
     if (const auto* effect = std::get_if<metric::Effect>(&read->metric.node)) check_change(*effect, read->metric.span);
     check_attack_direction(check, *read);
     check_attacked_circuit(check, *read);
+    check_translated(check, *read);
     check.expectations.push_back(std::move(*read));
   }
   check_ = nullptr;

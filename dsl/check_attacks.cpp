@@ -5,6 +5,7 @@
 
 #include "dsl/checker.hpp"
 #include "dsl/format.hpp"
+#include "dsl/metric_traits.hpp"
 
 namespace proviso::dsl {
 namespace {
@@ -177,7 +178,7 @@ void Checker::check_attack_order(const CheckDecl& check) {
     const auto text_after = [&](const Attack& other) { return &other > &each && other.on_text(); };
     if (each.kind == AttackKind::translations && i > 0) {
       report(Code::attack_order, each.span,
-             "a translation takes the place of the whole text, so `" + attacks[i - 1].text + "` before it does nothing",
+             "a translation takes the place of the whole text, and `" + attacks[i - 1].text + "` stands before it",
              {"write `translations` first"});
     } else if (each.kind == AttackKind::suffix_search && std::ranges::any_of(attacks, text_after)) {
       report(Code::attack_order, each.span,
@@ -193,19 +194,33 @@ void Checker::check_attack_order(const CheckDecl& check) {
 /// Without `toward` a search makes expected continuations unlikely; where few of them are wanted it would work for
 /// the expectation, not against it.
 void Checker::check_attack_direction(const CheckDecl& check, const Expectation& expectation) {
-  if (expectation.op != Compare::less && expectation.op != Compare::less_equal) return;
-  const auto& measured = expectation.metric.node;
+  const auto* effect = std::get_if<metric::Effect>(&expectation.metric.node);
+  const bool wants_few = expectation.op != Compare::greater && expectation.op != Compare::greater_equal;
+  if (effect == nullptr && !wants_few) return;
+  const auto& measured = effect != nullptr ? effect->on->node : expectation.metric.node;
   if (!std::holds_alternative<metric::Accuracy>(measured) && !std::holds_alternative<metric::Specificity>(measured) &&
       !std::holds_alternative<metric::Efficacy>(measured) && !std::holds_alternative<metric::Paraphrase>(measured)) {
     return;
   }
   for (const Attack& each : check.under_attacks) {
     if (!each.searches() || each.steps == 0 || each.toward) continue;
-    report(Code::attack_helps, expectation.metric.span,
-           "`" + each.text + "` makes expected continuations unlikely, and few of them are expected here",
-           {"say what the search is to bring about: toward: \" …\""});
+    report(
+        Code::attack_helps, expectation.metric.span,
+        "`" + each.text + "` makes expected continuations unlikely, and " +
+            (effect != nullptr ? "what is at its floor already no change can lower" : "few of them are expected here"),
+        {"say what the search is to bring about: toward: \" …\""});
     return;
   }
+}
+
+/// A translation is one set's; where it stood in for several, all would be measured on the same texts.
+void Checker::check_translated(const CheckDecl& check, const Expectation& expectation) {
+  const auto found = std::ranges::find(check.under_attacks, AttackKind::translations, &Attack::kind);
+  if (found == check.under_attacks.end()) return;
+  if (prompt_sets(expectation.metric).size() < 2 && expectation.across.paraphrases.empty()) return;
+  report(Code::attack_order, found->span,
+         "`" + found->text + "` would take the place of several sets of prompts at once",
+         {"measure one set in a check of its own"});
 }
 
 void Checker::check_attacked_circuit(const CheckDecl& check, const Expectation& expectation) {

@@ -114,7 +114,7 @@ bool Checker::check_widths(const ast::Name& name, const FeatureDecl& feature, co
   if (std::holds_alternative<Latent>(feature.constructor)) {
     if (sites.empty()) return true;
     report(Code::latent_site, sites.front().span,
-           "latent `" + name.text + "` acts where its autoencoder reads, and nowhere else",
+           "latent `" + name.text + "` acts where its autoencoder says, and nowhere else",
            {"leave `at` out of the intervention"});
     return false;
   }

@@ -179,6 +179,7 @@ class Checker {
   bool attack_target(const ast::Argument* argument, Attack& attack);
   void check_attack_order(const CheckDecl& check);
   void check_attack_direction(const CheckDecl& check, const Expectation& expectation);
+  void check_translated(const CheckDecl& check, const Expectation& expectation);
   void check_attacked_circuit(const CheckDecl& check, const Expectation& expectation);
 
   // ---- check_expectations.cpp ----

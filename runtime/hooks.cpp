@@ -93,7 +93,9 @@ std::size_t HookProgram::slot(const dsl::Site& site, dsl::FeatureId feature) {
   const Direction& direction = features_[feature];
   const bool carried = direction.latent && site != direction.site;
   slots.push_back({feature, site.head, direction.offset_at(site), direction.c, false, carried});
-  return slots.size() - 1;
+  const std::size_t index = slots.size() - 1;
+  if (carried) read(feature);
+  return index;
 }
 
 void HookProgram::read(dsl::FeatureId feature) {
@@ -121,7 +123,6 @@ std::size_t HookProgram::add(const dsl::Intervention& sentence, const std::vecto
   const std::size_t first = step_count_;
   for (const dsl::Site& site : sites) {
     const std::size_t at = slot(site, sentence.feature);
-    if (sites_[dsl::whole(site)].slots[at].carried) read(sentence.feature);
     sites_[dsl::whole(site)].steps.push_back(
         {step_count_++, at, sentence.operation, sentence.feature, sentence.amount, condition, branches, of_change});
   }

@@ -65,6 +65,7 @@ TEST_CASE("Parts joined are the whole: everything once, counts and verdict made 
   Tree got = tree_of(whole, {}), wanted = tree_of(expected, {});
   for (Tree* tree : {&got, &wanted}) tree->erase("run");
   wanted["checks"][0]["expectations"][0]["control"]["p_holm"] = 0.00003;  // one control alone needs no correction
+  wanted.erase("coverage");                                               // counts of parts cannot be joined
   CHECK(got.dump(1) == wanted.dump(1));
 
   CHECK(whole.run.sequences == 2 * expected.run.sequences);
