@@ -198,6 +198,23 @@ std::optional<std::string> Checker::path(const ast::String& node) {
   return std::nullopt;
 }
 
+bool Checker::each_prompt_set(const ast::Call& call, const std::function<bool(PromptsId, Span)>& see) {
+  const std::string name = "`" + call.name.text + "`";
+  if (call.arguments.empty()) {
+    report(Code::missing_argument, call.span, name + " needs at least one set of prompts");
+    return false;
+  }
+  for (const ast::Argument& argument : call.arguments) {
+    if (argument.label) {
+      report(Code::unknown_argument, argument.label->span, name + " has no named parameters");
+      return false;
+    }
+    const auto set = prompts(argument);
+    if (!set || !see(*set, argument.span)) return false;
+  }
+  return true;
+}
+
 std::optional<PromptsId> Checker::prompts(const ast::Argument& argument) {
   if (const auto* name = std::get_if<ast::Name>(&argument.value)) return prompts(*name);
   if (const auto* list = std::get_if<ast::PromptList>(&argument.value)) return anonymous(*list);

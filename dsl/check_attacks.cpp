@@ -148,24 +148,14 @@ bool Checker::attack_target(const ast::Argument* argument, Attack& attack) {
 }
 
 bool Checker::attack_translations(const ast::Call& call, Attack& attack) {
-  if (call.arguments.empty()) {
-    report(Code::missing_argument, call.span, "`translations` needs at least one set of prompts");
-    return false;
-  }
-  for (const ast::Argument& argument : call.arguments) {
-    if (argument.label) {
-      report(Code::unknown_argument, argument.label->span, "`translations` has no named parameters");
+  return each_prompt_set(call, [&](PromptsId set, Span span) {
+    if (std::ranges::count(attack.translations, set) > 0) {
+      report(Code::repeated_argument, span, "this set is given twice");
       return false;
     }
-    const auto set = prompts(argument);
-    if (!set) return false;
-    if (std::ranges::count(attack.translations, *set) > 0) {
-      report(Code::repeated_argument, argument.span, "this set is given twice");
-      return false;
-    }
-    attack.translations.push_back(*set);
-  }
-  return true;
+    attack.translations.push_back(set);
+    return true;
+  });
 }
 
 /// What an attack would undo, or what would undo it: a translation takes the place of the whole text, a suffix is

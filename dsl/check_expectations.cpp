@@ -216,17 +216,7 @@ bool Checker::across_ablations(const ast::Call& sweep, Expectation& expectation)
 }
 
 bool Checker::across_paraphrases(const ast::Call& sweep, Expectation& expectation) {
-  if (sweep.arguments.empty()) {
-    report(Code::missing_argument, sweep.span, "`paraphrases` needs at least one set of prompts");
-    return false;
-  }
-  for (const ast::Argument& argument : sweep.arguments) {
-    if (argument.label) {
-      report(Code::unknown_argument, argument.label->span, "`paraphrases` has no named parameters");
-      return false;
-    }
-    const auto set = prompts(argument);
-    if (!set) return false;
+  return each_prompt_set(sweep, [&](PromptsId set, Span span) {
     const Metric& metric = expectation.metric;
     const std::size_t sets = prompt_sets(metric).size();
     if (sets != 1) {
@@ -234,8 +224,8 @@ bool Checker::across_paraphrases(const ast::Call& sweep, Expectation& expectatio
              "`paraphrases` stands in for a metric's one set of prompts, and this metric has " + std::to_string(sets));
       return false;
     }
-    if (prompt_sets(metric).front() == *set || std::ranges::count(expectation.across.paraphrases, *set) > 0) {
-      report(Code::repeated_argument, argument.span, "this set is measured already",
+    if (prompt_sets(metric).front() == set || std::ranges::count(expectation.across.paraphrases, set) > 0) {
+      report(Code::repeated_argument, span, "this set is measured already",
              {"`paraphrases` measures the expectation's own set, too; name others"});
       return false;
     }
@@ -243,12 +233,12 @@ bool Checker::across_paraphrases(const ast::Call& sweep, Expectation& expectatio
     const auto& measured = effect != nullptr ? effect->on->node : metric.node;
     const bool compares =
         std::holds_alternative<metric::Accuracy>(measured) || std::holds_alternative<metric::Specificity>(measured);
-    if (compares && !require_answers(*set, argument.span, metric.text.substr(0, metric.text.find('(')))) return false;
+    if (compares && !require_answers(set, span, metric.text.substr(0, metric.text.find('(')))) return false;
     if (const auto feature = measured_feature(metric))
-      check_training(*feature, {*set}, argument.span, Code::measured_on_training);
-    expectation.across.paraphrases.push_back(*set);
-  }
-  return true;
+      check_training(*feature, {set}, span, Code::measured_on_training);
+    expectation.across.paraphrases.push_back(set);
+    return true;
+  });
 }
 
 }  // namespace proviso::dsl

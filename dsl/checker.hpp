@@ -3,6 +3,7 @@
 // The inside of `check`: one class, whose parts lie in check_*.cpp, one file a kind of declaration.
 
 #include <cstddef>
+#include <functional>
 #include <initializer_list>
 #include <limits>
 #include <map>
@@ -86,6 +87,8 @@ class Checker {
   std::optional<std::string> regex(const ast::Regex& regex);
   std::optional<std::string> path(const ast::String& path);
   std::optional<PromptsId> prompts(const ast::Argument& argument);
+  /// The sets of prompts that a call names, at least one and none by a label, until `see` refuses one.
+  bool each_prompt_set(const ast::Call& call, const std::function<bool(PromptsId set, Span span)>& see);
   std::optional<FeatureId> feature(const ast::Argument& argument);
 
   // ---- check_prompts.cpp ----

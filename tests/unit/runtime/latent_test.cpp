@@ -24,6 +24,19 @@ feature g = latent(17, sae: "sae")
 feature p = unembed("p") at resid_post[0]
 )";
 
+/// A pass over twelve tokens, the rows of one text.
+struct TwelveTokens {
+  explicit TwelveTokens(const HookProgram& program) : pass(program), memory(program.conditions().begin_row("")) {
+    layout.rows = {{0, 12, 0, 12}};
+    layout.tokens = at::full({12}, 'a', at::kLong);
+    pass.begin({&memory});
+  }
+
+  HookPass pass;
+  RowMemory memory;
+  model::PackedLayout layout;
+};
+
 struct Written {
   at::Tensor x, y;
   std::vector<Direction> features;
@@ -40,16 +53,11 @@ Written written(const std::string& sentences, const AutoencoderCard& card, doubl
     program.add(sentence, {kSite}, false, [&](const std::string& text) { return rules.bound.token_id(text); }, {});
   }
   program.finish(at::kCPU);
-  HookPass pass(program);
-  model::PackedLayout layout;
-  layout.rows = {{0, 12, 0, 12}};
-  layout.tokens = at::full({12}, 'a', at::kLong);
-  RowMemory memory = program.conditions().begin_row("");
-  pass.begin({&memory});
+  TwelveTokens tokens(program);
   Written result;
   result.x = (test::random_tensor({12, kWidth}, 11) * size).to(at::kFloat);
   result.y = result.x.clone();
-  pass.visit(kSite, result.y, layout);
+  tokens.pass.visit(kSite, result.y, tokens.layout);
   result.features = session.features();
   return result;
 }
@@ -138,20 +146,15 @@ rule r { suppress f by 80%  clamp p to 1.5 when f > 0.2 }
     program.add(sentence, sites, false, [&](const std::string& text) { return rules.bound.token_id(text); }, {});
   }
   program.finish(at::kCPU);
-  HookPass pass(program);
-  model::PackedLayout layout;
-  layout.rows = {{0, 12, 0, 12}};
-  layout.tokens = at::full({12}, 'a', at::kLong);
-  RowMemory memory = program.conditions().begin_row("");
-  pass.begin({&memory});
+  TwelveTokens tokens(program);
   const auto before = test::random_tensor({12, kWidth}, 11).to(at::kFloat);
   auto stream = before.clone();
-  pass.visit(read, stream, layout);
+  tokens.pass.visit(read, stream, tokens.layout);
   CHECK(test::bytes_of(stream) == test::bytes_of(before));
 
   const auto out = test::random_tensor({12, kWidth}, 12).to(at::kFloat);
   auto changed = out.clone();
-  pass.visit(written, changed, layout);
+  tokens.pass.visit(written, changed, tokens.layout);
   const auto& features = session.features();
   const auto activation = features[0].latent->autoencoder->encode(before).activations.select(1, 3);
   auto expected =
