@@ -331,6 +331,9 @@ class Auditor {
           rules_.rules[rule], rules_, must_fire, prompts,
           [&](const auto& prompt, dsl::FeatureId feature) { return source.readings(state, prompt, feature); },
           [&](const dsl::Quantile& quantile) { return session.quantile(quantile); });
+      if (!options_.every_margin) {
+        for (ConditionResult& condition : result.conditions) condition.prompts.clear();
+      }
       result.status = result.prompts == 0 ? Status::vacuous : right ? Status::pass : Status::fail;
       report.examples.push_back(std::move(result));
     });

@@ -25,6 +25,7 @@ struct AuditOptions {
   Selection selection;
   dsl::Date as_of;                   ///< for waivers
   std::set<std::string> passes_off;  ///< plan passes by name
+  bool every_margin = false;         ///< of examples: what conditions read on each prompt, not on the nearest alone
 };
 
 /// What an audit would do, without weights.

@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "dsl/condition_logic.hpp"
+
 namespace proviso::audit {
 
 namespace {
@@ -33,14 +35,18 @@ const RuleActivity* activity_of(const Report& report, const std::string& rule, c
   return found == report.rule_activity.end() ? nullptr : &*found;
 }
 
+/// Examples are prompts: what holds on generated tokens only is not theirs to show.
+bool can_be_tried(const dsl::Intervention& sentence) {
+  return sentence.condition != nullptr && dsl::can_hold_on_prompt(*sentence.condition);
+}
+
 }  // namespace
 
 Coverage coverage(const dsl::RuleSet& rules, const Report& report, const Selection& selection) {
   Coverage coverage;
   for (const auto& rule : rules.rules) {
-    const bool conditional =
-        std::any_of(rule.interventions.begin(), rule.interventions.end(),
-                    [](const dsl::Intervention& sentence) { return sentence.condition != nullptr; });
+    const bool conditional = std::any_of(rule.interventions.begin(), rule.interventions.end(),
+                                         [](const dsl::Intervention& sentence) { return can_be_tried(sentence); });
     if (rule.imported || !conditional || !selection.takes(rule)) continue;
     ++coverage.rules;
     coverage.rules_covered += !rule.fires_on.empty() && !rule.silent_on.empty();
@@ -51,13 +57,15 @@ Coverage coverage(const dsl::RuleSet& rules, const Report& report, const Selecti
     BranchCount branches(coverage, rule.name);
     bool any_acts = false;
     for (const auto& sentence : rule.interventions) {
-      if (!sentence.condition) continue;
+      if (!can_be_tried(sentence)) continue;
       const RuleActivity* activity = activity_of(report, rule.name, sentence.text);
       const bool acts = activity != nullptr && activity->active > 0;
       any_acts = any_acts || acts;
       branches.add(acts, "`" + sentence.text + "` acts in no example", untried);
       if (activity == nullptr) continue;
-      for (const auto& [branch, held] : activity->branches) {
+      for (std::size_t i = 0; i < activity->branches.size(); ++i) {
+        const auto& [branch, held] = activity->branches[i];
+        if (!dsl::can_hold_on_prompt(*std::get<dsl::Or>(sentence.condition->node).of[i])) continue;
         branches.add(held > 0, "`" + branch + "` holds in no example", !acts);
       }
     }

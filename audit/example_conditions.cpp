@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 
 #include "dsl/condition_logic.hpp"
@@ -76,6 +77,7 @@ std::vector<ConditionResult> condition_results(const dsl::RuleDecl& rule, const 
     const bool strict = op == dsl::Compare::greater || op == dsl::Compare::less;
     std::optional<ConditionResult> nearest;
     std::int64_t held = 0;
+    std::vector<PromptMargin> margins;
     for (const auto* prompt : prompts) {
       const auto value = [&](const dsl::Operand& operand, std::size_t at) -> double {
         if (const auto* feature = std::get_if<dsl::FeatureId>(&operand)) return readings(*prompt, *feature)[at];
@@ -93,12 +95,14 @@ std::vector<ConditionResult> condition_results(const dsl::RuleDecl& rule, const 
             ConditionResult{leaf.text, 0, activation, threshold, margin, static_cast<std::int64_t>(at), prompt->text};
       }
       if (!best) continue;
+      margins.push_back({prompt->text, best->activation, best->margin, best->position});
       held += strict ? best->margin > 0 : best->margin >= 0;
       const bool nearer = !nearest || (must_fire ? best->margin < nearest->margin : best->margin > nearest->margin);
       if (nearer) nearest = best;
     }
     if (!nearest) continue;
     nearest->held = held;
+    nearest->prompts = std::move(margins);
     results.push_back(std::move(*nearest));
   }
   return results;

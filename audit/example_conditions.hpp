@@ -22,8 +22,8 @@ using QuantileValue = std::function<double(const dsl::Quantile&)>;
 
 /// Each comparison of the rule's conditions, once, in order of appearance; one behind `not` is turned round, so that
 /// more is always nearer to firing. Where the rule is to fire, the prompt that it comes least far over the threshold
-/// on; where it is to stay silent, the one that it comes farthest on. Position 0 is left out, and so are prompts of one
-/// token.
+/// on; where it is to stay silent, the one that it comes farthest on; and all prompts. Position 0 is left out, and so
+/// are prompts of one token.
 std::vector<ConditionResult> condition_results(const dsl::RuleDecl& rule, const dsl::RuleSet& rules, bool must_fire,
                                                const std::vector<const runtime::BoundPrompt*>& prompts,
                                                const Readings& readings, const QuantileValue& quantile);

@@ -116,6 +116,13 @@ struct RuleActivity {
   std::vector<std::pair<std::string, std::int64_t>> branches;  ///< where each alternative of its `or` held
 };
 
+/// Where a comparison came farthest over its threshold on one prompt.
+struct PromptMargin {
+  std::string prompt;
+  double activation = 0, margin = 0;
+  std::int64_t position = 0;
+};
+
 /// A comparison in the conditions of a rule, on the prompts of an example: that on which it comes least far over its
 /// threshold where the rule is to fire, and farthest where it is to stay silent.
 struct ConditionResult {
@@ -126,6 +133,7 @@ struct ConditionResult {
   double margin = 0;      ///< how far it is over the threshold: it held where this is positive
   std::int64_t position = 0;
   std::string prompt;
+  std::vector<PromptMargin> prompts{};  ///< every one, in order (`AuditOptions::every_margin`)
 };
 
 struct ExampleResult {
@@ -220,6 +228,42 @@ struct CircuitResult {
   double seconds = 0;
 };
 
+/// What became of a fault that `mutate` put into the model.
+struct FaultResult {
+  std::string kind;      ///< "fact", "trigger", "direction", "head", "noise"
+  std::string strength;  ///< "removed", "30%"; "" of a kind that has one
+  std::string what;      ///< "France -> \" Rome\""
+  /// "caught": something that passes on the model as loaded fails or is an error; "doubted": it is inconclusive or
+  /// vacuous; "missed"; "not planted": the fault could not be made, or moved the model too little to be one.
+  std::string outcome;
+  std::string reason;           ///< why it was not planted, or how the audit stopped
+  std::optional<double> kl;     ///< KL(as loaded ‖ with the fault) on text that the audit does not read, nats a token
+  std::vector<std::string> by;  ///< "check/knows_capitals": what no longer passes
+};
+
+struct FaultTally {
+  std::string kind, strength;
+  std::int64_t planted = 0, caught = 0, doubted = 0;
+  Estimate share;  ///< that does not get past the audit: caught or doubted, of those planted
+};
+
+/// The model with changes that mean nothing, under another seed: whatever no longer passes is a false alarm.
+struct MutationControl {
+  std::uint64_t seed = 0;
+  double kl = 0;
+  std::vector<std::string> alarms;  ///< "check/knows_capitals"
+};
+
+/// How much an audit catches (`proviso mutate`).
+struct PlantedFaults {
+  std::vector<std::string> watching;  ///< what passes on the model as loaded, and so can catch something
+  std::vector<FaultTally> kinds;
+  FaultTally all;
+  std::vector<FaultResult> faults;
+  std::vector<MutationControl> controls;
+  std::vector<std::pair<std::string, std::string>> left_out;  ///< kinds of which nothing could be planted, and why
+};
+
 /// What a prompt set, a feature or a rule says of itself; checks, edits and examples carry their own.
 struct Annotated {
   std::string declaration;  ///< "feature anger"
@@ -273,6 +317,7 @@ struct Report {
   std::vector<ExampleResult> examples;
   std::optional<Coverage> coverage;  ///< of the examples, where they alone were run
   std::vector<Annotated> annotated;  ///< only declarations that say something
+  std::optional<PlantedFaults> planted_faults;
 
   /// pass | fail | inconclusive | error: the worst status (vacuous counts as inconclusive, waived as
   /// pass; what is `experimental` does not count).

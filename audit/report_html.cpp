@@ -239,6 +239,31 @@ std::string circuits_part(const std::vector<CircuitResult>& circuits) {
   return content;
 }
 
+std::string planted_part(const PlantedFaults& planted) {
+  std::vector<std::vector<std::string>> tallies, faults;
+  for (const FaultTally& tally : planted.kinds)
+    tallies.push_back({markup(tally.kind), markup(tally.strength), grouped(tally.planted), grouped(tally.caught),
+                       grouped(tally.doubted),
+                       markup(tally_share_text(tally)) + share_bar(tally.caught + tally.doubted, tally.planted)});
+  for (const FaultResult& fault : planted.faults)
+    faults.push_back({markup(fault.outcome), markup(fault.kind), markup(fault.strength), markup(fault.what),
+                      fault.kl ? number_text(*fault.kl) : "–", markup(fault_result_text(fault))});
+  std::string known = fact("watching", markup(joined(planted.watching)));
+  for (const std::string& alarm : alarms_text(planted)) known += fact("false alarm", markup(alarm));
+  for (const auto& [kind, why] : planted.left_out) known += fact(kind, markup("none planted: " + why));
+  return paragraph(planted_text(planted)) + facts(known) +
+         table("By kind and strength: caught is what fails, doubted what is only inconclusive or vacuous",
+               {{"fault"},
+                {"strength"},
+                {"planted", "number"},
+                {"caught", "number"},
+                {"doubted", "number"},
+                {"found", "number"}},
+               tallies) +
+         table("Every fault, with KL(as loaded ‖ with it) on text that the audit does not read, in nats a token",
+               {{"outcome"}, {"fault"}, {"strength"}, {"where", "text"}, {"kl", "number"}, {"how", "text"}}, faults);
+}
+
 std::string annotations_table(const std::vector<Annotated>& annotated) {
   std::vector<std::vector<std::string>> rows;
   for (const Annotated& one : annotated)
@@ -319,11 +344,12 @@ std::string to_html(const Report& report) {
     }
     of_kind.at(static_cast<std::size_t>(judgement.kind)) += judgement_part(judgement, shown, own);
   }
-  const std::array<std::array<std::string, 3>, 10> sections = {
+  const std::array<std::array<std::string, 3>, 11> sections = {
       {{"checks", "Checks", of_kind[0]},
        {"edits", "Edits", of_kind[1]},
        {"examples", "Examples", of_kind[2]},
        {"circuits", "Circuits", circuits_part(report.circuits)},
+       {"planted", "Planted faults", report.planted_faults ? planted_part(*report.planted_faults) : ""},
        {"activity", "Rule activity", activity_table(report.rule_activity)},
        {"features", "Features", features_table(report.features)},
        {"tags", "Tags", tags_table(all)},

@@ -24,7 +24,20 @@ std::string why_skipped(const Judgement& judgement) {
   return "waived " + waiver_text(*judgement.waiver);
 }
 
-std::string test_case(const Judgement& judgement) {
+/// The prompts that an example is wrong on, and how near its conditions came.
+std::string example_lines(const ExampleResult& example) {
+  std::string text = "\nfired on " + grouped(example.fired) + " of " + counted(example.prompts, "prompt");
+  for (const Evidence& item : example.evidence) text += "\n" + markup(quoted(item.prompt));
+  for (const ConditionResult& condition : example.conditions) {
+    text += "\n" + markup(condition.condition) + ": " + number_text(condition.activation) + " at position " +
+            grouped(condition.position) + ", margin " + number_text(condition.margin) + ": " +
+            markup(quoted(condition.prompt));
+  }
+  return text;
+}
+
+/// `example` is what an example's judgement is of, else null.
+std::string test_case(const Judgement& judgement, const ExampleResult* example) {
   const auto colon = judgement.where.rfind(':');
   std::string text = "    <testcase" + attribute("classname", judgement.where.substr(0, colon)) +
                      attribute("name", judgement.name) + attribute("file", judgement.where.substr(0, colon));
@@ -44,6 +57,7 @@ std::string test_case(const Judgement& judgement) {
         text += "\n" + markup(status_name(expectation.status)) + ": " + markup(expectation_line(expectation));
       }
     }
+    if (example != nullptr) text += example_lines(*example);
     text += "\n      </" + tag + ">\n";
   }
   return text + "    </testcase>\n";
@@ -79,11 +93,13 @@ std::string to_junit(const Report& report) {
   for (const Suite& suite : kSuites) {
     Tally tally;
     std::string cases;
+    std::size_t example = 0;
     for (const Judgement& judgement : all) {
       if (judgement.kind != suite.kind) continue;
       tally.add(outcome_of(judgement));
       total.add(outcome_of(judgement));
-      cases += test_case(judgement);
+      const bool of_example = suite.kind == Judgement::Kind::example;
+      cases += test_case(judgement, of_example ? &report.examples[example++] : nullptr);
     }
     if (tally.all == 0) continue;
     suites += "  <testsuite" + attribute("name", suite.name) + tally.attributes() +

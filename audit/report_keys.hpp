@@ -204,6 +204,11 @@ void describe(A& a, EditResult& e) {
 }
 
 template <class A>
+void describe(A& a, PromptMargin& m) {
+  a.if_any("prompt", m.prompt).key("activation", m.activation).key("margin", m.margin).key("position", m.position);
+}
+
+template <class A>
 void describe(A& a, ConditionResult& c) {
   a.key("condition", c.condition)
       .key("held", c.held)
@@ -211,7 +216,8 @@ void describe(A& a, ConditionResult& c) {
       .key("threshold", c.threshold)
       .key("margin", c.margin)
       .key("position", c.position)
-      .if_any("prompt", c.prompt);
+      .if_any("prompt", c.prompt)
+      .if_any("prompts", c.prompts);
 }
 
 template <class A>
@@ -303,6 +309,42 @@ void describe(A& a, CircuitResult& c) {
 }
 
 template <class A>
+void describe(A& a, FaultResult& f) {
+  a.key("kind", f.kind)
+      .if_any("strength", f.strength)
+      .if_any("what", f.what)
+      .key("outcome", f.outcome)
+      .if_any("reason", f.reason)
+      .if_any("kl", f.kl)
+      .if_any("by", f.by);
+}
+
+template <class A>
+void describe(A& a, FaultTally& t) {
+  a.if_any("kind", t.kind)
+      .if_any("strength", t.strength)
+      .key("planted", t.planted)
+      .key("caught", t.caught)
+      .key("doubted", t.doubted)
+      .key("share", t.share);
+}
+
+template <class A>
+void describe(A& a, MutationControl& c) {
+  a.key("seed", c.seed).key("kl", c.kl).key("alarms", c.alarms);
+}
+
+template <class A>
+void describe(A& a, PlantedFaults& p) {
+  a.key("watching", p.watching)
+      .key("all", p.all)
+      .key("kinds", p.kinds)
+      .key("faults", p.faults)
+      .key("controls", p.controls)
+      .if_any("left_out", p.left_out);
+}
+
+template <class A>
 void describe(A& a, Counts& c) {
   a.key("passed", c.passed)
       .key("failed", c.failed)
@@ -355,7 +397,8 @@ void describe(A& a, Report& r, Derived& derived) {
       .key("examples", r.examples)
       .if_any("coverage", r.coverage)
       .key("features", r.features)
-      .if_any("annotated", r.annotated);
+      .if_any("annotated", r.annotated)
+      .if_any("planted_faults", r.planted_faults);
 }
 
 }  // namespace proviso::audit

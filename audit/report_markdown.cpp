@@ -9,6 +9,7 @@
 
 #include "audit/circuits.hpp"
 #include "audit/markdown.hpp"
+#include "audit/markup.hpp"
 #include "audit/report.hpp"
 #include "audit/report_words.hpp"
 #include "audit/verdict.hpp"
@@ -122,6 +123,20 @@ std::string circuits(const Report& report) {
   return text.empty() ? "" : fold("Circuits", text);
 }
 
+std::string planted(const Report& report) {
+  if (!report.planted_faults) return "";
+  const PlantedFaults& planted = *report.planted_faults;
+  std::string text;
+  if (!planted.faults.empty()) text += header({"outcome", "fault", "strength", "where", "kl", "how"});
+  for (const FaultResult& fault : planted.faults)
+    text += row({fault.outcome, fault.kind, fault.strength, code(fault.what), fault.kl ? number_text(*fault.kl) : "",
+                 plain(fault_result_text(fault))});
+  text += "\n";
+  for (const std::string& alarm : alarms_text(planted)) text += "- false alarm, " + plain(alarm) + "\n";
+  for (const auto& [kind, why] : planted.left_out) text += "- " + kind + ": none planted: " + plain(why) + "\n";
+  return fold("Planted faults: " + markup(planted_text(planted)), text);
+}
+
 /// Rules that attacks silence, also where the check passes.
 std::string evaded(const Report& report) {
   std::string text;
@@ -185,7 +200,7 @@ std::string to_markdown(const Report& report) {
     if (judgement.expectations && judgement.status != Status::pass) text += notes(judgement);
   for (const ExampleResult& example : report.examples)
     if (example.status != Status::pass) text += example_notes(example);
-  return text + certificates(report) + circuits(report) + tags(all) + provenance(report);
+  return text + planted(report) + certificates(report) + circuits(report) + tags(all) + provenance(report);
 }
 
 }  // namespace proviso::audit

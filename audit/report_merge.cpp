@@ -79,6 +79,11 @@ class Merger {
  public:
   void add(const ReportFile& part) {
     path_ = &part.path;
+    if (part.report.planted_faults) {
+      throw model::InputError(*path_ +
+                              " tells of planted faults, which belong to one run of `proviso mutate`\n  help: merge "
+                              "reports of `proviso audit`");
+    }
     Report report = part.report;
     take_back_correction(report);
     if (!first_) {

@@ -193,6 +193,43 @@ void add_activity(TextPage& page, const std::vector<RuleActivity>& activity) {
               Style::dim}});
 }
 
+Style style_of_outcome(const std::string& outcome) {
+  if (outcome == "caught") return Style::good;
+  if (outcome == "doubted") return Style::open;
+  return outcome == "missed" ? Style::bad : Style::dim;
+}
+
+void add_planted(TextPage& page, const PlantedFaults& planted) {
+  page.line(2, {{planted_text(planted)}});
+  Rows rows;
+  for (const FaultTally& tally : planted.kinds)
+    rows.push_back({{tally.kind},
+                    {tally.strength},
+                    {grouped(tally.planted)},
+                    {grouped(tally.caught)},
+                    {grouped(tally.doubted)},
+                    {tally_share_text(tally)}});
+  page.table(2, {{"fault"}, {"strength"}, {"planted", true}, {"caught", true}, {"doubted", true}, {"found"}}, rows);
+  rows.clear();
+  for (const FaultResult& fault : planted.faults)
+    rows.push_back({{fault.outcome, style_of_outcome(fault.outcome)},
+                    {fault.kind},
+                    {fault.strength},
+                    {fault.what},
+                    {fault.kl ? number_text(*fault.kl) : ""},
+                    {fault_result_text(fault)}});
+  page.table(2,
+             {{"outcome"},
+              {"fault"},
+              {"strength", false, false, true},
+              {"where", false, true},
+              {"kl", true, false, true},
+              {"", false, true}},
+             rows);
+  for (const std::string& alarm : alarms_text(planted)) page.labelled(2, "alarm", {alarm, Style::bad});
+  for (const auto& [kind, why] : planted.left_out) page.labelled(2, kind, {"none planted: " + why, Style::dim});
+}
+
 /// Rules that attacks silence, also where the check passes.
 void add_evaded(TextPage& page, const Report& report) {
   bool any = false;
@@ -241,6 +278,10 @@ std::string to_text(const Report& report, std::size_t columns, bool colour) {
   }
 
   add_evaded(page, report);
+  if (report.planted_faults) {
+    page.heading("Planted faults");
+    add_planted(page, *report.planted_faults);
+  }
 
   const auto stands = [](const auto& result) { return result.status == Status::pass; };
   if (!std::all_of(report.checks.begin(), report.checks.end(), stands) ||

@@ -312,7 +312,15 @@ Report redacted(Report report, EvidenceForm form) {
     for (ExpectationResult& expectation : edit.expectations) redact(expectation.evidence);
   for (ExampleResult& example : report.examples) {
     redact(example.evidence);
-    for (ConditionResult& condition : example.conditions) condition.prompt = shown(condition.prompt, form);
+    for (ConditionResult& condition : example.conditions) {
+      condition.prompt = shown(condition.prompt, form);
+      for (PromptMargin& margin : condition.prompts) margin.prompt = shown(margin.prompt, form);
+    }
+  }
+  if (report.planted_faults) {
+    for (FaultResult& fault : report.planted_faults->faults) {
+      if (fault.kind == "fact") fault.what = shown(fault.what, form);  // names what prompts are about
+    }
   }
   return report;
 }

@@ -223,6 +223,42 @@ std::string method_text(const EditResult& edit) {
   return edit.method + "(" + joined(parameters) + ")";
 }
 
+std::string planted_text(const PlantedFaults& planted) {
+  if (planted.watching.empty()) return "nothing passes on the model as loaded, so nothing can catch a fault";
+  const FaultTally& all = planted.all;
+  std::string text = grouped(all.caught + all.doubted) + " of " + counted(all.planted, "planted fault") +
+                     (all.caught + all.doubted == 1 ? " does" : " do") + " not get past it";
+  if (all.planted > 0) text += " (" + tally_share_text(all) + ")";
+  if (all.doubted > 0) text += ", " + grouped(all.doubted) + " of these only in doubt";
+  const auto alarms = std::ssize(alarms_text(planted));
+  const auto runs = std::ssize(planted.controls);
+  if (runs == 0) return text;
+  return text + "; " + (alarms == 0 ? "no false alarm" : "false alarms") + " in " +
+         (alarms == 0 ? "" : grouped(alarms) + " of ") + counted(runs, "run") + " without a fault";
+}
+
+std::string tally_share_text(const FaultTally& tally) {
+  if (tally.planted == 0) return "";
+  Written share;
+  share.percent = true;
+  return measured_text(tally.share, share);
+}
+
+std::string fault_result_text(const FaultResult& fault) {
+  std::string text = fault.by.empty() ? "" : "by " + joined(fault.by);
+  if (!fault.reason.empty()) text += (text.empty() ? "" : "; ") + fault.reason;
+  return text;
+}
+
+std::vector<std::string> alarms_text(const PlantedFaults& planted) {
+  std::vector<std::string> texts;
+  for (const MutationControl& control : planted.controls) {
+    if (!control.alarms.empty())
+      texts.push_back("seed " + std::to_string(control.seed) + ": " + joined(control.alarms));
+  }
+  return texts;
+}
+
 std::string run_text(const RunFacts& run) {
   return joined({run.date, "seed " + std::to_string(run.seed), run.device, counted(run.threads, "thread")}) + "; " +
          counted(run.sequences, "sequence") + ", " + counted(run.tokens, "token") + " (" + grouped(run.tokens_saved) +

@@ -60,6 +60,12 @@ std::string remarks(const dsl::Annotations& annotations);  ///< "" of what is st
 std::string waiver_text(const WaiverResult& waiver);       ///< "until 2027-03-31 by model-risk: …"
 std::string change_text(const TensorChange& change);       ///< "x.weight [576, 1536], rank 1, norm 3.5, …"
 std::string method_text(const EditResult& edit);           ///< "rome(layer: 5)"
+/// "12 of 14 planted faults do not get past it (86% [60%, 96%]), 1 of these only in doubt; no false alarm in 2 runs
+/// without a fault".
+std::string planted_text(const PlantedFaults& planted);
+std::string tally_share_text(const FaultTally& tally);    ///< "86% [60%, 96%]"; "" where nothing was planted
+std::string fault_result_text(const FaultResult& fault);  ///< "by check/knows_capitals", or why it was not planted
+std::vector<std::string> alarms_text(const PlantedFaults& planted);  ///< one a control that gave one
 std::string run_text(const RunFacts& run);
 std::string model_text(const ModelFacts& model);
 

@@ -1,17 +1,14 @@
 #include "audit/audit.hpp"
 
 #include <chrono>
-#include <cstdio>
+#include <map>
 #include <memory>
-#include <ostream>
 
 #include "audit/report.hpp"
 #include "audit/verdict.hpp"
 #include "cli/auditing.hpp"
 #include "cli/files.hpp"
 #include "cli/models.hpp"
-#include "cli/output.hpp"
-#include "runtime/formats/atomic_file.hpp"
 
 namespace proviso::cli {
 
@@ -23,10 +20,6 @@ struct Options {
   dsl::CheckSeverity fail_on = dsl::CheckSeverity::info;
   audit::RenderOptions render;
 };
-
-std::string rendered(const audit::Report& report, const audit::RenderOptions& render, OutputFormat format) {
-  return format == OutputFormat::json ? audit::to_json(report, render) : audit::to_yaml(report, render);
-}
 
 /// What the exit code says, where options make it say something else than the verdict.
 std::string gate(const Options& options, const audit::Report& report, int code) {
@@ -48,8 +41,7 @@ int run_audit(const Invocation& invocation, const Options& options) {
   audit::AuditOptions wanted = audit_options(invocation);
   if (!options.as_of.empty()) wanted.as_of = parse_date(options.as_of);
   wanted.selection.only = options.only;
-  const bool to_file = !options.output.empty() && options.output != "-";
-  if (to_file) model::require_writable(options.output);
+  require_writable_report(options.output);
 
   SharedModel model(invocation, options.model);
   auto audited = audit_files(invocation, options.files, model, wanted);
@@ -57,18 +49,8 @@ int run_audit(const Invocation& invocation, const Options& options) {
   audit::Report& report = *audited.report;
   report.run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
 
-  const OutputFormat format = invocation.options.output.value_or(OutputFormat::yaml);
   const int code = audit::exit_code(report, options.fail_on, baseline ? &*baseline : nullptr);
-  if (to_file) write_result(invocation, options.output, rendered(report, options.render, format));
-  if (to_file || format == OutputFormat::text) {
-    const Terminal seen = terminal(invocation.out);
-    if (!invocation.options.quiet || !to_file) {
-      invocation.out << audit::to_text(audit::redacted(report, options.render.evidence), seen.columns, seen.colour)
-                     << gate(options, report, code);
-    }
-  } else {
-    invocation.out << rendered(report, options.render, format);
-  }
+  write_report(invocation, options.output, report, options.render, OutputFormat::yaml, gate(options, report, code));
   return code;
 }
 

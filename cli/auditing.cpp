@@ -6,9 +6,12 @@
 #include <chrono>
 #include <cstdio>
 #include <map>
+#include <ostream>
 
 #include "audit/verdict.hpp"
 #include "cli/machine.hpp"
+#include "cli/output.hpp"
+#include "runtime/formats/atomic_file.hpp"
 
 namespace proviso::cli {
 
@@ -95,6 +98,26 @@ void add_evidence_option(CLI::App& command, audit::EvidenceForm& form) {
           "--evidence", [&form](const std::string& name) { form = forms.at(name); },
           "prompts in the evidence: whole, as SHA-256, or left out; what the rule file itself says stays")
       ->check(CLI::IsMember({"full", "hash", "none"}));
+}
+
+void require_writable_report(const std::string& path) {
+  if (!path.empty() && path != "-") model::require_writable(path);
+}
+
+void write_report(const Invocation& invocation, const std::string& path, const audit::Report& report,
+                  const audit::RenderOptions& render, OutputFormat usual, const std::string& note) {
+  const bool to_file = !path.empty() && path != "-";
+  const OutputFormat format = invocation.options.output.value_or(to_file ? OutputFormat::yaml : usual);
+  const auto rendered = [&] {
+    return format == OutputFormat::json ? audit::to_json(report, render) : audit::to_yaml(report, render);
+  };
+  if (to_file) write_result(invocation, path, rendered());
+  if (!to_file && format != OutputFormat::text) {
+    invocation.out << rendered();
+  } else if (!invocation.options.quiet || !to_file) {
+    const Terminal seen = terminal(invocation.out);
+    invocation.out << audit::to_text(audit::redacted(report, render.evidence), seen.columns, seen.colour) << note;
+  }
 }
 
 Audited audit_files(const Invocation& invocation, const std::vector<std::string>& files, SharedModel& model,

@@ -22,6 +22,14 @@ dsl::Date parse_date(const std::string& text);
 /// `--evidence`; `form` must live as long as the command.
 void add_evidence_option(CLI::App& command, audit::EvidenceForm& form);
 
+/// Refuses a report file that could not be written, before the model is loaded; "" and "-" are standard output.
+void require_writable_report(const std::string& path);
+
+/// To a file, with a summary and then `note` for people; or to standard output in the format that `--output` asks for,
+/// else `usual`, where text is that summary.
+void write_report(const Invocation& invocation, const std::string& path, const audit::Report& report,
+                  const audit::RenderOptions& render, OutputFormat usual, const std::string& note);
+
 struct Audited {
   std::unique_ptr<BoundFiles> opened;
   std::optional<audit::Report> report;  ///< nothing where diagnostics, which are printed, stopped it

@@ -26,7 +26,7 @@ bool stops(const Invocation& invocation, const std::vector<dsl::Diagnostic>& dia
 }
 
 dsl::LoadOptions load_options(const Invocation& invocation) {
-  return {invocation.options.allowed_paths, shipped_rules()};
+  return {invocation.options.allowed_paths, shipped_rules(), /*look_for_data=*/true};
 }
 
 dsl::Outcome<dsl::RuleSet> check_rules(const Invocation& invocation, dsl::SourceSet& sources,

@@ -32,7 +32,19 @@ std::string condition_line(const audit::ConditionResult& condition, std::int64_t
          audit::quoted(condition.prompt);
 }
 
-std::string as_text(const audit::Report& report) {
+/// `0.65 at position 4, 0.05 short: "…"`, for each prompt.
+std::string margin_lines(const audit::ConditionResult& condition) {
+  std::string text;
+  for (const audit::PromptMargin& each : condition.prompts) {
+    text += "          " + audit::number_text(each.activation) + " at position " + std::to_string(each.position) +
+            ", " + audit::number_text(std::abs(each.margin)) + (each.margin < 0 ? " short: " : " past: ") +
+            audit::quoted(each.prompt) + "\n";
+  }
+  return text;
+}
+
+/// `verbose`: what every prompt reads.
+std::string as_text(const audit::Report& report, bool verbose) {
   std::string text;
   std::int64_t passed = 0;
   for (const auto& example : report.examples) {
@@ -42,7 +54,7 @@ std::string as_text(const audit::Report& report) {
             " prompts\n";
     for (const auto& evidence : example.evidence) text += "      \"" + evidence.prompt + "\"\n";
     for (const auto& condition : example.conditions)
-      text += "      " + condition_line(condition, example.prompts) + "\n";
+      text += "      " + condition_line(condition, example.prompts) + "\n" + (verbose ? margin_lines(condition) : "");
   }
   const audit::Coverage& coverage = *report.coverage;
   for (const auto& line : coverage.uncovered) text += "uncovered  " + line + "\n";
@@ -54,23 +66,26 @@ std::string as_text(const audit::Report& report) {
          of(coverage.branches_covered, coverage.branches) + " branches\n";
 }
 
-std::string rendered(const audit::Report& report, OutputFormat format) {
+std::string rendered(const audit::Report& report, OutputFormat format, bool verbose) {
   if (format == OutputFormat::junit) return audit::to_junit(report);
   if (format == OutputFormat::json) return audit::to_json(report, {});
-  return format == OutputFormat::yaml ? audit::to_yaml(report, {}) : as_text(report);
+  return format == OutputFormat::yaml ? audit::to_yaml(report, {}) : as_text(report, verbose);
 }
 
 /// One run over the examples. `read` becomes the files that it depends on.
 int run_once(const Invocation& invocation, const Options& options, SharedModel& model, std::vector<std::string>& read) {
   audit::AuditOptions wanted = audit_options(invocation);
   wanted.selection = {.checks = false, .edits = false, .examples = true, .only = options.only};
+  wanted.every_margin = true;
   auto audited = audit_files(invocation, options.files, model, wanted);
   const RuleFiles& files = *audited.opened->files;
   if (files.rules) read = audit::data_files(*files.rules);  // else what was read last may be what has to change
   for (dsl::SourceId id = 0; id < files.sources.size(); ++id) read.push_back(files.sources.at(id).path);
   if (!audited.report) return kInputAtFault;
   audited.report->coverage = audit::coverage(*files.rules, *audited.report, wanted.selection);
-  invocation.out << rendered(*audited.report, invocation.options.output.value_or(OutputFormat::text)) << std::flush;
+  invocation.out << rendered(*audited.report, invocation.options.output.value_or(OutputFormat::text),
+                             invocation.options.verbose)
+                 << std::flush;
   return audit::exit_code(*audited.report);
 }
 

@@ -179,6 +179,7 @@ struct PromptMatches {
 struct TokenIn {
   std::vector<String> texts;
   bool list = false;  ///< written with `in`
+  Place span{};       ///< of the list
   bool operator==(const TokenIn&) const = default;
 };
 struct Generated {
@@ -349,7 +350,7 @@ struct Each {
   struct Binding {
     Name name;
     std::vector<String> values;
-    Place span;
+    Place span;  ///< of the values
     bool operator==(const Binding&) const = default;
   };
   std::vector<Binding> bindings;

@@ -127,7 +127,8 @@ std::optional<Symbol> Checker::find(SymbolKind kind, const ast::Name& name) {
         .related.push_back({declared, "declared here"});
     return std::nullopt;
   }
-  if (!module_->complete) return std::nullopt;  // its declaration may be the one that could not be read
+  // Its declaration may be one that could not be read.
+  if (module_->lost_use || module_->lost.contains(name.text)) return std::nullopt;
 
   std::vector<std::string> candidates;
   for (const auto& [key, symbol] : module_->scope) {
@@ -216,11 +217,20 @@ void Checker::define_check(const Work<ast::Check>& work) {
     diagnostics_.push_back(std::move(diagnostic));
   check_overridden(node.under, check);
 
+  const bool as_loaded = std::all_of(node.under.begin(), node.under.end(),
+                                     [](const ast::Under& under) { return under.kind == ast::Under::Kind::attack; });
   check_ = &check;
   for (const ast::Expectation& expected : node.expectations) {
     auto read = expectation(expected);
     if (!read) continue;
     if (const auto* effect = std::get_if<metric::Effect>(&read->metric.node)) check_change(*effect, read->metric.span);
+    const auto& measured = read->metric.node;
+    if (as_loaded &&
+        (std::holds_alternative<metric::Kl>(measured) || std::holds_alternative<metric::PerplexityRise>(measured))) {
+      report(Code::no_effect, read->metric.span,
+             "`" + read->metric.text + "` compares the model as loaded with itself, so the check is always vacuous",
+             {"say what changes the model: `under rule R` or `under edit E`"});
+    }
     check_attack_direction(check, *read);
     check_attacked_circuit(check, *read);
     check_translated(check, *read);

@@ -12,6 +12,7 @@ namespace proviso::dsl {
 struct LoadOptions {
   std::vector<std::string> allowed_paths;  ///< folders that paths may lead to beside the rule file's own
   std::string library_path;                ///< the folder of the shipped rules that `use std/NAME` names
+  bool look_for_data = false;              ///< files of prompts, facts, directions and autoencoders must be there
 };
 
 /// Reads rule files, follows what they `use` and checks everything that needs no model. Each file sees its own

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "dsl/checker.hpp"
@@ -193,7 +195,12 @@ std::optional<std::string> Checker::regex(const ast::Regex& node) {
 
 std::optional<std::string> Checker::path(const ast::String& node) {
   auto opened = open_path(module_->folder, node, options_.allowed_paths);
-  if (auto* found = std::get_if<std::string>(&opened)) return std::move(*found);
+  if (auto* found = std::get_if<std::string>(&opened)) {
+    std::error_code unknown;
+    if (!options_.look_for_data || std::filesystem::exists(*found, unknown)) return std::move(*found);
+    report(Code::unreadable_file, node.span, "there is no " + *found, {"paths are relative to the rule file"});
+    return std::nullopt;
+  }
   diagnostics_.push_back(std::get<Diagnostic>(std::move(opened)));
   return std::nullopt;
 }

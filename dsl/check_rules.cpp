@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "dsl/checker.hpp"
+#include "dsl/condition_logic.hpp"
 #include "dsl/format.hpp"
 #include "dsl/site_reach.hpp"
 
@@ -73,6 +74,15 @@ void Checker::define_rule(const Work<ast::Rule>& work) {
           {"add a condition (`when …`), or measure what it does in a check under it"});
     }
   }
+  const bool can_fire = std::any_of(rule.interventions.begin(), rule.interventions.end(), [](const Intervention& each) {
+    return each.condition && can_hold_on_prompt(*each.condition);
+  });
+  if (!rule.fires_on.empty() && conditional && !can_fire && !rule.interventions.empty()) {
+    report(Code::never_holds, rule.fires_span,
+           "rule `" + node.name.text +
+               "` acts on generated tokens only, and examples are prompts, on which it never fires",
+           {"leave `fires on` out, and measure what the rule does in a check under it"});
+  }
   rule_set_.rules[work.id] = std::move(rule);
   for (Diagnostic& diagnostic : contradictions(rule_set_, {work.id})) diagnostics_.push_back(std::move(diagnostic));
   check_overridden(work.id);
@@ -106,6 +116,12 @@ std::optional<Intervention> Checker::intervention(const ast::Intervention& node)
   sound &= check_widths(node.feature, *feature, node.sites);
   check_order(node, result);
   if (!sound) return std::nullopt;
+  const double idle = node.operation == Operation::amplify ? 1 : 0;
+  const bool moves = node.operation == Operation::clamp || node.operation == Operation::cap;
+  if (node.amount && !moves && result.amount == idle) {
+    report(Code::no_effect, node.span, "`" + result.text + "` leaves every activation as it is",
+           {"say how much it is to change, or leave it out"});
+  }
   return result;
 }
 

@@ -372,6 +372,10 @@ bool can_hold(const std::vector<const Condition*>& together) {
   return Solver().can_hold(all_of(std::move(all)));
 }
 
+bool can_hold_on_prompt(const Condition& condition) {
+  return Solver().can_hold(all_of({deciding(condition), negation(made({Generated{}, {}}))}));
+}
+
 bool always_holds(const Condition& condition) {
   std::vector<ConditionPtr> elsewhere{negation(borrowed(condition))};
   if (!features_read(condition).empty()) elsewhere.push_back(position(Compare::greater_equal, 1));

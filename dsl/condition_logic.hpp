@@ -28,6 +28,9 @@ std::vector<FeatureId> features_read(const Condition& condition);
 bool can_hold(const std::vector<const Condition*>& together);
 inline bool can_hold(const Condition& condition) { return can_hold({&condition}); }
 
+/// Whether a condition can hold at a token of the prompt: what examples are run on.
+bool can_hold_on_prompt(const Condition& condition);
+
 /// Whether a condition holds wherever it can be asked: everywhere, or everywhere but at position 0.
 bool always_holds(const Condition& condition);
 

@@ -357,7 +357,7 @@ ast::Condition Converter::unary(const Node& node) {
   if (is<grammar::prompt_matches>(inner)) return {ast::PromptMatches{regex(only(inner))}, place};
   if (is<grammar::token_in>(inner)) {
     const Node& test = only(inner);
-    if (is<grammar::token_list>(test)) return {ast::TokenIn{strings(only(test)), true}, place};
+    if (is<grammar::token_list>(test)) return {ast::TokenIn{strings(only(test)), true, span(only(test))}, place};
     return {ast::TokenIn{{string(only(test))}, false}, place};
   }
   return {comparison(inner), place};

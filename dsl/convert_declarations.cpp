@@ -155,7 +155,7 @@ ast::Each Converter::each(const Node& node) {
   bool text_read = false;
   for (const auto& item : node.children) {
     if (is<grammar::binding>(*item)) {
-      ast::Each::Binding binding{name(*item->children[0]), strings(*item->children[1]), span(*item)};
+      ast::Each::Binding binding{name(*item->children[0]), strings(*item->children[1]), span(*item->children[1])};
       if (std::find(names.begin(), names.end(), binding.name.text) != names.end()) {
         report(Code::duplicate_statement, binding.name.span, "`" + binding.name.text + "` is bound twice in one `each`",
                {"give it another name"});

@@ -103,6 +103,21 @@ void find_direction_marks(std::string_view text, SourceId source, std::vector<Di
   }
 }
 
+std::string_view identifier_at(std::string_view text, std::size_t at) {
+  Input in(text.data() + at, text.data() + text.size(), "");
+  pegtl::parse<grammar::identifier>(in);
+  return text.substr(at, static_cast<std::size_t>(in.current() - text.data()) - at);
+}
+
+/// Notes the name that a declaration gives which cannot be read: `rule calm { supress`. Its first word may be wrong.
+void lose(std::string_view text, std::size_t at, Parsed& parsed) {
+  const std::string_view word = identifier_at(text, at);
+  if (word == "use") parsed.lost_use = true;
+  if (word.empty() || word == "use" || word == "waive" || word == "model") return;
+  const std::string_view name = identifier_at(text, skip_layout(text, at + word.size()));
+  if (!name.empty()) parsed.lost.emplace_back(name);
+}
+
 }  // namespace
 
 Parsed parse(const SourceSet& sources, SourceId source) {
@@ -118,12 +133,14 @@ Parsed parse(const SourceSet& sources, SourceId source) {
     if (!stands_at<grammar::declaration_word>(text, at)) {
       if (!direction_mark_at(text, at))
         diagnostics.push_back(unknown_declaration(text, source, static_cast<std::uint32_t>(at)));
+      lose(text, at, parsed);
       at = next_declaration(text, at + 1);
       continue;
     }
     auto read = tree<grammar::declaration>(text, source, at);
     if (auto* problem = std::get_if<Problem>(&read)) {
       if (!direction_mark_at(text, problem->at)) diagnostics.push_back(std::move(problem->diagnostic));
+      lose(text, at, parsed);
       at = next_declaration(text, std::max(problem->at, at + 1));
       continue;
     }
@@ -131,7 +148,11 @@ Parsed parse(const SourceSet& sources, SourceId source) {
     const std::size_t before = diagnostics.size();
     ast::Declaration declaration = Converter(text, source, diagnostics).declaration(node);
     // A declaration that does not say what it seems to would only bring errors about errors.
-    if (diagnostics.size() == before) parsed.file.declarations.push_back(std::move(declaration));
+    if (diagnostics.size() == before) {
+      parsed.file.declarations.push_back(std::move(declaration));
+    } else {
+      lose(text, at, parsed);
+    }
     at = static_cast<std::size_t>(node.m_end.data - text.data());
   }
   return parsed;

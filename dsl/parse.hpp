@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "dsl/ast.hpp"
@@ -13,6 +14,8 @@ namespace proviso::dsl {
 struct Parsed {
   ast::File file;
   std::vector<Diagnostic> diagnostics;
+  std::vector<std::string> lost;  ///< names of declarations that could not be read
+  bool lost_use = false;          ///< a `use` could not be read, and nobody knows what it brings
 };
 
 /// Reads one rule file. After an error, reading resumes at the next declaration word in column 1.

@@ -46,6 +46,8 @@ class Resolver {
     module.file = std::move(parsed.file);
     module.folder = folder_of(path);
     module.complete = !has_errors(parsed.diagnostics);
+    module.lost_use = parsed.lost_use;
+    module.lost.insert(parsed.lost.begin(), parsed.lost.end());
     diagnostics_.insert(diagnostics_.end(), parsed.diagnostics.begin(), parsed.diagnostics.end());
     states_.push_back(State::untouched);
     declare(modules_.size() - 1);
@@ -93,6 +95,7 @@ class Resolver {
     const auto source = source_of(user, use);
     if (!source) {
       modules_[user].complete = false;
+      modules_[user].lost_use = true;
       return std::nullopt;
     }
     const std::size_t known = modules_.size();
@@ -108,6 +111,9 @@ class Resolver {
     }
     link(target);
     if (!modules_[target].complete) modules_[user].complete = false;
+    if (modules_[target].lost_use) modules_[user].lost_use = true;
+    for (const std::string& name : modules_[target].lost)
+      modules_[user].lost.insert(use.alias ? use.alias->text + "." + name : name);
     return target;
   }
 
@@ -122,24 +128,10 @@ class Resolver {
     return source_at(std::get<std::string>(opened), written.span);
   }
 
-  /// `std/gender` is LIBRARY/gender/gender.proviso (a folder a subject), or LIBRARY/gender.proviso.
   std::optional<SourceId> library_source(const ast::LibraryName& library) {
-    const fs::path root(options_.library_path);
-    const bool present = !options_.library_path.empty();
-    std::error_code error;
-    const auto file_of = [&](const std::string& name) {
-      for (const fs::path& path : {root / name / (name + ".proviso"), root / (name + ".proviso")}) {
-        if (present && fs::is_regular_file(path, error)) return path.string();
-      }
-      return std::string();
-    };
-    if (const std::string file = file_of(library.name); !file.empty()) return source_at(file, library.span);
-    std::vector<std::string> shipped;
-    for (fs::directory_iterator entry(root, error), end; present && !error && entry != end; entry.increment(error)) {
-      const std::string name = entry->path().stem().string();
-      if (!file_of(name).empty()) shipped.push_back(name);
-    }
-    std::sort(shipped.begin(), shipped.end());
+    const std::string file = library_file(options_.library_path, library.name);
+    if (!file.empty()) return source_at(file, library.span);
+    const auto shipped = library_packs(options_.library_path);
     std::vector<std::string> help;
     auto fixes = spelling_fix(library.span, library.name, shipped);
     if (!fixes.empty()) {
@@ -269,6 +261,28 @@ std::optional<std::pair<SymbolKind, ast::Name>> named(const ast::Declaration& de
 std::vector<Module> resolve(SourceSet& sources, const std::vector<SourceId>& given, const LoadOptions& options,
                             std::vector<Diagnostic>& diagnostics) {
   return Resolver(sources, options, diagnostics).run(given);
+}
+
+std::string library_file(const std::string& library_path, const std::string& name) {
+  if (library_path.empty()) return "";
+  const fs::path root(library_path);
+  std::error_code error;
+  for (const fs::path& path : {root / name / (name + ".proviso"), root / (name + ".proviso")}) {
+    if (fs::is_regular_file(path, error)) return path.string();
+  }
+  return "";
+}
+
+std::vector<std::string> library_packs(const std::string& library_path) {
+  std::vector<std::string> packs;
+  if (library_path.empty()) return packs;
+  std::error_code error;
+  for (fs::directory_iterator entry(library_path, error), end; !error && entry != end; entry.increment(error)) {
+    std::string name = entry->path().stem().string();
+    if (!library_file(library_path, name).empty()) packs.push_back(std::move(name));
+  }
+  std::sort(packs.begin(), packs.end());
+  return packs;
 }
 
 std::string place_text(const SourceSet& sources, Span span) {

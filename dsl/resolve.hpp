@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -30,10 +31,12 @@ struct Symbol {
 /// One rule file, with every name that it can use.
 struct Module {
   ast::File file;
-  std::string folder;     ///< what its paths are relative to
-  std::string qualifier;  ///< "pack." where a first `use … as pack` brings it, else ""
-  bool given = false;     ///< on the command line; otherwise only used
-  bool complete = true;   ///< no declaration was lost to an error, so an unknown name is one
+  std::string folder;          ///< what its paths are relative to
+  std::string qualifier;       ///< "pack." where a first `use … as pack` brings it, else ""
+  bool given = false;          ///< on the command line; otherwise only used
+  bool complete = true;        ///< no sentence was lost to an error
+  bool lost_use = false;       ///< a file that it uses could not be read, so an unknown name may be one of that
+  std::set<std::string> lost;  ///< names of declarations that were lost to errors
   std::map<std::pair<SymbolKind, std::string>, Symbol> scope;  ///< "anger", "pack.anger"
 };
 
@@ -44,6 +47,11 @@ std::optional<std::pair<SymbolKind, ast::Name>> named(const ast::Declaration& de
 /// that the used file declares itself.
 std::vector<Module> resolve(SourceSet& sources, const std::vector<SourceId>& given, const LoadOptions& options,
                             std::vector<Diagnostic>& diagnostics);
+
+/// The names that `use std/NAME` can take, sorted.
+std::vector<std::string> library_packs(const std::string& library_path);
+/// The file of one, or "": LIBRARY/gender/gender.proviso (a folder a subject), or LIBRARY/gender.proviso.
+std::string library_file(const std::string& library_path, const std::string& name);
 
 /// "a.proviso:3:7"
 std::string place_text(const SourceSet& sources, Span span);

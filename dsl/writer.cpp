@@ -149,7 +149,7 @@ Writer& Writer::operator<<(const ast::Condition& condition) {
                  [&](const ast::PromptMatches& node) { word("prompt matches") << node.regex; },
                  [&](const ast::TokenIn& node) {
                    if (node.list) {
-                     word("token in").strings(node.texts, condition.span);
+                     word("token in").strings(node.texts, node.span);
                    } else {
                      word("token is") << node.texts.front();
                    }

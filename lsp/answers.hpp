@@ -19,7 +19,7 @@ Json diagnostic_json(const dsl::Diagnostic& diagnostic, const dsl::SourceSet& so
 /// Null where there is nothing to tell. `model` may be null.
 Json hover(const Analysis& analysis, const Text& text, std::size_t offset, const ModelView* model);
 
-Json completion(const Analysis& analysis, const Text& text, std::size_t offset, const std::string& folder,
+Json completion(const Analysis& analysis, const Text& text, std::size_t offset, const std::string& library,
                 const ModelView* model);
 
 Json document_symbols(const Analysis& analysis, const Text& text);

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "dsl/literals.hpp"
@@ -31,24 +33,29 @@ bool is_operation(std::string_view word) {
 /// Reads the sentence that ends at the cursor by its tokens alone: what is being written cannot be parsed yet.
 class Completer {
  public:
-  Completer(const Analysis& analysis, const Text& text, std::size_t offset, std::string folder, const ModelView* model)
-      : analysis_(analysis), text_(text), offset_(offset), folder_(std::move(folder)), model_(model) {}
+  Completer(const Analysis& analysis, const Text& text, std::size_t offset, const std::string& library,
+            const ModelView* model)
+      : analysis_(analysis), text_(text), offset_(offset), library_(library), model_(model) {}
 
   Json run() {
     const std::string_view before = std::string_view(text_.str()).substr(0, offset_);
+    if (complete_library(before)) return items_;
     read_ = tokens(before);
     begin_ = offset_;
     if (!read_.empty()) {
       const Token& last = read_.back();
       if (last.kind == Token::Kind::comment) return items_;
       if (last.kind == Token::Kind::string || last.kind == Token::Kind::regex) {
-        if (last.closed && offset_ > last.begin + 1) return items_;
-        if (last.kind == Token::Kind::string) complete_path(last);
-        return items_;
+        const bool inside = !last.closed || last.end == offset_;
+        if (inside) {
+          if (last.kind == Token::Kind::string && !(last.closed && offset_ > last.begin + 1)) complete_string(last);
+          return items_;
+        }
       }
-      if (last.kind == Token::Kind::word && last.end == offset_) {
-        begin_ = last.begin;
-        read_.pop_back();
+      const bool is_dot = last.of(before) == "." && read_.size() > 1 && read_[read_.size() - 2].end == last.begin;
+      if (last.end == offset_ && (last.kind == Token::Kind::word || is_dot)) {
+        begin_ = is_dot ? last.end : last.begin;
+        if (!is_dot) read_.pop_back();
         // `pack.an`: what is completed is the whole name.
         while (read_.size() >= 2 && word(0) == "." && read_.back().end == begin_) {
           begin_ = read_[read_.size() - 2].begin;
@@ -96,6 +103,7 @@ class Completer {
       if (at(open) == "[") {
         const std::string_view owner = open > 0 ? at(open - 1) : std::string_view();
         if (owner == "at") add_terms(TermKind::site);
+        if (const auto site = dsl::site_from_name(owner); site && model_ != nullptr) add_numbers(model_->layers);
         return;
       }
       if (at(open) == "{") return complete_statement(open);
@@ -115,6 +123,16 @@ class Completer {
       return add_terms(TermKind::site);
     }
     if (last == "on" && (before == "fires" || before == "silent")) return add_names(SymbolKind::prompts);
+    if (last == "head" && model_ != nullptr) {
+      const auto site = site_before();
+      return site && add_numbers(model_->sites.at(*site).heads);
+    }
+    const bool compares = last == "<" || last == "<=" || last == ">" || last == ">=";
+    if (compares && declaration_ == "rule") {
+      add_names(SymbolKind::feature);
+      return add_words({"quantile"});
+    }
+    if (last == "as" && declaration_ == "prompts") return add_words({"chat"});
     if (last == "under") return add_words({"rule", "edit", "attack"});
     if (last == "rule" && start_ + 1 < read_.size()) return add_names(SymbolKind::rule);
     if (last == "edit" && start_ + 1 < read_.size()) return add_names(SymbolKind::edit);
@@ -312,9 +330,50 @@ class Completer {
     return true;
   }
 
+  bool add_numbers(std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) add(std::to_string(i), kEnumMember);
+    return true;
+  }
+
+  /// The site that `… head` follows: `z[3] head`.
+  std::optional<dsl::SiteKind> site_before() const {
+    for (std::size_t i = read_.size(); i-- > start_;) {
+      if (const auto site = dsl::site_from_name(at(i)); site && model_->sites.contains(*site)) return site;
+    }
+    return std::nullopt;
+  }
+
+  /// `use std/an`: packs of the shipped library.
+  bool complete_library(std::string_view before) {
+    const std::size_t line = before.rfind('\n') + 1;  // 0 where there is none
+    constexpr std::string_view kUse = "use ";
+    const std::string_view sentence = before.substr(line);
+    if (!sentence.starts_with(kUse)) return false;
+    const std::string_view written = sentence.substr(kUse.size());
+    const bool plain = std::all_of(written.begin(), written.end(),
+                                   [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == '/'; });
+    if (!plain) return false;
+    begin_ = line + kUse.size();
+    for (const std::string& pack : dsl::library_packs(library_)) add("std/" + pack, kFile);
+    return true;
+  }
+
+  /// Slots of `each`, where its template is being written, or the path of a file.
+  void complete_string(const Token& string) {
+    const std::string_view written = std::string_view(text_.str()).substr(string.begin, offset_ - string.begin);
+    const std::size_t brace = written.rfind('{');
+    const bool in_slot = brace != std::string_view::npos && written.find('}', brace) == std::string_view::npos;
+    read_.pop_back();
+    find_declaration();
+    if (!in_slot || declaration_ != "prompts") return complete_path(string);
+    begin_ = string.begin + brace + 1;
+    for (std::size_t i = start_; i + 1 < read_.size(); ++i) {
+      if (at(i + 1) == "in" && read_[i].kind == Token::Kind::word) add(std::string(at(i)), kVariable);
+    }
+  }
+
   /// Files below the rule file's folder, where a path is being written.
   void complete_path(const Token& string) {
-    read_.pop_back();
     const std::string last(word(0)), before(word(1));
     const bool rules = last == "use";
     if (!rules && last != "from" && !(last == "(" && (before == "direction" || before == "latent")) && last != ":")
@@ -326,7 +385,7 @@ class Completer {
     constexpr std::size_t kMost = 1000;
     std::error_code error;
     std::vector<std::pair<std::string, bool>> entries;
-    for (fs::directory_iterator entry(fs::path(folder_) / folder, error), end;
+    for (fs::directory_iterator entry(fs::path(analysis_.module().folder) / folder, error), end;
          !error && entry != end && entries.size() < kMost; entry.increment(error)) {
       std::error_code unknown;
       const std::string name = entry->path().filename().string();
@@ -342,7 +401,7 @@ class Completer {
   const Analysis& analysis_;
   const Text& text_;
   std::size_t offset_;
-  std::string folder_;
+  const std::string& library_;
   const ModelView* model_;
   std::vector<Token> read_;            // before what is being written
   std::size_t begin_ = 0;              // of what is being written
@@ -355,9 +414,9 @@ class Completer {
 
 }  // namespace
 
-Json completion(const Analysis& analysis, const Text& text, std::size_t offset, const std::string& folder,
+Json completion(const Analysis& analysis, const Text& text, std::size_t offset, const std::string& library,
                 const ModelView* model) {
-  return Completer(analysis, text, offset, folder, model).run();
+  return Completer(analysis, text, offset, library, model).run();
 }
 
 }  // namespace proviso::lsp

@@ -80,7 +80,7 @@ Json references(Workspace& workspace, const Analysis& analysis, std::size_t offs
 
 Json prepare_rename(const Analysis& analysis, const Text& text, std::size_t offset) {
   const Occurrence* here = analysis.at(offset);
-  if (here == nullptr || !analysis.symbol(*here)) return {};
+  if (here == nullptr || !analysis.symbol(*here) || offset < own_part(*here).begin) return {};
   return text.range(own_part(*here));
 }
 
@@ -88,6 +88,7 @@ Renamed rename(Workspace& workspace, const Analysis& analysis, std::size_t offse
   const Occurrence* here = analysis.at(offset);
   const auto symbol = here != nullptr ? analysis.symbol(*here) : std::nullopt;
   if (!symbol) return {{}, "no name that a rule file declares stands here"};
+  if (offset < own_part(*here).begin) return {{}, "this is what `use … as` calls a file: change it there"};
   if (!is_identifier(name)) return {{}, "`" + name + "` is no name: letters, digits and `_`, not a digit first"};
   if (dsl::is_reserved(name)) return {{}, "`" + name + "` is a word of the language"};
   const Declared wanted = declared(analysis, *symbol);

@@ -254,7 +254,7 @@ Json Server::on_hover(const Json& params) {
 
 Json Server::on_completion(const Json& params) {
   const Place at = place(params);
-  return completion(*at.analysis, at.document->text, at.offset, at.analysis->module().folder, model_.get());
+  return completion(*at.analysis, at.document->text, at.offset, workspace_.load.library_path, model_.get());
 }
 
 Json Server::on_definition(const Json& params) {

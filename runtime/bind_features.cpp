@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "dsl/check.hpp"
 #include "runtime/binder.hpp"
 #include "runtime/condition.hpp"
@@ -68,6 +70,35 @@ const AutoencoderCard* Binder::autoencoder(const std::string& folder, dsl::Span 
   return nullptr;
 }
 
+namespace {
+
+bool same_texts(const BoundPrompts& p, const BoundPrompts& q) {
+  std::vector<std::string> of_p, of_q;
+  for (const auto& prompt : p) of_p.push_back(prompt.text);
+  for (const auto& prompt : q) of_q.push_back(prompt.text);
+  std::sort(of_p.begin(), of_p.end());
+  std::sort(of_q.begin(), of_q.end());
+  return of_p == of_q;
+}
+
+/// Whether a comparison holds only at positions beyond `last`.
+bool is_beyond(const dsl::PositionIs& position, std::int64_t last) {
+  switch (position.op) {
+    case dsl::Compare::greater:
+      return position.value >= last;
+    case dsl::Compare::greater_equal:
+    case dsl::Compare::equal:
+      return position.value > last;
+    case dsl::Compare::less:
+    case dsl::Compare::less_equal:
+    case dsl::Compare::not_equal:
+      return false;
+  }
+  return false;
+}
+
+}  // namespace
+
 void Binder::construction(const dsl::FeatureDecl& declaration) {
   const auto id = static_cast<dsl::FeatureId>(&declaration - rules_.features.data());
   const std::int64_t width = card_.site_width(bound_.feature_sites[id]);
@@ -93,6 +124,9 @@ void Binder::construction(const dsl::FeatureDecl& declaration) {
     const auto built_from = [&](const auto& of) {
       contrast_tokens(declaration, of.p);
       contrast_tokens(declaration, of.q);
+      if (of.p != of.q && same_texts(bound_.prompts[of.p], bound_.prompts[of.q])) {
+        error(Code::same_sides, declaration.span, "both sides are the same prompts, so their difference is zero");
+      }
       if (of.zero.kind == dsl::ZeroPoint::Kind::mean_of) contrast_tokens(declaration, of.zero.prompts);
     };
     if (const auto* contrast = std::get_if<dsl::Contrast>(&declaration.constructor)) {
@@ -179,6 +213,12 @@ void Binder::condition(const dsl::Condition& condition, const std::vector<dsl::S
         using Node = std::decay_t<decltype(node)>;
         if constexpr (std::is_same_v<Node, dsl::TokenIn>) {
           each_single_token(node.texts, condition.span);
+        } else if constexpr (std::is_same_v<Node, dsl::PositionIs>) {
+          if (is_beyond(node, card_.config.context - 1)) {
+            error(Code::never_holds, condition.span,
+                  "this never holds: the model's context holds " + std::to_string(card_.config.context) +
+                      " tokens, so the last position is " + std::to_string(card_.config.context - 1));
+          }
         } else if constexpr (std::is_same_v<Node, dsl::Comparison>) {
           for (const auto* operand : {&node.left, &node.right}) {
             if (const auto* read = std::get_if<dsl::FeatureId>(operand)) read_order(*read, condition.span, sites);

@@ -38,6 +38,19 @@ TEST_CASE("check_files: every file that cannot be read is said") {
   CHECK(said({folder / "nowhere.proviso", folder / "bad.proviso"}) == "unreadable-file empty-prompt");
 }
 
+TEST_CASE("check_files: data that rules name must be there, where that is asked") {
+  const TemporaryFolder folder;
+  write_bytes(folder / "a.proviso",
+              "prompts p = from \"missing.txt\"\n"
+              "feature f = direction(\"v.safetensors\", tensor: \"v\") at resid_post[3]\n"
+              "feature g = latent(3, sae: \"nosae\")\n"
+              "edit e { facts from \"nofacts.json\" using memit }\n");
+  LoadOptions options;
+  CHECK(said({folder / "a.proviso"}, options).empty());
+  options.look_for_data = true;
+  CHECK(said({folder / "a.proviso"}, options) == "unreadable-file unreadable-file unreadable-file unreadable-file");
+}
+
 TEST_CASE("check_files: a file given twice, by whatever path, is read once") {
   const TemporaryFolder folder;
   write_bytes(folder / "a.proviso", "check c { expect perplexity([\"a text\"]) <= 30 }\n");
@@ -69,8 +82,8 @@ TEST_CASE("check_files: paths stay under the rule file's folder, symbolic links 
     CHECK(said({rules}) == "path-outside");
   }
   reads("link/texts.txt");
-  CHECK(said({rules}, {.allowed_paths = {folder / "outside"}, .library_path = ""}).empty());
-  CHECK(said({rules}, {.allowed_paths = {folder / "outside/"}, .library_path = ""}).empty());
+  CHECK(said({rules}, {.allowed_paths = {folder / "outside"}, .library_path = "", .look_for_data = true}).empty());
+  CHECK(said({rules}, {.allowed_paths = {folder / "outside/"}, .library_path = "", .look_for_data = true}).empty());
 }
 
 TEST_CASE("check_files: a used file's own paths are relative to it") {
@@ -84,7 +97,7 @@ TEST_CASE("check_files: a used file's own paths are relative to it") {
 
 TEST_CASE("check_files: the shipped library") {
   const TemporaryFolder folder;
-  const LoadOptions options{.allowed_paths = {}, .library_path = folder / "library"};
+  const LoadOptions options{.allowed_paths = {}, .library_path = folder / "library", .look_for_data = false};
   write_bytes(folder / "library/gender/gender.proviso",
               "feature gender = contrast([\"that she\"], [\"that he\"]) at resid_post[12]\n"
               "rule neutral { suppress gender }\n");

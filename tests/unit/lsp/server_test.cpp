@@ -54,11 +54,11 @@ TEST_CASE("what is wrong with a buffer is told as it is typed, and gone once it 
 TEST_CASE("places are counted in UTF-16") {
   Editor editor;
   // U+1F600 takes two units, four bytes and one code point; é one, two and one.
-  editor.open("a.proviso", "prompts p = [\"\U0001F600é\"]  check c { expect kl(zz) >= 0.1 }\n");
+  editor.open("a.proviso", "prompts p = [\"\U0001F600é\"]  check c { expect perplexity(zz) >= 1.5 }\n");
   REQUIRE(editor.codes("a.proviso") == std::vector<std::string>{"unknown-name"});
-  CHECK(editor.diagnostics_of("a.proviso")[0].at("range").at("start") == position(0, 41));
+  CHECK(editor.diagnostics_of("a.proviso")[0].at("range").at("start") == position(0, 49));
 
-  const Json range = {{"start", position(0, 41)}, {"end", position(0, 43)}};
+  const Json range = {{"start", position(0, 49)}, {"end", position(0, 51)}};
   editor.notify("textDocument/didChange", {{"textDocument", {{"uri", editor.uri("a.proviso")}, {"version", 2}}},
                                            {"contentChanges", Json::array({{{"range", range}, {"text", "p"}}})}});
   CHECK(editor.codes("a.proviso").empty());
@@ -127,6 +127,7 @@ TEST_CASE("what a model has is told and offered, and rules are checked against i
     model->name = "tiny";
     model->layers = 4;
     model->sites[dsl::SiteKind::mlp_out] = {64, 0, ""};
+    model->sites[dsl::SiteKind::z] = {64, 8, ""};
     model->sites[dsl::SiteKind::resid_mid] = {0, 0, "attention and MLP run in parallel"};
     model->check = [&](const std::shared_ptr<const dsl::RuleSet>& rules) {
       ++checks;
@@ -144,6 +145,11 @@ TEST_CASE("what a model has is told and offered, and rules are checked against i
   const Json sites = editor.at_cursor("textDocument/completion");
   CHECK(offers(sites, "mlp_out"));
   CHECK_FALSE(offers(sites, "resid_mid"));
+  editor.open("c.proviso", kSets + "feature f = neuron(1) at mlp_post[|");
+  CHECK(offers(editor.at_cursor("textDocument/completion"), "3"));
+  CHECK_FALSE(offers(editor.at_cursor("textDocument/completion"), "4"));
+  editor.open("c.proviso", kSets + "feature f = contrast(angry, calm) at z[2] head |");
+  CHECK(offers(editor.at_cursor("textDocument/completion"), "7"));
 
   editor.notify("textDocument/didChange",
                 {{"textDocument", {{"uri", editor.uri("a.proviso")}, {"version", 2}}},
@@ -214,12 +220,29 @@ TEST_CASE("completion offers what can stand at the cursor") {
       {"prompts p = from \"data/|", "held.jsonl", "data"},
       {"use \"|", "pack.proviso", "anger"},
       {"use \"pack.proviso\" as pack\nrule r { suppress pack.r| }", "pack.rage", "calm"},
+      {"use \"pack.proviso\" as pack\nrule r { suppress pack.| }", "pack.rage", "clamp"},
+      {"rule r { suppress anger when anger > | }", "quantile", "clamp"},
+      {"prompts p as | ", "chat", "anger"},
+      {"prompts p = each who in [\"He\"] \"{w|", "who", "data"},
+      {"check known { }\nwaive known until 2027-03-31 by \"me\" | ", "because", "anger"},
   }));
   editor.open("a.proviso", kSets + each.text + "\n");
   const Json answer = editor.at_cursor("textDocument/completion");
   CAPTURE(each.text, test::labels(answer));
   CHECK(offers(answer, each.offered));
   CHECK_FALSE(offers(answer, each.other));
+}
+
+TEST_CASE("completion offers the packs of the shipped library") {
+  ServerOptions options;
+  const proviso::test::TemporaryFolder library;
+  proviso::test::write_bytes(library / "french/french.proviso", "");
+  options.load.library_path = library.path().string();
+  Editor editor(options);
+  const std::string text = GENERATE("use |", "use s|", "use std/|", "use std/fr|");
+  editor.open("a.proviso", text + "\n");
+  CAPTURE(text);
+  CHECK(offers(editor.at_cursor("textDocument/completion"), "std/french"));
 }
 
 TEST_CASE("completion replaces what is written of the word, and offers nothing in texts and comments") {
@@ -290,6 +313,10 @@ TEST_CASE("a rename that would break a file is refused, with why") {
   CHECK_THAT(refusal("rage"), Contains("mend them first"));
   editor.open("a.proviso", kSets + "rule r { sup|press anger }\n");
   CHECK_THAT(refusal("rage"), Contains("no name"));
+  editor.write("pack.proviso", "feature rage = neuron(1) at mlp_post[0]\n");
+  editor.open("a.proviso", "use \"pack.proviso\" as pack\nrule r { suppress pa|ck.rage }\n");
+  CHECK(editor.at_cursor("textDocument/prepareRename").at("result").is_null());
+  CHECK_THAT(refusal("p"), Contains("change it there"));
 }
 
 TEST_CASE("formatting gives the canonical text, of what can be read") {
