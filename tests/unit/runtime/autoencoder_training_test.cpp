@@ -173,8 +173,8 @@ TEST_CASE("a latent is read where it fires most") {
   CHECK(readings[0].max == Approx(most));
   REQUIRE_FALSE(readings[0].contexts.empty());
   CHECK(readings[0].contexts[0].token == token);
-  CHECK(readings[0].raises.size() == 8);
-  CHECK(readings[0].raises[0].second > readings[0].raises[7].second);
+  CHECK(readings[0].logits.raises.size() == 8);
+  CHECK(readings[0].logits.raises[0].second > readings[0].logits.raises[7].second);
 }
 
 }  // namespace proviso::runtime
