@@ -14,6 +14,7 @@
 #include "audit/report_words.hpp"
 #include "audit/search_stage.hpp"
 #include "dsl/literals.hpp"
+#include "dsl/number_text.hpp"
 #include "runtime/features/separation.hpp"
 #include "runtime/features/unit_reading.hpp"
 
@@ -57,7 +58,7 @@ class Finder {
     for (const auto& [feature, auroc, distance] : found) {
       shown.push_back(feature);
       checks.push_back("check separates_" + feature.name + " { expect auroc(" + feature.name +
-                       ", positive, negative) >= 50% at " + number_text(each, true) + " confidence }\n");
+                       ", positive, negative) >= 50% at " + dsl::number_text(each) + " confidence }\n");
       checks.push_back(measure_check(feature));
     }
     auto judged = stages_.open(shown, checks);
