@@ -135,6 +135,10 @@ FeatureCatalogue feature_catalogue(const runtime::BoundRules& bound, const std::
       catalogue.left_out.emplace_back(declared.name, "it is a latent, which its autoencoder's folder holds");
       continue;
     }
+    if (std::ranges::find(catalogue.written, declared.name) != catalogue.written.end()) {
+      throw model::InputError("two of the files declare a feature `" + declared.name +
+                              "`\n  help: export them one by one");
+    }
     text += writer.feature(declared, directions[id]);
     vectors.emplace_back(declared.name, directions[id].d.to(at::kFloat).contiguous());
     catalogue.written.push_back(declared.name);

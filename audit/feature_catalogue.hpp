@@ -30,7 +30,7 @@ struct CatalogueOrigin {
 
 /// Of the features that the files declare themselves. `directions` are those built, by FeatureId. A latent is left out:
 /// what it reads takes an encoder. What a declaration says of itself stays; what is added to its `meta` is `declared`,
-/// `built_on`, `source`, `data`, `model` and `program`.
+/// `built_on`, `source`, `data`, `model` and `program`. Throws `InputError` where two files have a feature of one name.
 FeatureCatalogue feature_catalogue(const runtime::BoundRules& bound, const std::vector<runtime::Direction>& directions,
                                    const dsl::SourceSet& sources, const CatalogueOrigin& origin);
 

@@ -229,6 +229,11 @@ feature of_sae = latent(3, sae: "sae")
              Catch::Contains("declared \"contrast(words, numbers)\""));
   // Nothing is overwritten, and nothing written where there is nothing to write.
   CHECK(bench.run({"export", bench.folder / "rules.proviso", "-o", bench.folder / "catalogue"}).code == 2);
+  test::write_bytes(bench.folder / "twin.proviso", "feature unit = neuron(4) at mlp_post[0]\n");
+  const auto twins = bench.run(
+      {"export", bench.folder / "rules.proviso", bench.folder / "twin.proviso", "-o", bench.folder / "twins"});
+  CHECK(twins.code == 2);
+  CHECK_THAT(twins.err, Catch::Contains("two of the files declare a feature `unit`"));
   test::write_bytes(bench.folder / "latents.proviso", "feature of_sae = latent(3, sae: \"sae\")\n");
   const auto latents = bench.run({"export", bench.folder / "latents.proviso", "-o", bench.folder / "none"});
   CHECK(latents.code == 2);
