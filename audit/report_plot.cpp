@@ -189,9 +189,16 @@ std::string plot(const ExpectationResult& result) {
   std::string content = bound(written, scale, kTop, bottom);
   if (written.op) content += anchored(scale.x(written.bound), kTop - 6, written.comparison);
   content += line(scale.left(), bottom, scale.right(), bottom, "axis");
+  constexpr double kDigit = 6.5;  // about as wide as it is drawn
+  double free = -kLabels;         // where the next number finds room
   for (const double tick : scale.ticks()) {
     const double x = scale.x(tick);
-    content += line(x, bottom, x, bottom + 4, "axis") + anchored(x, bottom + 16, number_text(tick, written.percent));
+    content += line(x, bottom, x, bottom + 4, "axis");
+    const std::string text = number_text(tick, written.percent);
+    const double half = kDigit * static_cast<double>(text.size()) / 2;
+    if (x - half < free) continue;
+    content += anchored(x, bottom + 16, text);
+    free = x + half;
   }
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const double y = kTop + kRow * (static_cast<double>(i) + 0.5);

@@ -120,6 +120,12 @@ std::string harmless(std::string_view text) {
   return result;
 }
 
+std::string on_one_line(std::string_view text) {
+  std::string line;
+  for (const char letter : text) line += letter == '\n' ? "⏎" : std::string(1, letter);
+  return line;
+}
+
 std::string shortened(std::string_view text, std::size_t width) {
   if (display_width(text) <= width) return std::string(text);
   return std::string(text.substr(0, width > 1 ? bytes_within(text, width - 1) : 0)) + "…";

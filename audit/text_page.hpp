@@ -17,6 +17,8 @@ enum class Style { plain, strong, dim, good, bad, open, set_aside };
 std::size_t display_width(std::string_view text);
 /// Control characters and direction marks as escapes: "\x1b[31m".
 std::string harmless(std::string_view text);
+/// Line breaks as "⏎".
+std::string on_one_line(std::string_view text);
 /// At most `width` columns, the end replaced by "…" where it does not fit.
 std::string shortened(std::string_view text, std::size_t width);
 

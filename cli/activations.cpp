@@ -23,32 +23,6 @@ struct Options {
   std::vector<std::string> at;
 };
 
-std::set<dsl::Site> sites_of(const Options& options, const model::ModelCard& card) {
-  std::set<dsl::Site> sites;  // two names of one site are one
-  for (const auto& text : options.at) {
-    const auto spec = dsl::parse_site(text);
-    if (!spec) throw model::InputError("`" + text + "` is no site\n  help: write resid_post[14], mlp_out[*], embed, …");
-    if (const auto why = card.missing_site(spec->kind); !why.empty()) throw model::InputError(why);
-    const auto all = [&](const dsl::IndexSet& set, std::int64_t count, const char* what) {
-      for (const auto& range : set.ranges) {
-        if (range.last >= count) {
-          throw model::InputError("`" + text + "`: the model has no " + what + " " + std::to_string(range.last) +
-                                  "\n  help: the last is " + std::to_string(count - 1));
-        }
-      }
-      return set.expand(count);
-    };
-    const auto layers = dsl::site_has_layer(spec->kind) ? all(spec->layers, card.config.layers, "layer")
-                                                        : std::vector<std::int64_t>{-1};
-    const auto heads =
-        spec->heads ? all(*spec->heads, card.site_heads(spec->kind), "head") : std::vector<std::int64_t>{-1};
-    for (auto layer : layers) {
-      for (auto head : heads) sites.insert(dsl::canonical({spec->kind, layer, head}));
-    }
-  }
-  return sites;
-}
-
 /// Keeps what stands at the sites asked for, token after token; a pattern is one tensor a prompt.
 class Harvest : public model::SiteVisitor {
  public:
@@ -99,7 +73,7 @@ int harvest(const Invocation& invocation, const Options& options) {
   }
   if (!to_stream) model::require_writable(options.output);
   const auto files = open_model(options.model);
-  const auto sites = sites_of(options, files->card);
+  const auto sites = sites_of(options.at, files->card);
   const auto prompts = read_prompt_tokens(options.prompts, *files);
   const auto transformer = load_weights(invocation, *files);
   const at::NoGradGuard no_grad;

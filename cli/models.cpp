@@ -37,20 +37,50 @@ std::unique_ptr<ModelFiles> open_model(const std::string& path) {
   return std::make_unique<ModelFiles>(ModelFiles{model::read_model_card(path), model::Tokenizer::load(path)});
 }
 
-std::vector<std::vector<std::int64_t>> read_prompt_tokens(const std::string& path, const ModelFiles& files) {
+std::vector<dsl::Prompt> read_prompts(const std::string& path) {
   const auto mapped = model::MappedFile::open(path);
   dsl::PromptFile file;
   file.path = path;
-  const auto read =
+  auto read =
       dsl::read_prompt_file(file, {reinterpret_cast<const char*>(mapped->bytes().data()), mapped->bytes().size()});
   if (!read.value) throw model::InputError(read.diagnostics.front().message);
+  if (read.value->empty()) throw model::InputError(path + " holds no prompt\n  help: write one text a line");
+  return std::move(*read.value);
+}
+
+std::vector<std::vector<std::int64_t>> read_prompt_tokens(const std::string& path, const ModelFiles& files) {
   std::vector<std::vector<std::int64_t>> prompts;
-  for (const auto& prompt : *read.value) {
+  for (const auto& prompt : read_prompts(path)) {
     prompts.push_back(files.tokenizer->encode(prompt.text, /*add_special=*/true));
     if (prompts.back().empty()) throw model::InputError(path + ": a prompt has no tokens");
   }
-  if (prompts.empty()) throw model::InputError(path + " holds no prompt\n  help: write one text a line");
   return prompts;
+}
+
+std::set<dsl::Site> sites_of(const std::vector<std::string>& texts, const model::ModelCard& card) {
+  std::set<dsl::Site> sites;  // two names of one site are one
+  for (const auto& text : texts) {
+    const auto spec = dsl::parse_site(text);
+    if (!spec) throw model::InputError("`" + text + "` is no site\n  help: write resid_post[14], mlp_out[*], embed, …");
+    if (const auto why = card.missing_site(spec->kind); !why.empty()) throw model::InputError(why);
+    const auto all = [&](const dsl::IndexSet& set, std::int64_t count, const char* what) {
+      for (const auto& range : set.ranges) {
+        if (range.last >= count) {
+          throw model::InputError("`" + text + "`: the model has no " + what + " " + std::to_string(range.last) +
+                                  "\n  help: the last is " + std::to_string(count - 1));
+        }
+      }
+      return set.expand(count);
+    };
+    const auto layers = dsl::site_has_layer(spec->kind) ? all(spec->layers, card.config.layers, "layer")
+                                                        : std::vector<std::int64_t>{-1};
+    const auto heads =
+        spec->heads ? all(*spec->heads, card.site_heads(spec->kind), "head") : std::vector<std::int64_t>{-1};
+    for (auto layer : layers) {
+      for (auto head : heads) sites.insert(dsl::canonical({spec->kind, layer, head}));
+    }
+  }
+  return sites;
 }
 
 std::unique_ptr<model::Transformer> load_weights(const Invocation& invocation, const ModelFiles& files) {

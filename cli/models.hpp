@@ -22,8 +22,14 @@ struct ModelFiles {
 };
 std::unique_ptr<ModelFiles> open_model(const std::string& path);
 
-/// The prompts of a file, as tokens. Throws `InputError` where there is none.
+/// The prompts of a file, in any form that rule files read. Throws `InputError` where there is none.
+std::vector<dsl::Prompt> read_prompts(const std::string& path);
+/// The same as tokens. Throws `InputError` where there is none.
 std::vector<std::vector<std::int64_t>> read_prompt_tokens(const std::string& path, const ModelFiles& files);
+
+/// The sites that these texts name, each once, in the order of a forward pass. Throws `InputError` where one is no
+/// site, or the model has none such.
+std::set<dsl::Site> sites_of(const std::vector<std::string>& texts, const model::ModelCard& card);
 
 /// The weights, with the device, dtype and threads that the options ask for.
 std::unique_ptr<model::Transformer> load_weights(const Invocation& invocation, const ModelFiles& files);

@@ -109,7 +109,7 @@ class Told {
         text += line + one_line(decoded(context.before)) + "«" + one_line(decoded({context.token})) + "»" +
                 one_line(decoded(context.after)) + "\n";
       }
-      text += tokens("  raises", reading.raises) + tokens("  lowers", reading.lowers);
+      text += tokens("  raises", reading.logits.raises) + tokens("  lowers", reading.logits.lowers);
     }
     return text;
   }
@@ -125,13 +125,9 @@ class Told {
     return inputs_.files->tokenizer->decode(tokens);
   }
 
-  static std::string one_line(const std::string& text) {
-    std::string shown;
-    for (const char letter : text) shown += letter == '\n' ? "⏎" : std::string(1, letter);
-    return audit::harmless(shown);
-  }
+  static std::string one_line(const std::string& text) { return audit::harmless(audit::on_one_line(text)); }
 
-  std::string tokens(const char* what, const std::vector<std::pair<std::int64_t, double>>& of) const {
+  std::string tokens(const char* what, const runtime::TokenWeights& of) const {
     if (of.empty()) return "";
     std::string text = what;
     for (const auto& [id, weight] : of) text += " \"" + one_line(decoded({id})) + "\"";
@@ -146,7 +142,7 @@ class Told {
                           {"token", decoded({context.token})},
                           {"after", decoded(context.after)}});
     }
-    const auto weights = [&](const std::vector<std::pair<std::int64_t, double>>& of) {
+    const auto weights = [&](const runtime::TokenWeights& of) {
       ordered_json list = ordered_json::array();
       for (const auto& [id, weight] : of) list.push_back({{"id", id}, {"text", decoded({id})}, {"weight", weight}});
       return list;
@@ -158,8 +154,8 @@ class Told {
             {"mean", reading.mean},
             {"max", reading.max},
             {"contexts", std::move(contexts)},
-            {"raises", weights(reading.raises)},
-            {"lowers", weights(reading.lowers)}};
+            {"raises", weights(reading.logits.raises)},
+            {"lowers", weights(reading.logits.lowers)}};
   }
 
   const SaeInputs& inputs_;

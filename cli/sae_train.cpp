@@ -50,22 +50,27 @@ dsl::Site one_site(const std::string& text, const model::ModelCard& card) {
 
 ordered_json metadata(const Options& options, const runtime::TextRows& texts, const runtime::Training& training) {
   const auto& s = options.settings;
-  return {{"context_size", options.context},
-          {"prepend_bos", false},
-          {"training_architecture", s.over_batch ? "batchtopk" : "topk"},
-          {"training",
-           {{"program", "proviso " PROVISO_VERSION},
-            {"text_sha256", texts.sha256},
-            {"tokens", training.vectors},
-            {"steps", training.steps},
-            {"batch", s.batch},
-            {"k", s.k},
-            {"seed", s.seed},
-            {"learning_rate", training.learning_rate},
-            {"warm_up", s.warm_up},
-            {"decay", s.decay},
-            {"dead_weight", s.dead_weight},
-            {"dead_after", training.dead_after}}}};
+  ordered_json metadata = {{"context_size", options.context},
+                           {"prepend_bos", false},
+                           {"training_architecture", runtime::sparsity_name(s.sparsity)},
+                           {"training",
+                            {{"program", "proviso " PROVISO_VERSION},
+                             {"text_sha256", texts.sha256},
+                             {"tokens", training.vectors},
+                             {"steps", training.steps},
+                             {"batch", s.batch},
+                             {"k", s.k},
+                             {"seed", s.seed},
+                             {"learning_rate", training.learning_rate},
+                             {"warm_up", s.warm_up},
+                             {"decay", s.decay},
+                             {"dead_weight", s.dead_weight},
+                             {"dead_after", training.dead_after}}}};
+  if (s.sparsity == runtime::Sparsity::jumprelu) {
+    metadata["training"]["penalty"] = s.penalty;
+    metadata["training"]["bandwidth"] = s.bandwidth;
+  }
+  return metadata;
 }
 
 int train(const Invocation& invocation, Options options) {
@@ -130,7 +135,9 @@ void register_sae_train(CLI::App& sae, Invocation& invocation) {
   command->footer(
       "Activations are read from the model as training goes, attention sinks left out. The state is kept in\n"
       "DIR.checkpoint; a training that was stopped goes on with --resume to the same result. A batch-topk one is\n"
-      "written as jumprelu with its threshold, as SAELens does.");
+      "written as jumprelu with its threshold, as SAELens does. --jumprelu learns a threshold for each latent (slower: "
+      "all\n"
+      "latents are decoded), and --k is then the mean number that is aimed at.");
   auto options = std::make_shared<Options>();
   auto& settings = options->settings;
   add_model_option(*command, options->model);
@@ -145,7 +152,21 @@ void register_sae_train(CLI::App& sae, Invocation& invocation) {
       ->check(kNotEmpty)
       ->type_name("DIR")
       ->required();
-  command->add_flag("--batch-topk", settings.over_batch, "k on average over a batch, instead of at each position");
+  auto* batch_topk = command->add_flag_callback(
+      "--batch-topk", [&settings] { settings.sparsity = runtime::Sparsity::batch_topk; },
+      "k on average over a batch, instead of at each position");
+  auto* jumprelu = command->add_flag_callback(
+      "--jumprelu", [&settings] { settings.sparsity = runtime::Sparsity::jumprelu; },
+      "thresholds that are learnt, for about k on average");
+  jumprelu->excludes(batch_topk);
+  command->add_option("--penalty", settings.penalty, "of --jumprelu: how much it costs to miss --k")
+      ->check(CLI::PositiveNumber)
+      ->needs(jumprelu)
+      ->capture_default_str();
+  command->add_option("--bandwidth", settings.bandwidth, "of --jumprelu: how near a threshold a latent counts for it")
+      ->check(CLI::PositiveNumber)
+      ->needs(jumprelu)
+      ->capture_default_str();
   command
       ->add_option("--tokens", settings.vectors,
                    "positions to train on in all; the text comes round as often as that takes")

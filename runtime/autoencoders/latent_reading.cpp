@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include "runtime/features/separation.hpp"
+
 namespace proviso::runtime {
 
 namespace {
@@ -75,35 +77,13 @@ class Contexts {
   std::vector<Found> found_;
 };
 
-void read_logits(const model::Transformer& transformer, const at::Tensor& decoder_row, std::int64_t count,
-                 LatentReading& reading) {
-  const auto rows = transformer.get(transformer.unembedding_name());
-  const auto v = decoder_row.to(rows.device(), at::kFloat) * transformer.final_norm_gain().to(at::kFloat);
-  auto weights = rows.to(at::kFloat).matmul(v);
-  weights = weights - weights.mean();
-  const auto top = [&](bool largest) {
-    const auto [values, ids] = weights.topk(std::min(count, weights.numel()), 0, largest);
-    const auto at = numbers(ids);
-    std::vector<std::pair<std::int64_t, double>> tokens;
-    for (std::size_t i = 0; i < at.size(); ++i)
-      tokens.emplace_back(at[i], values[static_cast<std::int64_t>(i)].item<double>());
-    return tokens;
-  };
-  reading.raises = top(true);
-  reading.lowers = top(false);
-}
-
 }  // namespace
 
 at::Tensor latent_aurocs(const model::Transformer& transformer, const Autoencoder& autoencoder,
                          const std::vector<model::Row>& positive, const std::vector<model::Row>& negative) {
   const at::NoGradGuard no_grad;
   const auto p = peaks(transformer, autoencoder, positive), q = peaks(transformer, autoencoder, negative);
-  auto wins = at::zeros({p.size(1)}, at::kDouble);
-  for (std::int64_t i = 0; i < p.size(0); ++i) {
-    wins += q.lt(p[i]).to(at::kDouble).sum(0) + 0.5 * q.eq(p[i]).to(at::kDouble).sum(0);
-  }
-  return wins / static_cast<double>(p.size(0) * q.size(0));
+  return separation(p, q).aurocs;
 }
 
 std::vector<std::int64_t> strongest_latents(const model::Transformer& transformer, const Autoencoder& autoencoder,
@@ -159,7 +139,7 @@ std::vector<LatentReading> read_latents(const model::Transformer& transformer, c
     if (reading.fired > 0) reading.mean /= static_cast<double>(reading.fired);
     reading.contexts = contexts[l].read(texts.rows, options.window);
     if (!reading.contexts.empty()) reading.max = reading.contexts.front().activation;
-    if (of_stream) read_logits(transformer, autoencoder.decoder_row(latents[l]), options.tokens, reading);
+    if (of_stream) reading.logits = logit_weights(transformer, autoencoder.decoder_row(latents[l]), options.tokens);
   }
   if (progress) progress({}, 0, 0);
   return readings;

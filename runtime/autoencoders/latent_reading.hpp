@@ -2,11 +2,11 @@
 
 #include <cmath>
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 #include "runtime/autoencoders/activations.hpp"
 #include "runtime/autoencoders/autoencoder.hpp"
+#include "runtime/features/logit_weights.hpp"
 #include "runtime/progress.hpp"
 
 namespace proviso::runtime {
@@ -25,9 +25,7 @@ struct LatentReading {
   std::int64_t positions = 0, fired = 0;
   double mean = 0, max = 0;             ///< where it fires
   std::vector<LatentContext> contexts;  ///< the strongest, one a row of text
-  /// Tokens whose logits its decoder row raises most, and lowers most, over the mean token's, per unit of activation:
-  /// row · (final norm's gain ⊙ unembedding). Empty at sites that are not of the stream's width.
-  std::vector<std::pair<std::int64_t, double>> raises, lowers;
+  LogitWeights logits;                  ///< of its decoder row; empty at sites that are not of the stream's width
 };
 
 /// How well each latent's largest activation over a prompt's ordinary positions tells `positive` from `negative`

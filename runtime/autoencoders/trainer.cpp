@@ -44,7 +44,7 @@ class Trainer {
     identity_ = {{"site", dsl::to_string(settings.site)},
                  {"latents", std::to_string(settings.latents)},
                  {"k", std::to_string(settings.k)},
-                 {"architecture", settings.over_batch ? "batchtopk" : "topk"},
+                 {"architecture", std::string(sparsity_name(settings.sparsity))},
                  {"tokens", std::to_string(settings.vectors)},
                  {"batch", std::to_string(settings.batch)},
                  {"in_memory", std::to_string(settings.in_memory)},
@@ -59,6 +59,10 @@ class Trainer {
                  {"dtype", at::toString(transformer.options().dtype)},
                  {"device", device_.str()},
                  {"dead_after", std::to_string(dead_after_)}};
+    if (settings.sparsity == Sparsity::jumprelu) {
+      identity_["penalty"] = dsl::number_text(settings.penalty);
+      identity_["bandwidth"] = dsl::number_text(settings.bandwidth);
+    }
   }
 
   Training run() {
@@ -114,6 +118,7 @@ class Trainer {
     s_.W_dec = (rows / rows.norm(2, 1, true)).to(device_).contiguous();
     s_.W_enc = s_.W_dec.clone();
     s_.b_enc = at::zeros({settings_.latents}, s_.W_dec.options());
+    if (settings_.sparsity == Sparsity::jumprelu) s_.log_threshold = first_threshold(vectors).log();
     for (const auto& parameter : s_.parameters()) {
       s_.means.push_back(at::zeros_like(parameter));
       s_.squares.push_back(at::zeros_like(parameter));
@@ -122,15 +127,30 @@ class Trainer {
     s_.since = at::zeros_like(s_.b_enc);
   }
 
+  /// What k latents of each vector exceed on the mean, before anything is learnt: [latents].
+  at::Tensor first_threshold(const at::Tensor& vectors) const {
+    const auto some = vectors.narrow(0, 0, std::min(settings_.batch, vectors.size(0))).to(device_) * s_.scale;
+    const auto before = (some - s_.b_dec).matmul(s_.W_enc.t()).flatten();
+    const auto edge = std::get<0>(before.topk(settings_.k * some.size(0))).min().clamp_min(1e-3);
+    return edge.expand({settings_.latents}).clone();
+  }
+
   struct Fired {
     at::Tensor values, index;  // [n, m]
   };
 
+  /// Of mean ‖x̂ − x‖² over a batch, and what else a step needs to know.
+  struct Gradients {
+    at::Tensor enc, dec, b_enc, b_dec, log_threshold;
+    at::Tensor h, before, error;  // [n, d], [n, latents], [n, d]
+    at::Tensor fired;             // latents, some several times
+  };
+
   Fired choose(const at::Tensor& before) {
-    const auto most = settings_.over_batch ? std::min(kMostOfOneVector * settings_.k, settings_.latents) : settings_.k;
+    const auto most = over_batch() ? std::min(kMostOfOneVector * settings_.k, settings_.latents) : settings_.k;
     auto [values, index] = before.topk(most, 1, /*largest=*/true, /*sorted=*/false);
     values = values.relu();
-    if (!settings_.over_batch) return {values, index};
+    if (!over_batch()) return {values, index};
     const auto kept = std::get<0>(values.flatten().topk(settings_.k * values.size(0)));
     const double least = kept[-1].item<double>();
     values = at::where(values.ge(least), values, 0);
@@ -141,25 +161,61 @@ class Trainer {
     return {values, index};
   }
 
-  /// One step of Adam on mean ‖x̂ − x‖² over the batch, with the gradients written out.
+  bool over_batch() const { return settings_.sparsity == Sparsity::batch_topk; }
+
+  Gradients of_largest(const at::Tensor& x) {
+    Gradients g;
+    g.h = x - s_.b_dec;
+    g.before = at::addmm(s_.b_enc, g.h, s_.W_enc.t());
+    const auto [f, index] = choose(g.before);
+    g.error = sparse_decode(f, index, s_.W_dec) + s_.b_dec - x;
+    const auto d_out = g.error * (2 / static_cast<double>(x.size(0)));
+    const auto d_f = row_products(d_out, index, s_.W_dec) * f.gt(0);
+    g.dec = sparse_gradient(f, index, d_out, settings_.latents);
+    g.enc = sparse_gradient(d_f, index, g.h, settings_.latents);
+    g.b_enc = at::zeros_like(s_.b_enc).scatter_add_(0, index.flatten(), d_f.flatten());
+    g.b_dec = d_out.sum(0) - g.b_enc.matmul(s_.W_enc);
+    g.fired = index.masked_select(f.gt(0));
+    return g;
+  }
+
+  /// f = z·H(z − θ). The jump has no gradient in θ; the paper's estimators (equations 11 and 12) put a rectangle K of
+  /// width ε in its place: ∂f/∂θ = −(θ/ε)·K((z − θ)/ε) and ∂H/∂θ = −(1/ε)·K((z − θ)/ε). θ is learnt by its logarithm.
+  Gradients of_thresholds(const at::Tensor& x) const {
+    const auto n = static_cast<double>(x.size(0)), k = static_cast<double>(settings_.k);
+    Gradients g;
+    g.h = x - s_.b_dec;
+    g.before = at::addmm(s_.b_enc, g.h, s_.W_enc.t());
+    const auto theta = s_.log_threshold.exp();
+    const auto fires = g.before.gt(theta);
+    const auto f = g.before * fires;
+    g.error = f.matmul(s_.W_dec) + s_.b_dec - x;
+    const auto d_out = g.error * (2 / n);
+    const auto d_f = d_out.matmul(s_.W_dec.t());
+    const double l0 = fires.sum().item<double>() / n;
+    const double d_l0 = 2 * settings_.penalty * s_.variance * (l0 / k - 1) / k;
+    const auto near = (g.before - theta).abs().lt(settings_.bandwidth / 2);
+    g.log_threshold = ((d_f * theta + d_l0 / n) * near).sum(0) * (-1 / settings_.bandwidth) * theta;
+    const auto d_z = d_f * fires;
+    g.dec = f.t().matmul(d_out);
+    g.enc = d_z.t().matmul(g.h);
+    g.b_enc = d_z.sum(0);
+    g.b_dec = d_out.sum(0) - g.b_enc.matmul(s_.W_enc);
+    g.fired = fires.any(0).nonzero().squeeze(1);
+    return g;
+  }
+
+  /// One step of Adam, with the gradients written out.
   void step(const at::Tensor& x) {
     const auto n = static_cast<double>(x.size(0));
-    const auto h = x - s_.b_dec;
-    const auto before = at::addmm(s_.b_enc, h, s_.W_enc.t());  // [n, latents]
-    const auto [f, index] = choose(before);
-    const auto error = sparse_decode(f, index, s_.W_dec) + s_.b_dec - x;
-    const auto d_out = error * (2 / n);
-    const auto d_f = row_products(d_out, index, s_.W_dec) * f.gt(0);
-    auto g_dec = sparse_gradient(f, index, d_out, settings_.latents);
-    auto g_enc = sparse_gradient(d_f, index, h, settings_.latents);
-    auto g_b_enc = at::zeros_like(s_.b_enc).scatter_add_(0, index.flatten(), d_f.flatten());
-    const auto g_b_dec = d_out.sum(0) - g_b_enc.matmul(s_.W_enc);
-    revive(h, before, error, g_dec, g_enc, g_b_enc);
+    Gradients g = settings_.sparsity == Sparsity::jumprelu ? of_thresholds(x) : of_largest(x);
+    revive(g.h, g.before, g.error, g.dec, g.enc, g.b_enc);
 
     s_.since.add_(n).clamp_max_(kLongest);
-    s_.since.index_fill_(0, index.masked_select(f.gt(0)), 0);
-    g_dec.sub_((g_dec * s_.W_dec).sum(1, true) * s_.W_dec);  // rows keep their length: what would change it is no use
-    const std::vector<at::Tensor> gradients = {g_enc, g_dec, g_b_enc, g_b_dec};
+    s_.since.index_fill_(0, g.fired, 0);
+    g.dec.sub_((g.dec * s_.W_dec).sum(1, true) * s_.W_dec);  // rows keep their length: what would change it is no use
+    std::vector<at::Tensor> gradients = {g.enc, g.dec, g.b_enc, g.b_dec};
+    if (g.log_threshold.defined()) gradients.push_back(g.log_threshold);
     const std::vector<at::Tensor> counts(gradients.size(), s_.steps);
     s_.steps.add_(1);
     auto parameters = s_.parameters();
@@ -168,7 +224,7 @@ class Trainer {
     s_.W_dec.div_(s_.W_dec.norm(2, 1, true).clamp_min(1e-12));
     ++s_.step;
 
-    s_.recent_error = kRecent * s_.recent_error + error.square().sum().item<double>();
+    s_.recent_error = kRecent * s_.recent_error + g.error.square().sum().item<double>();
     s_.recent = kRecent * s_.recent + n;
   }
 
@@ -208,10 +264,11 @@ class Trainer {
 
   std::shared_ptr<const Autoencoder> result() const {
     AutoencoderCard card;
-    card.architecture = settings_.over_batch ? Architecture::jumprelu : Architecture::topk;
+    const bool largest = settings_.sparsity == Sparsity::topk;
+    card.architecture = largest ? Architecture::topk : Architecture::jumprelu;
     card.d_in = card.d_out = s_.W_dec.size(1);
     card.d_sae = settings_.latents;
-    card.k = settings_.over_batch ? 0 : settings_.k;
+    card.k = largest ? settings_.k : 0;
     card.model_name = transformer_.card().name;
     card.site = card.written = settings_.site;
     Autoencoder::Weights w;
@@ -219,7 +276,8 @@ class Trainer {
     w.W_dec = s_.W_dec;
     w.b_enc = s_.b_enc / s_.scale;
     w.b_dec = s_.b_dec / s_.scale;
-    if (settings_.over_batch) w.threshold = at::full_like(w.b_enc, s_.threshold / s_.scale);
+    if (over_batch()) w.threshold = at::full_like(w.b_enc, s_.threshold / s_.scale);
+    if (s_.log_threshold.defined()) w.threshold = s_.log_threshold.exp() / s_.scale;
     return std::make_shared<const Autoencoder>(std::move(card), std::move(w));
   }
 
@@ -236,6 +294,11 @@ class Trainer {
 };
 
 }  // namespace
+
+std::string_view sparsity_name(Sparsity sparsity) {
+  constexpr std::string_view kNames[] = {"topk", "batchtopk", "jumprelu"};
+  return kNames[static_cast<std::size_t>(sparsity)];
+}
 
 Training train_autoencoder(const model::Transformer& transformer, const TextRows& texts,
                            const TrainingSettings& settings, const Progress& progress) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "runtime/autoencoders/activations.hpp"
 #include "runtime/autoencoders/autoencoder.hpp"
@@ -10,13 +11,21 @@
 
 namespace proviso::runtime {
 
-/// How an autoencoder is trained. TopK (Gao et al. 2024, arXiv 2406.04093): the k largest latents of each vector;
-/// BatchTopK (Bussmann et al. 2024, arXiv 2412.06410): the k · batch largest of a batch, at most 4 k of one vector.
+/// What fires of an autoencoder in training. TopK (Gao et al. 2024, arXiv 2406.04093): the k largest latents of each
+/// vector; BatchTopK (Bussmann et al. 2024, arXiv 2412.06410): the k · batch largest of a batch, at most 4 k of one
+/// vector; JumpReLU (Rajamanoharan et al. 2024, arXiv 2407.14435): those over thresholds of their own, which are learnt
+/// by straight-through estimators with a rectangle kernel against the penalty (L0 / k − 1)².
+enum class Sparsity { topk, batch_topk, jumprelu };
+std::string_view sparsity_name(Sparsity sparsity);  ///< "batchtopk", as SAELens calls its trainers
+
+/// How an autoencoder is trained.
 struct TrainingSettings {
   dsl::Site site{};
   std::int64_t latents = 0;
-  std::int64_t k = 0;
-  bool over_batch = false;   ///< BatchTopK; becomes a jumprelu with one threshold
+  std::int64_t k = 0;                  ///< of JumpReLU the mean that is aimed at
+  Sparsity sparsity = Sparsity::topk;  ///< BatchTopK becomes a jumprelu with one threshold
+  double penalty = 1;        ///< of JumpReLU: weight of (L0 / k − 1)², in units of the activations' variance
+  double bandwidth = 0.05;   ///< of JumpReLU: the kernel's width, in units of the activations' root mean square
   std::int64_t vectors = 0;  ///< trained on in all, each as often as it comes round
   std::int64_t batch = 2048;
   double learning_rate = 0;       ///< Adam's; 0: 0.001 · √(2^12 / latents)

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <charconv>
 #include <span>
 
@@ -12,7 +13,7 @@ namespace proviso::runtime {
 
 namespace {
 
-constexpr const char* kParameters[] = {"W_enc", "W_dec", "b_enc", "b_dec"};
+constexpr const char* kParameters[] = {"W_enc", "W_dec", "b_enc", "b_dec", "log_threshold"};
 
 /// The numbers of a state by name, for writing and for reading.
 template <class State, class Each>
@@ -88,9 +89,11 @@ TrainingState read_training_state(const std::string& path, const std::map<std::s
   state.W_dec = tensor("W_dec");
   state.b_enc = tensor("b_enc");
   state.b_dec = tensor("b_dec");
-  for (const char* name : kParameters) {
-    state.means.push_back(tensor(std::string(name) + ".mean"));
-    state.squares.push_back(tensor(std::string(name) + ".square"));
+  const bool thresholds = std::ranges::any_of(file.tensors, [](const auto& t) { return t.name == "log_threshold"; });
+  if (thresholds) state.log_threshold = tensor("log_threshold");
+  for (std::size_t i = 0; i < state.parameters().size(); ++i) {
+    state.means.push_back(tensor(std::string(kParameters[i]) + ".mean"));
+    state.squares.push_back(tensor(std::string(kParameters[i]) + ".square"));
   }
   state.steps = tensor("steps");
   state.since = tensor("since");

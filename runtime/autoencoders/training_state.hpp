@@ -17,7 +17,8 @@ struct TrainingState {
   // Of vectors scaled to a mean square of 1.
   at::Tensor W_enc, W_dec;                 // [latents, d] float32
   at::Tensor b_enc, b_dec;                 // [latents], [d]
-  std::vector<at::Tensor> means, squares;  // Adam's, of the four above in order
+  at::Tensor log_threshold;                // [latents], of JumpReLU; undefined otherwise
+  std::vector<at::Tensor> means, squares;  // Adam's, of those above in order
   at::Tensor steps;                        // [] float32, as Adam counts them
   at::Tensor since;                        // [latents] float32: vectors since each last fired, at most 2^24
   double scale = 1;                        ///< a vector times this is what is trained on
@@ -27,7 +28,11 @@ struct TrainingState {
   double recent_error = 0, recent = 0;  ///< squared errors and vectors, the last batches weighing most
   ActivationPool::Place place;
 
-  std::vector<at::Tensor> parameters() const { return {W_enc, W_dec, b_enc, b_dec}; }
+  std::vector<at::Tensor> parameters() const {
+    std::vector<at::Tensor> all = {W_enc, W_dec, b_enc, b_dec};
+    if (log_threshold.defined()) all.push_back(log_threshold);
+    return all;
+  }
 };
 
 /// Writes the state atomically. `identity` says of what it is a state.

@@ -21,6 +21,8 @@ namespace {
 
 using dsl::Code;
 
+constexpr std::int64_t kFewestToHalve = 4;  // prompts of a side, so that each half has a mean of two
+
 /// The vectors of one prompt set at one site and token choice.
 struct VectorsKey {
   dsl::PromptsId prompts = 0;
@@ -218,21 +220,27 @@ class Builder {
     direction.d = direction.d / norm;
   }
 
+  /// Not normalised: the difference of means, or a probe's weights.
+  static at::Tensor between(const at::Tensor& p, const at::Tensor& q, bool probe) {
+    if (!probe) return p.mean(0) - q.mean(0);
+    return logistic_direction(at::cat({p, q}),
+                              at::cat({at::ones({p.size(0)}, at::kDouble), at::zeros({q.size(0)}, at::kDouble)}));
+  }
+
+  at::Tensor without_sinks(const at::Tensor& d) {
+    const auto& sinks = this->sinks();
+    return d - sinks.t().matmul(sinks.matmul(d));
+  }
+
   void contrast(dsl::FeatureId id, const Sides& of, Direction& direction) {
     const auto& p = vectors_.at(key(id, of.p));
     const auto& q = vectors_.at(key(id, of.q));
     direction.built_on = p.size(0) + q.size(0);
-    const auto difference = p.mean(0) - q.mean(0);
-    auto d = difference;
-    if (std::holds_alternative<dsl::Probe>(bound_.rules->features[id].constructor)) {
-      d = logistic_direction(at::cat({p, q}),
-                             at::cat({at::ones({p.size(0)}, at::kDouble), at::zeros({q.size(0)}, at::kDouble)}));
-    }
+    const bool probe = std::holds_alternative<dsl::Probe>(bound_.rules->features[id].constructor);
+    const bool keep_sink = of.keep_sink || dsl::site_width(direction.site.kind) != dsl::SiteWidth::stream;
+    auto d = between(p, q, probe);
     const double length = d.norm().item<double>();
-    if (dsl::site_width(direction.site.kind) == dsl::SiteWidth::stream && !of.keep_sink) {
-      const auto& sinks = this->sinks();
-      d = d - sinks.t().matmul(sinks.matmul(d));
-    }
+    if (!keep_sink) d = without_sinks(d);
     const double kept = d.norm().item<double>();
     if (!(kept > 1e-9 * p.norm(2, 1).mean().item<double>())) {
       error(Code::no_contrast, id, "finds no difference between its two sides at " + dsl::to_string(direction.site),
@@ -241,6 +249,16 @@ class Builder {
     }
     direction.d = d / kept;
     direction.measures.emplace_back("sink_share_removed", 1 - (kept / length) * (kept / length));
+    if (std::min(p.size(0), q.size(0)) >= kFewestToHalve) {
+      const auto half = [&](std::int64_t first) {
+        const auto some = [&](const at::Tensor& x) { return x.slice(0, first, std::nullopt, 2); };
+        const auto own = between(some(p), some(q), probe);
+        return keep_sink ? own : without_sinks(own);
+      };
+      const auto even = half(0), odd = half(1);
+      const double norms = (even.norm() * odd.norm()).item<double>();
+      if (norms > 0) direction.measures.emplace_back("halves_cosine", even.dot(odd).item<double>() / norms);
+    }
 
     const auto mean_along = [&](const at::Tensor& x) { return x.matmul(direction.d).mean().item<double>(); };
     const double at_p = mean_along(p), at_q = mean_along(q);

@@ -29,7 +29,7 @@ struct Direction {
   double b = 0;
   double c = 1;
   std::int64_t built_on = 0;                             ///< prompts
-  std::vector<std::pair<std::string, double>> measures;  ///< for the report: sink share removed, …
+  std::vector<std::pair<std::string, double>> measures;  ///< for the report: sink_share_removed, halves_cosine
   std::optional<LatentOf> latent{};
 
   double offset_at(const dsl::Site& where) const { return where == site ? b : 0; }

@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <regex>
 #include <set>
 #include <string>
@@ -109,6 +110,26 @@ TEST_CASE("every pack is sound for SmolLM2", "[model]") {
     CHECK(checked.out == "");
     CHECK(checked.code == 0);
   }
+}
+
+TEST_CASE("the example of the shipped autoencoder is sound and formatted") {
+  const std::string example = kRules + "autoencoders/french_latents.proviso";
+  const Ran checked = run_program({"check", "--strict", example});
+  CHECK(checked.out == "");
+  CHECK(checked.code == 0);
+  CHECK(run_program({"fmt", "--check", example}).code == 0);
+}
+
+TEST_CASE("the shipped autoencoder stands for what SmolLM2 has at its site, on text that it never saw", "[model]") {
+  const Ran ran = run_program({"sae", "eval", kRules + "autoencoders/resid_post_15", "--model", kModel, "--text",
+                               kRules + "corpus/held_out", "--output", "json"});
+  INFO(ran.err);
+  REQUIRE(ran.code == 0);
+  const auto measured = nlohmann::json::parse(ran.out);
+  CHECK(measured["variance_explained"] > 0.65);
+  CHECK(measured["loss_recovered"] > 0.88);
+  CHECK(run_program({"check", "--strict", kRules + "autoencoders/french_latents.proviso", "--model", kModel}).code ==
+        0);
 }
 
 // All of every audit takes a quarter of an hour: `scripts/run-packs`.

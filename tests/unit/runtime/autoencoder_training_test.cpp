@@ -51,7 +51,8 @@ struct Trained {
 
 std::string bytes_of(const Autoencoder& autoencoder) {
   const auto& w = autoencoder.weights();
-  return test::bytes_of(w.W_enc) + test::bytes_of(w.W_dec) + test::bytes_of(w.b_enc) + test::bytes_of(w.b_dec);
+  return test::bytes_of(w.W_enc) + test::bytes_of(w.W_dec) + test::bytes_of(w.b_enc) + test::bytes_of(w.b_dec) +
+         test::bytes_of(w.threshold);
 }
 
 }  // namespace
@@ -70,7 +71,7 @@ TEST_CASE("sparse products are those of the dense matrix") {
 TEST_CASE("training explains more of the activations than it began with, with rows of length 1") {
   Trained trained;
   auto settings = trained.settings(128);
-  settings.over_batch = GENERATE(false, true);
+  settings.sparsity = GENERATE(Sparsity::topk, Sparsity::batch_topk, Sparsity::jumprelu);
   const auto first = trained.train(settings);
   settings.vectors = 40'000;
   const auto last = trained.train(settings);
@@ -81,7 +82,7 @@ TEST_CASE("training explains more of the activations than it began with, with ro
   CHECK(after.loss_recovered > before.loss_recovered);
   CHECK(last.variance_explained == Approx(after.variance_explained).margin(0.05));
   CHECK(after.positions < after.tokens);
-  if (settings.over_batch) {
+  if (settings.sparsity != Sparsity::topk) {
     CHECK(last.autoencoder->card().architecture == Architecture::jumprelu);
     CHECK(after.l0 == Approx(4).margin(1.5));
   } else {
@@ -93,7 +94,7 @@ TEST_CASE("training explains more of the activations than it began with, with ro
 TEST_CASE("training is the same for a seed, whether the text fits in memory or not, and after a stop") {
   Trained trained;
   auto settings = trained.settings(3'000);
-  settings.over_batch = true;
+  settings.sparsity = GENERATE(Sparsity::batch_topk, Sparsity::jumprelu);
   settings.in_memory = GENERATE(131'072, 700);
   settings.dead_after = 300;
   const auto whole = trained.train(settings);
@@ -173,8 +174,8 @@ TEST_CASE("a latent is read where it fires most") {
   CHECK(readings[0].max == Approx(most));
   REQUIRE_FALSE(readings[0].contexts.empty());
   CHECK(readings[0].contexts[0].token == token);
-  CHECK(readings[0].raises.size() == 8);
-  CHECK(readings[0].raises[0].second > readings[0].raises[7].second);
+  CHECK(readings[0].logits.raises.size() == 8);
+  CHECK(readings[0].logits.raises[0].second > readings[0].logits.raises[7].second);
 }
 
 }  // namespace proviso::runtime

@@ -182,6 +182,31 @@ TEST_CASE("alphaedit spares the facts of earlier edits of its sequence, and of n
   CHECK(spared({0, 1}) == "1");
 }
 
+TEST_CASE("a direction is as stable as the halves of its prompts agree") {
+  // Every other prompt is a copy of the one before, so that both halves are the same; or not.
+  test::RulesOnModel rules(R"(
+prompts twice = ["The cat sat", "The cat sat", "A dog ran!", "A dog ran!"]
+prompts once = ["The cat sat", "One cow", "A dog ran!", "Red sky"]
+prompts others = ["One two", "One two", "Six or seven?", "Six or seven?"]
+prompts few = ["Nine", "Ten"]
+feature same = contrast(twice, others) at resid_post[1]
+feature same_probe = probe(twice, others) at mlp_post[1]
+feature unlike = contrast(once, others) at resid_post[1]
+feature short = contrast(few, others) at resid_post[1]
+)");
+  Session session(*rules.model.transformer, rules.bound, {});
+  REQUIRE(session.build({0, 1, 2, 3}).empty());
+  const auto halves = [&](dsl::FeatureId id) {
+    for (const auto& [name, value] : session.features()[id].measures)
+      if (name == "halves_cosine") return value;
+    return std::nan("");
+  };
+  CHECK(halves(0) == Approx(1));
+  CHECK(halves(1) == Approx(1));
+  CHECK((halves(2) < 0.999 && halves(2) > -1));
+  CHECK(std::isnan(halves(3)));
+}
+
 TEST_CASE("what only the model can tell of a feature is diagnosed") {
   const auto found = [](const std::string& feature) {
     RulesOnModel rules(kSides + feature);
