@@ -122,6 +122,10 @@ edit one_by_one {
   fact "dog" in "A {} ran to" to "c"
   using rome(layer: 0, steps: 2, prefixes: 0, text: "text.txt")
 }
+edit tuned {
+  fact "cat" in "The {} sat on" to "c"
+  using ft(layer: 0, norm: 10%, steps: 3, learning_rate: 5%)
+}
 edit together {
   fact "cat" in "The {} sat on" to "b"
   fact "dog" in "A {} ran to" to "d"
