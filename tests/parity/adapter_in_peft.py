@@ -4,7 +4,8 @@ does that `proviso apply` writes.
     python tests/parity/adapter_in_peft.py build/proviso .cache/models/SmolLM2-135M-Instruct.Q4_1.gguf
 
 peft 0.17.1 with transformers 4.57.6 and torch 2.13.0. Prints the largest difference of logits for each model, and exits
-with 1 where one is over 1e-3.
+with 1 where one is over 1e-3 of what the edits change. (SmolLM2's attention sinks have norms of 23,000, beside which
+float32 rounds.)
 """
 import pathlib
 import shutil
@@ -83,7 +84,7 @@ def main() -> int:
             results[name] = differences(folder / "folds.proviso", str(source), source, edited)
     for name, (edits, beside, merged) in results.items():
         print(f"{name}: the edits change logits by {edits:.1e}; adapter beside the model {beside:.1e}, merged {merged:.1e}")
-        worst = max(worst, beside, merged)
+        worst = max(worst, beside / edits, merged / edits)
     return 0 if worst < 1e-3 else 1
 
 
