@@ -46,6 +46,10 @@ std::vector<RoundedTensor> rounded_tensors(model::Transformer& transformer, cons
     const auto meant = transformer.get(name);
     RoundedTensor tensor{name, type, model::stored_value(meant, type)};
     if (at::equal(tensor.value, meant)) continue;
+    if (!tensor.value.isfinite().all().item<bool>())
+      throw model::InputError(card.path + ": " + name + " holds values that " +
+                              std::string(model::element_type_name(type)) +
+                              " cannot\n  help: name another --dtype, bfloat16 or float32");
     const auto whole = meant.to(at::kDouble), stored = tensor.value.to(at::kDouble);
     tensor.relative_error = ((stored - whole).norm() / whole.norm()).item<double>();
     if (changed != before.end()) {

@@ -35,7 +35,8 @@ struct RoundedTensor {
 };
 
 /// Of the model that `entries` make of `transformer`, which is left as found: the tensors that they change, and with
-/// `unchanged_too` all others whose type is another in the file.
+/// `unchanged_too` all others whose type is another in the file. Throws `InputError` naming one whose values lie beyond
+/// its type.
 std::vector<RoundedTensor> rounded_tensors(model::Transformer& transformer, const std::vector<LedgerEntry>& entries,
                                            const WrittenForm& form, bool unchanged_too);
 

@@ -5,12 +5,15 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <functional>
 #include <list>
+#include <set>
 
 #include "editing/ledger_history.hpp"
 #include "runtime/formats/gguf.hpp"
 #include "runtime/formats/quantize.hpp"
 #include "runtime/model/gguf_writer.hpp"
+#include "tests/support/small_disk.hpp"
 #include "tests/unit/editing/edited_models.hpp"
 
 using namespace proviso;
@@ -169,6 +172,9 @@ TEST_CASE("a type that is not written is refused by the tensor's name") {
   CHECK(model::changed_type(loaded->card(), down, std::nullopt) == model::ElementType::q8_0);
   CHECK(model::changed_type(loaded->card(), "model.norm.weight", model::ElementType::f16) == model::ElementType::f32);
   auto card = loaded->card();
+  for (auto& tensor : card.tensors) tensor.stored.shape.back() = 33;
+  CHECK(refusal_of([&] { (void)model::changed_type(card, down, model::ElementType::q8_0); }).find("no whole blocks") !=
+        std::string::npos);
   for (auto& tensor : card.tensors) tensor.stored.type = model::ElementType::q6_k;
   const auto said = refusal_of([&] { (void)model::changed_type(card, down, std::nullopt); });
   CHECK(said.find("blk.1.ffn_down.weight") != std::string::npos);
@@ -197,6 +203,17 @@ TEST_CASE("a folder is written in the type asked for, and its source comes back 
   CHECK(files_in(out / "one") == files_in(out / "edited"));
 }
 
+TEST_CASE("values beyond the type asked for are refused by the tensor's name") {
+  RandomModel random;
+  const std::string up = "model.layers.1.mlp.up_proj.weight";
+  random.transformer->set(up, random.transformer->get(up) * 1e6);
+  const auto said = refusal_of([&] {
+    (void)editing::rounded_tensors(*random.transformer, entries_for(*random.transformer),
+                                   {.type = model::ElementType::f16}, true);
+  });
+  CHECK(said.find(up + " holds values that F16 cannot") != std::string::npos);
+}
+
 TEST_CASE("what is rebuilt names the model that it came from, whatever that was called") {
   RandomModel random;
   TemporaryFolder out;
@@ -212,4 +229,51 @@ TEST_CASE("what is rebuilt names the model that it came from, whatever that was 
   CHECK(editing::read_edited_model(out / "dropped").source.name == "other");
   editing::revert_edited_model(out / "dropped", out / "before");
   CHECK(files_in(out / "before") == files_in(out / "source"));
+}
+
+TEST_CASE("a full disk leaves nothing of what was being written, and what was there as it was") {
+  const RandomModel random;
+  TemporaryFolder folder;
+  const auto file = write_gguf_of(folder, model::ElementType::q8_0, false);
+  const auto loaded = model::Transformer::load(model::read_model_card(file), {});
+  const std::vector<LedgerEntry> of_gguf = {changing(*loaded, "down", "model.layers.1.mlp.down_proj.weight"),
+                                            changing(*loaded, "q", "model.layers.0.self_attn.q_proj.weight")};
+  const auto of_folder = entries_for(*random.transformer);
+  const editing::WrittenForm gguf{editing::WrittenForm::Kind::gguf};
+  editing::write_edited_model(*random.transformer, *random.tokenizer, of_folder, {folder / "edited"});
+  editing::write_edited_model(*loaded, *random.tokenizer, of_gguf, {folder / "edited.gguf", gguf});
+  const auto names = [&] {
+    std::set<std::string> found;
+    for (const auto& entry : fs::directory_iterator(folder.path())) found.insert(entry.path().filename());
+    return found;
+  };
+  const auto before = names();
+  const std::vector<std::pair<const char*, std::function<void()>>> writers = {
+      {"a folder",
+       [&] { editing::write_edited_model(*random.transformer, *random.tokenizer, of_folder, {folder / "x"}); }},
+      {"a GGUF file",
+       [&] {
+         editing::write_edited_model(*loaded, *random.tokenizer, of_gguf, {folder / "x.gguf", gguf});
+       }},
+      {"an adapter",
+       [&] {
+         editing::write_edited_model(*loaded, *random.tokenizer, of_gguf,
+                                     {folder / "x", {editing::WrittenForm::Kind::adapter}});
+       }},
+      {"revert", [&] { editing::revert_edited_model(folder / "edited", folder / "x"); }},
+      {"revert of a GGUF file", [&] { editing::revert_edited_model(folder / "edited.gguf", folder / "x.gguf"); }},
+      {"drop", [&] { editing::drop_edit(folder / "edited", of_folder[0].name, folder / "x"); }},
+      {"squash", [&] { editing::squash_edits(folder / "edited", folder / "x"); }}};
+  for (const auto& [what, write] : writers) {
+    for (const rlim_t bytes : {0, 400, 1500}) {
+      INFO(what << " on a disk of " << bytes << " bytes");
+      {
+        const SmallDisk disk(bytes);
+        CHECK_THROWS_AS(write(), model::MachineError);
+      }
+      CHECK(names() == before);
+    }
+  }
+  CHECK_NOTHROW(editing::verify_edited_model(folder / "edited"));
+  CHECK_NOTHROW(editing::verify_edited_model(folder / "edited.gguf"));
 }
