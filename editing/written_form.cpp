@@ -57,6 +57,11 @@ std::vector<RoundedTensor> rounded_tensors(model::Transformer& transformer, cons
       tensor.change_kept = (((stored - was) * change).sum() / change.square().sum()).item<double>();
     }
     rounded.push_back(std::move(tensor));
+    // In the file they are one tensor; put in place one by one, they would be two.
+    if (name == transformer.embedding_name() && transformer.tied()) {
+      rounded.push_back(rounded.back());
+      rounded.back().tensor = transformer.unembedding_name();
+    }
   }
   return rounded;
 }

@@ -203,6 +203,25 @@ TEST_CASE("a folder is written in the type asked for, and its source comes back 
   CHECK(files_in(out / "one") == files_in(out / "edited"));
 }
 
+TEST_CASE("what a rounded folder answers is what its tensors answered before they were written") {
+  auto json = tiny_llama_json();
+  json["tie_word_embeddings"] = GENERATE(false, true);
+  RandomModel random(json);
+  auto& transformer = *random.transformer;
+  TemporaryFolder out;
+  const std::vector<LedgerEntry> entries = {entries_for(transformer).front()};
+  const editing::WrittenForm half{.type = model::ElementType::f16};
+  editing::write_edited_model(transformer, *random.tokenizer, entries, {out / "edited", half});
+  const auto edited = model::Transformer::load(model::read_model_card(out / "edited"), {});
+  CHECK(edited->tied() == json["tie_word_embeddings"]);
+  const auto rows = rows_of(*random.tokenizer, {"Some text"});
+  const auto rounded = editing::rounded_tensors(transformer, entries, half, true);
+  editing::AppliedDeltas applied(transformer);
+  for (const auto& delta : entries.front().deltas) applied.apply(delta);
+  for (const auto& tensor : rounded) applied.replace(tensor.tensor, tensor.value);
+  CHECK(at::equal(logits_of(*edited, rows), logits_of(transformer, rows)));
+}
+
 TEST_CASE("values beyond the type asked for are refused by the tensor's name") {
   RandomModel random;
   const std::string up = "model.layers.1.mlp.up_proj.weight";
