@@ -99,6 +99,12 @@ class Auditor {
     return options_.selection.edits && !rules_.edits[id].imported && options_.selection.takes(rules_.edits[id]);
   }
 
+  Under under_of(dsl::EditId id) const {
+    const auto& together = options_.together;
+    if (!together) return {{id}, {}, std::nullopt};
+    return {together->edits, together->rules, std::nullopt, id, together->as_written};
+  }
+
   bool takes_circuit(dsl::CircuitId id) const {
     return options_.selection.checks && !rules_.circuits[id].imported && options_.selection.takes(rules_.circuits[id]);
   }
@@ -132,7 +138,7 @@ class Auditor {
     }
     for (dsl::EditId id = 0; id < rules_.edits.size(); ++id) {
       if (!takes_edit(id)) continue;
-      for (const auto& expectation : rules_.edits[id].expectations) each(expectation, Under{{id}, {}, std::nullopt});
+      for (const auto& expectation : rules_.edits[id].expectations) each(expectation, under_of(id));
     }
   }
 

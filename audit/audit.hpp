@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -21,11 +22,19 @@ struct Selection {
   bool takes(const dsl::Declared& declared) const;
 };
 
+/// The model that edits are measured on together: the one that `apply` writes, or a part of the way there.
+struct Together {
+  std::vector<dsl::EditId> edits;  ///< in order
+  std::vector<dsl::RuleId> rules;
+  bool as_written = false;  ///< with what `Session::write_as` was told
+};
+
 struct AuditOptions {
   Selection selection;
-  dsl::Date as_of;                   ///< for waivers
-  std::set<std::string> passes_off;  ///< plan passes by name
-  bool every_margin = false;         ///< of examples: what conditions read on each prompt, not on the nearest alone
+  std::optional<Together> together{};  ///< nothing: each edit by itself
+  dsl::Date as_of;                     ///< for waivers
+  std::set<std::string> passes_off;    ///< plan passes by name
+  bool every_margin = false;           ///< of examples: what conditions read on each prompt, not on the nearest alone
 };
 
 /// What an audit would do, without weights.

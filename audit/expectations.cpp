@@ -61,7 +61,10 @@ const dsl::metric::Effect* effect_of(const dsl::Expectation& expectation) {
   return std::get_if<dsl::metric::Effect>(&expectation.metric.node);
 }
 
-/// Edits whose facts an effect's metric is about: those in force, and the change if it is an edit.
+/// Edits whose facts a metric is about.
+std::vector<dsl::EditId> edits_meant(const Under& under) { return under.of ? std::vector{*under.of} : under.edits; }
+
+/// The same of an effect's metric, whose change may be one.
 std::vector<dsl::EditId> edits_with(std::vector<dsl::EditId> edits, const dsl::metric::Effect* effect) {
   if (!effect) return edits;
   if (const auto* change = std::get_if<dsl::ChangeEdit>(&effect->change)) edits.push_back(change->edit);
@@ -71,7 +74,8 @@ std::vector<dsl::EditId> edits_with(std::vector<dsl::EditId> edits, const dsl::m
 runtime::StateId state_under(const Under& under, const dsl::Change* change, std::uint64_t seed,
                              runtime::PlanBuilder& builder,
                              std::optional<runtime::PlannedAblation> ablation = std::nullopt) {
-  return builder.state(under.edits, under.rules, change, seed, {under.attacks, std::move(ablation)});
+  const bool as_written = under.as_written && seed == 0;  // edits are written as they come by the run's own seed
+  return builder.state(under.edits, under.rules, change, seed, {under.attacks, std::move(ablation), as_written});
 }
 
 /// What becomes of the rules of a check that is under attack; of an effect, of those in force beside the change.
@@ -100,12 +104,13 @@ runtime::PlannedAblation planned_ablation(dsl::Ablation kind, const dsl::Metric&
   return planned;
 }
 
-Numbers numbers(const dsl::Expectation& expectation, const Combination& combination, const Under& under,
+Numbers numbers(const dsl::Expectation& expectation, const Combination& combination, Under under,
                 const runtime::BoundRules& bound, runtime::PlanBuilder& builder, EvidenceSource& source) {
   Numbers numbers;
   const auto* effect = effect_of(expectation);
+  if (effect) under.as_written = false;  // of a written model there is none with the change
   const dsl::Metric& metric = effect ? *effect->on : expectation.metric;
-  const auto edits = edits_with(under.edits, effect);
+  const auto edits = edits_with(edits_meant(under), effect);
   const std::uint64_t seed = combination.seed;
   const auto in = [&](runtime::StateId state, const std::optional<dsl::CheckId>& attacks) {
     return measure(
@@ -167,8 +172,10 @@ std::string vacuous(const ReadContext& c, const Numbers& n,
   const auto& edit_changed = c.evidence.state(state).edit_changed;
   const auto& edits = c.plan.states[state].edits;
   for (std::size_t i = 0; i < edits.size(); ++i) {
-    if (!edit_changed[i]) return "edit " + c.bound.rules->edits[edits[i]].name + " changed no byte";
+    const bool meant = !c.under.of || edits[i] == *c.under.of;
+    if (meant && !edit_changed[i]) return "edit " + c.bound.rules->edits[edits[i]].name + " changed no byte";
   }
+  if (c.under.of) return "";  // what else is in force need not act on these prompts
   const auto& sentences = c.plan.states[state].sentences;
   if (!sentences.empty() && std::holds_alternative<dsl::metric::Cosine>(c.expectation.metric.node)) {
     return "a cosine is of directions, which no rule changes";

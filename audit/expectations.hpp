@@ -19,6 +19,9 @@ struct Under {
   std::vector<dsl::EditId> edits;
   std::vector<dsl::RuleId> rules;
   std::optional<dsl::CheckId> attacks;  ///< the check whose attacks are in force
+  /// The edit whose facts and whose change are meant, where others are in force beside it.
+  std::optional<dsl::EditId> of{};
+  bool as_written = false;  ///< in the file's types, of a metric that is no effect
   bool empty() const { return edits.empty() && rules.empty() && !attacks; }
 };
 

@@ -3,25 +3,26 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iomanip>
+#include <map>
 #include <memory>
 #include <ostream>
-#include <set>
+#include <sstream>
 
 #include "audit/audit.hpp"
 #include "audit/report.hpp"
-#include "audit/verdict.hpp"
 #include "cli/auditing.hpp"
+#include "cli/final_model.hpp"
 #include "cli/models.hpp"
 #include "cli/output.hpp"
 #include "dsl/check.hpp"
 #include "editing/corpus.hpp"
 #include "editing/ledger.hpp"
 #include "editing/side_effects.hpp"
+#include "editing/written_form.hpp"
 #include "runtime/folds.hpp"
-#include "runtime/formats/atomic_file.hpp"
 #include "runtime/formats/sha256.hpp"
 #include "runtime/hook_file.hpp"
-#include "runtime/model/model_writer.hpp"
 #include "runtime/session.hpp"
 
 namespace proviso::cli {
@@ -30,10 +31,47 @@ namespace {
 
 struct Options {
   std::vector<std::string> files;
-  std::string model, directory;
+  std::string model, output;
+  std::string dtype;  ///< "" is the source's own
+  bool adapter = false;
   bool force = false;
   bool keep_hooks = false;
 };
+
+const std::map<std::string, model::ElementType> kWrittenTypes = {{"float32", model::ElementType::f32},
+                                                                 {"float16", model::ElementType::f16},
+                                                                 {"bfloat16", model::ElementType::bf16},
+                                                                 {"q8_0", model::ElementType::q8_0}};
+
+/// What is written, as the options and the names of the files say. Throws `InputError` where they do not go together.
+editing::WrittenForm written_form(const Options& options) {
+  using Kind = editing::WrittenForm::Kind;
+  const auto is_gguf = [](const std::string& path) { return std::filesystem::path(path).extension() == ".gguf"; };
+  editing::WrittenForm form;
+  if (!options.dtype.empty()) form.type = kWrittenTypes.at(options.dtype);
+  if (options.adapter) {
+    form.kind = Kind::adapter;
+    if (is_gguf(options.output))
+      throw model::InputError(options.output + ": an adapter is a folder\n  help: name it without .gguf");
+    if (form.type.value_or(model::ElementType::f32) != model::ElementType::f32)
+      throw model::InputError("--dtype " + options.dtype +
+                              ": an adapter holds its factors in float32\n  help: leave --dtype out");
+    form.type.reset();
+  } else if (is_gguf(options.output)) {
+    form.kind = Kind::gguf;
+    if (!is_gguf(options.model))
+      throw model::InputError(options.output + ": a GGUF file is written of a model that came as one, and " +
+                              options.model + " did not\n  help: name a folder");
+  } else if (form.type == model::ElementType::q8_0) {
+    throw model::InputError(
+        "--dtype q8_0: is a type of GGUF files\n  help: name the output OUT.gguf, or use float16 or bfloat16");
+  }
+  if (options.keep_hooks && form.kind != Kind::hugging_face)
+    throw model::InputError("--hooks keep: rules that stay hooks are written into a model's folder, and " +
+                            std::string(form.kind == Kind::gguf ? "a GGUF file" : "an adapter") +
+                            " is none\n  help: write a folder, or leave --hooks out");
+  return form;
+}
 
 /// The entries of a ledger, in the order in which they are applied.
 class Entries {
@@ -129,13 +167,40 @@ void require_hooks_named(const Options& options) {
                           "  help: name it among the rule files, with --hooks keep, or remove it");
 }
 
-int apply(const Invocation& invocation, const Options& options) {
-  model::require_new_directory(options.directory);
-  if (invocation.options.dtype != "float32") {
-    throw model::InputError("--dtype " + invocation.options.dtype +
-                            ": apply computes in float32 and writes the types that the model's files have\n"
-                            "  help: leave --dtype out");
+std::string percent(double share) {
+  std::ostringstream text;
+  text << std::setprecision(3) << 100 * share << " %";
+  return text.str();
+}
+
+/// The edited tensors that their file's type does not hold to the bit.
+void tell_rounding(const std::vector<editing::RoundedTensor>& rounded, std::ostream& err) {
+  for (const auto& tensor : rounded) {
+    if (!tensor.change_kept) continue;
+    err << tensor.tensor << " is rounded to " << model::element_type_name(tensor.type) << ": by "
+        << percent(tensor.relative_error) << " of its norm, and " << percent(*tensor.change_kept)
+        << " of its change is kept\n";
   }
+}
+
+void tell_written(std::size_t changes, const std::string& output, const editing::WrittenForm& form, std::ostream& err) {
+  err << "wrote " << output << " with " << changes << " changes; ";
+  switch (form.kind) {
+    case editing::WrittenForm::Kind::hugging_face:
+      err << "`proviso revert " << output << " -o DIR2` undoes them\n";
+      break;
+    case editing::WrittenForm::Kind::gguf:
+      err << "`proviso revert " << output << " -o OUT2.gguf` undoes them, from " << output << ".proviso\n";
+      break;
+    case editing::WrittenForm::Kind::adapter:
+      err << "the model without the adapter is as it was\n";
+      break;
+  }
+}
+
+int apply(const Invocation& invocation, const Options& options) {
+  const auto form = written_form(options);
+  editing::require_new_output(options.output, form.kind);
   require_hooks_named(options);
   const auto opened = bind_rules(invocation, options.files, options.model);
   if (!opened->bound) return kInputAtFault;
@@ -161,23 +226,19 @@ int apply(const Invocation& invocation, const Options& options) {
 
   const auto transformer = load_weights(invocation, *opened->model);
   runtime::Session session(*transformer, bound, audit_session_options(invocation));
-  if (!edits.empty()) {
-    const auto outcome = audit::audit(session, bound, opened->files->sources, judged);
-    if (refuse(outcome.diagnostics)) return kInputAtFault;
-    bool missed = false;
-    for (const auto& judgement : audit::judgements(*outcome.value)) {
-      missed = missed || !(judgement.stands() || judgement.experimental);
-    }
-    if (missed) {
-      const Terminal seen = terminal(invocation.err);
-      invocation.err << audit::to_text(*outcome.value, seen.columns, false);
-      if (!options.force) {
-        invocation.err
-            << "proviso: an edit missed what it expects; nothing was written (--force writes all the same)\n";
-        return kFailed;
-      }
-    }
-  }
+  FinalModel final(session, *opened, judged);
+  const auto missed = [&](const char* where) {
+    if (edits.empty() || !final.missed()) return false;
+    const Terminal seen = terminal(invocation.err);
+    invocation.err << audit::to_text(final.report(), seen.columns, false);
+    for (const auto& broken : final.broken()) invocation.err << "proviso: " << broken << "\n";
+    if (options.force) return false;
+    invocation.err << "proviso: an edit missed what it expects" << where
+                   << "; nothing was written (--force writes all the same)\n";
+    return true;
+  };
+  if (!edits.empty() && refuse(final.measure_alone())) return kInputAtFault;
+  if (missed("")) return kFailed;
   if (refuse(session.build(plan.features))) return kInputAtFault;
   const at::NoGradGuard no_grad;
   session.prepare(plan);
@@ -185,15 +246,18 @@ int apply(const Invocation& invocation, const Options& options) {
   for (const auto& edit : solved(session, rules, edits)) entries.add(edit);
   entries.add(runtime::fold_sentences(sentences, session.features(), *transformer), sentences,
               *opened->model->tokenizer, editing::read_corpus(shipped_held_out()));
-  const auto made = entries.take();
+  auto made = entries.take();
+  const auto rounded = editing::rounded_tensors(*transformer, made, form, /*unchanged_too=*/true);
+  if (!invocation.options.quiet) tell_rounding(rounded, invocation.err);
+  if (!edits.empty()) {
+    final.measure_final(made, rounded);
+    if (missed(" in the model as it would be written")) return kFailed;
+    final.record(made);
+  }
   const auto kept = runtime::hook_file(sentences, session.features(), bound,
                                        [&](const dsl::Quantile& quantile) { return session.quantile(quantile); });
-  editing::write_edited_model(*transformer, *opened->model->tokenizer, made, model::writable_type(opened->model->card),
-                              options.directory, kept);
-  if (!invocation.options.quiet) {
-    invocation.err << "wrote " << options.directory << " with " << made.size() << " changes; `proviso revert "
-                   << options.directory << " -o DIR2` undoes them\n";
-  }
+  editing::write_edited_model(*transformer, *opened->model->tokenizer, made, {options.output, form, kept});
+  if (!invocation.options.quiet) tell_written(made.size(), options.output, form, invocation.err);
   return kDone;
 }
 
@@ -204,10 +268,17 @@ void register_apply(CLI::App& program, Invocation& invocation) {
   auto options = std::make_shared<Options>();
   add_rule_files(*command, options->files);
   add_model_option(*command, options->model);
-  command->add_option("-o", options->directory, "the folder to write; an existing one is never overwritten")
+  command
+      ->add_option("-o", options->output,
+                   "the folder to write, or OUT.gguf where the model is a GGUF file; what exists is never overwritten")
       ->check(kNotEmpty)
       ->type_name("DIR")
       ->required();
+  command
+      ->add_option_function<std::string>(
+          "--as", [options](const std::string& form) { options->adapter = form == "adapter"; },
+          "what to write: the whole model (unless told), or the changes alone, as a LoRA adapter that PEFT loads")
+      ->check(CLI::IsMember({"model", "adapter"}));
   command
       ->add_option_function<std::string>(
           "--hooks", [options](const std::string&) { options->keep_hooks = true; },
@@ -215,6 +286,15 @@ void register_apply(CLI::App& program, Invocation& invocation) {
       ->check(CLI::IsMember({"keep"}));
   command->add_flag("--force", options->force, "write also where an edit misses what it expects");
   add_common_options(*command, invocation.options);
+  // Here it is not what the model computes in, which is float32.
+  command->remove_option(command->get_option("--dtype"));
+  command
+      ->add_option(
+          "--dtype", options->dtype,
+          "type of the tensors that are written: all of a folder's, the edited ones of a GGUF file (only there "
+          "q8_0); the source's own unless told")
+      ->check(CLI::IsMember(kWrittenTypes))
+      ->group("Common options");
   command->callback(
       [options, &invocation] { invocation.action = [options, &invocation] { return apply(invocation, *options); }; });
 }

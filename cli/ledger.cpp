@@ -7,7 +7,6 @@
 #include "cli/models.hpp"
 #include "cli/output.hpp"
 #include "editing/ledger_history.hpp"
-#include "runtime/formats/atomic_file.hpp"
 
 namespace proviso::cli {
 
@@ -34,43 +33,72 @@ Json shown(const editing::EditedModel& edited) {
                            {"sha256_before", change.sha256_before},
                            {"sha256_after", change.sha256_after}});
     }
+    Json expectations = Json::array();
+    for (const auto& each : entry.expectations)
+      expectations.push_back({{"text", each.text},
+                              {"status", each.status},
+                              {"value", each.value},
+                              {"final_status", each.final_status},
+                              {"final_value", each.final_value}});
     edits.push_back({{"name", entry.name},
                      {"method", methods},
                      {"rule_file", entry.rule_file},
                      {"rule_sha256", entry.rule_sha256},
+                     {"expectations", std::move(expectations)},
                      {"changes", std::move(tensors)}});
     if (!entry.remark.empty()) edits.back()["remark"] = entry.remark;
   }
+  Json rounded = Json::array();
+  for (const auto& tensor : edited.rounded)
+    rounded.push_back({{"tensor", tensor.tensor},
+                       {"type", tensor.type},
+                       {"relative_error", tensor.relative_error},
+                       {"change_kept", tensor.change_kept}});
   return {
-      {"source", {{"name", edited.source_name}, {"format", edited.source_format}, {"sha256", edited.source_sha256}}},
+      {"source", {{"name", edited.source.name}, {"format", edited.source.format}, {"sha256", edited.source.sha256}}},
+      {"form", editing::form_name(edited.form.kind)},
       {"model_sha256", edited.model_sha256},
+      {"rounded", std::move(rounded)},
       {"edits", std::move(edits)}};
 }
 
 std::string shown_as_text(const editing::EditedModel& edited) {
   std::ostringstream out;
-  out << "made from " << edited.source_name << ", SHA-256 " << edited.source_sha256 << "\n";
+  out << std::setprecision(3);
+  out << "made from " << edited.source.name << ", SHA-256 " << edited.source.sha256 << "\n";
   for (const auto& entry : edited.entries) {
     out << entry.name << "  (" << entry.rule_file << ")\n";
     for (const auto& certificate : entry.certificates)
       for (const auto& change : certificate.changes)
         out << "  " << certificate.method << "  " << change.tensor << ", rank " << change.rank << ", "
-            << std::setprecision(3) << 100 * change.relative_norm << " % of the tensor's norm\n";
+            << 100 * change.relative_norm << " % of the tensor's norm\n";
+    for (const auto& each : entry.expectations) {
+      if (each.met()) continue;
+      out << "  missed, and forced: " << each.text << ": " << each.status << " at " << each.value << " by itself, "
+          << each.final_status << " at " << each.final_value << " in the model as written\n";
+    }
     if (!entry.remark.empty()) out << "  " << entry.remark << "\n";
   }
+  for (const auto& tensor : edited.rounded)
+    out << tensor.tensor << " is rounded to " << tensor.type << ": by " << 100 * tensor.relative_error
+        << " % of its norm, and " << 100 * tensor.change_kept << " % of its change is kept\n";
   return out.str();
 }
 
 CLI::App* add(CLI::App& ledger, const char* name, const char* what, const std::shared_ptr<Options>& options,
               Invocation& invocation) {
   CLI::App* command = ledger.add_subcommand(name, what);
-  command->add_option("DIR", options->directory, "a model that `proviso apply` wrote")->check(kNotEmpty)->required();
+  command->add_option("DIR", options->directory, "what `proviso apply` wrote: a folder, or a GGUF file")
+      ->check(kNotEmpty)
+      ->required();
   add_common_options(*command, invocation.options);
   return command;
 }
 
 void add_destination(CLI::App& command, const std::shared_ptr<Options>& options) {
-  command.add_option("-o", options->destination, "the folder to write; an existing one is never overwritten")
+  command
+      .add_option("-o", options->destination,
+                  "the folder to write, or a GGUF file where DIR is one; what exists is never overwritten")
       ->check(kNotEmpty)
       ->type_name("DIR2")
       ->required();
@@ -122,7 +150,7 @@ void register_ledger(CLI::App& program, Invocation& invocation) {
   add_model_option(*replay, options->model);
   add_destination(*replay, options);
   does(*replay, invocation, options, [](const Invocation& run, const Options& asked) {
-    model::require_new_directory(asked.destination);
+    editing::require_new_output(asked.destination, editing::read_edited_model(asked.directory).form.kind);
     const auto files = open_model(asked.model);
     const auto transformer = load_weights(run, *files);
     editing::replay_edits(asked.directory, *transformer, *files->tokenizer, asked.destination);

@@ -12,10 +12,14 @@ void register_revert(CLI::App& program, Invocation& invocation) {
     std::string directory, destination;
   };
   auto options = std::make_shared<Options>();
-  command->add_option("DIR", options->directory, "a model that `proviso apply` wrote")->check(kNotEmpty)->required();
+  command->add_option("DIR", options->directory, "what `proviso apply` wrote: a folder, or a GGUF file")
+      ->check(kNotEmpty)
+      ->required();
   command
-      ->add_option("-o", options->destination,
-                   "where the model as it was is written; an existing one is never overwritten")
+      ->add_option(
+          "-o", options->destination,
+          "where the model as it was is written: a folder, or a GGUF file where DIR is one; what exists is never "
+          "overwritten")
       ->check(kNotEmpty)
       ->type_name("DIR2")
       ->required();

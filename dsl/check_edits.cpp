@@ -69,8 +69,8 @@ bool is_auto(const ast::Argument& argument) {
 /// A call to start from: "rome(layer: 5)".
 std::string sample_call(EditMethod method) {
   const auto subject = traits(method).subject;
-  const char* argument = method == EditMethod::rome          ? "layer: 5"
-                         : subject == EditSubject::facts     ? "layers: 4..8"
+  const bool several = parameter_named(kLayers, method, "layers") != nullptr;
+  const char* argument = subject == EditSubject::facts       ? several ? "layers: 4..8" : "layer: 5"
                          : subject == EditSubject::direction ? "strength: 80%"
                                                              : "held_out: 25%";
   return std::string(traits(method).name) + "(" + argument + ")";
@@ -88,7 +88,8 @@ void Checker::define_edit(const Work<ast::Edit>& work) {
   const auto suits = [&](EditSubject subject, Span span, const std::string& change) {
     if (!called || traits(called->method).subject == subject) return;
     report(Code::method_mismatch, span, "`" + node.method->method.name.text + "` does not " + change,
-           {subject == EditSubject::facts ? "facts are written by rome, memit, emmet or alphaedit: using rome(layer: 5)"
+           {subject == EditSubject::facts
+                ? "facts are written by rome, memit, emmet, alphaedit or ft: using rome(layer: 5)"
             : subject == EditSubject::direction ? "directions are removed by project: using project"
                                                 : "labels are erased by leace: using leace"});
   };

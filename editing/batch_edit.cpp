@@ -183,23 +183,6 @@ Certificate begin_certificate(const BatchRequest& request, const std::vector<con
   return certificate;
 }
 
-/// What came of the targets, over the facts.
-void measure(const std::vector<TargetScore>& before, const std::vector<TargetScore>& after, Certificate& certificate) {
-  const auto mean = [](const std::vector<TargetScore>& scores, auto of) {
-    double sum = 0;
-    for (const auto& score : scores) sum += of(score);
-    return sum / static_cast<double>(scores.size());
-  };
-  const auto log_probability = [](const TargetScore& score) { return score.log_probability; };
-  const auto is_argmax = [](const TargetScore& score) { return score.is_argmax ? 1.0 : 0.0; };
-  const auto least = std::ranges::min(after, {}, &TargetScore::log_probability);
-  certificate.measured.insert(certificate.measured.end(), {{"log_probability_before", mean(before, log_probability)},
-                                                           {"log_probability_after", mean(after, log_probability)},
-                                                           {"least_log_probability_after", least.log_probability},
-                                                           {"target_is_argmax_before", mean(before, is_argmax)},
-                                                           {"target_is_argmax_after", mean(after, is_argmax)}});
-}
-
 }  // namespace
 
 BatchRequest default_batch_request(BatchMethod method, const model::ModelConfig& config) {
@@ -297,7 +280,8 @@ std::variant<BatchSolution, Refusal> solve_batch(model::Transformer& transformer
                           {"value_missing", share(missing, wanted)},
                           {"final_loss", final_loss},
                           {"facts_known_before", known}};
-  measure(scores_before, batch.scores(transformer), certificate);
+  const auto scores = score_changes(scores_before, batch.scores(transformer));
+  certificate.measured.insert(certificate.measured.end(), scores.begin(), scores.end());
   return solution;
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "runtime/model/pass_groups.hpp"
@@ -47,6 +48,22 @@ std::vector<TargetScore> target_scores(const model::Transformer& transformer,
     transformer.forward(pass);
   }
   return scores;
+}
+
+NamedNumbers score_changes(const std::vector<TargetScore>& before, const std::vector<TargetScore>& after) {
+  const auto mean = [](const std::vector<TargetScore>& scores, auto of) {
+    double sum = 0;
+    for (const auto& score : scores) sum += of(score);
+    return sum / static_cast<double>(scores.size());
+  };
+  const auto log_probability = [](const TargetScore& score) { return score.log_probability; };
+  const auto is_argmax = [](const TargetScore& score) { return score.is_argmax ? 1.0 : 0.0; };
+  const auto least = std::ranges::min(after, {}, &TargetScore::log_probability);
+  return {{"log_probability_before", mean(before, log_probability)},
+          {"log_probability_after", mean(after, log_probability)},
+          {"least_log_probability_after", least.log_probability},
+          {"target_is_argmax_before", mean(before, is_argmax)},
+          {"target_is_argmax_after", mean(after, is_argmax)}};
 }
 
 }  // namespace proviso::editing

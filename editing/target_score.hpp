@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "editing/certificate.hpp"
 #include "runtime/model/transformer.hpp"
 
 namespace proviso::editing {
@@ -22,5 +23,8 @@ struct TargetScore {
 std::vector<TargetScore> target_scores(const model::Transformer& transformer,
                                        const std::vector<ContinuedPrompt>& prompts,
                                        model::SiteVisitor* visitor = nullptr);
+
+/// What came of the targets, over the prompts, of which there is one at least.
+NamedNumbers score_changes(const std::vector<TargetScore>& before, const std::vector<TargetScore>& after);
 
 }  // namespace proviso::editing

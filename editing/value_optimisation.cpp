@@ -3,36 +3,10 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include <cmath>
-
+#include "editing/adam.hpp"
 #include "editing/certificate.hpp"
 
 namespace proviso::editing {
-namespace {
-
-/// Adam with its usual constants, on one vector.
-class Adam {
- public:
-  Adam(const at::Tensor& like, double learning_rate)
-      : mean_(at::zeros_like(like)), square_(at::zeros_like(like)), learning_rate_(learning_rate) {}
-
-  at::Tensor step(const at::Tensor& gradient) {
-    ++count_;
-    mean_ = kBeta1 * mean_ + (1 - kBeta1) * gradient;
-    square_ = kBeta2 * square_ + (1 - kBeta2) * gradient.square();
-    const auto mean = mean_ / (1 - std::pow(kBeta1, count_));
-    const auto square = square_ / (1 - std::pow(kBeta2, count_));
-    return -learning_rate_ * mean / (square.sqrt() + kEpsilon);
-  }
-
- private:
-  static constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEpsilon = 1e-8;
-  at::Tensor mean_, square_;
-  double learning_rate_;
-  int count_ = 0;
-};
-
-}  // namespace
 
 void add_parameters(const ValueSettings& settings, std::vector<std::pair<std::string, std::string>>& parameters) {
   parameters.insert(parameters.end(), {{"steps", std::to_string(settings.steps)},

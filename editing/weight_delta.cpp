@@ -42,9 +42,13 @@ bool AppliedDeltas::apply(const WeightDelta& delta) {
   const auto before = tensor_to_change(transformer_, delta);
   auto after = changed_tensor(before, delta);
   if (same_bytes(before, after)) return false;
-  saved_.push_back({delta.tensor, transformer_.get(delta.tensor)});
-  transformer_.set(delta.tensor, std::move(after));
+  replace(delta.tensor, std::move(after));
   return true;
+}
+
+void AppliedDeltas::replace(const std::string& tensor, at::Tensor value) {
+  saved_.push_back({tensor, transformer_.get(tensor)});
+  transformer_.set(tensor, std::move(value));
 }
 
 void AppliedDeltas::revert() {

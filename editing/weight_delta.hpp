@@ -36,6 +36,8 @@ class AppliedDeltas {
 
   /// True where at least one byte changed.
   bool apply(const WeightDelta& delta);
+  /// Puts another tensor in place.
+  void replace(const std::string& tensor, at::Tensor value);
   void revert();
 
  private:

@@ -8,6 +8,7 @@
 
 #include "editing/batch_edit.hpp"
 #include "editing/corpus.hpp"
+#include "editing/fine_tune.hpp"
 #include "editing/fold.hpp"
 #include "editing/rome.hpp"
 #include "editing/side_effects.hpp"
@@ -68,6 +69,7 @@ std::optional<editing::BatchMethod> batch_method(dsl::EditMethod method) {
     case dsl::EditMethod::alphaedit:
       return editing::BatchMethod::alphaedit;
     case dsl::EditMethod::rome:
+    case dsl::EditMethod::ft:
     case dsl::EditMethod::project:
     case dsl::EditMethod::leace:
       break;
@@ -135,6 +137,29 @@ class EditSolver {
       for (std::size_t i = 0; i < of_layers.size(); ++i) solved_.kept_keys[of_layers[i]->layer] = made.keys[i];
     }
     solved_.deltas = std::move(made.deltas);
+    if (unseen_)
+      add(editing::norm_ratio(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_), made.certificate.measured);
+    solved_.certificates.push_back(std::move(made.certificate));
+  }
+
+  void fine_tune() {
+    const auto& call = declaration_.method;
+    editing::FineTuneRequest request;
+    request.layer = editing::default_rome_layer(transformer_.config());  // the same place as rome's
+    take(call, "layer", request.layer);
+    take(call, "norm", request.norm);
+    take(call, "steps", request.steps);
+    take(call, "learning_rate", request.learning_rate);
+    take(call, "early_stop", request.early_stop);
+    for (const auto& fact : bound_.facts[solved_.edit]) request.facts.push_back(edited(fact.fact));
+    if (request.facts.empty()) return;  // an empty file: the edit changes no byte
+    auto solution = editing::solve_fine_tune(transformer_, *bound_.tokenizer, request);
+    if (const auto* refusal = std::get_if<editing::Refusal>(&solution)) {
+      solved_.refused = refusal->reason;
+      return;
+    }
+    auto& made = std::get<editing::FineTuneSolution>(solution);
+    solved_.deltas = {std::move(made.delta)};
     if (unseen_)
       add(editing::norm_ratio(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_), made.certificate.measured);
     solved_.certificates.push_back(std::move(made.certificate));
@@ -317,6 +342,9 @@ SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const B
     case dsl::EditMethod::emmet:
     case dsl::EditMethod::alphaedit:
       solver.batch(*batch_method(declaration.method.method), earlier, moments, seed);
+      break;
+    case dsl::EditMethod::ft:
+      solver.fine_tune();
       break;
     case dsl::EditMethod::project:
       solver.project();

@@ -50,7 +50,7 @@ void PlanBuilder::open(StateId state, const dsl::Intervention& sentence, const s
 
 StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vector<dsl::RuleId>& rules,
                            const dsl::Change* change, std::uint64_t seed, const Beside& beside) {
-  const auto& [attacks, ablation] = beside;
+  const auto& [attacks, ablation, as_written] = beside;
   const dsl::Attack* perturb = nullptr;
   if (attacks) {
     const auto& chain = bound_.rules->checks[*attacks].under_attacks;
@@ -72,6 +72,7 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
       for (const SequenceId id : set) key += std::to_string(id) + ",";
     }
   }
+  if (as_written) key += "w";
   key += "s" + std::to_string(seed);
   const auto [found, is_new] = state_ids_.emplace(key, plan_.states.size());
   if (!is_new) return found->second;
@@ -87,6 +88,7 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
   };
   plan_.states[id].edits = edits;
   plan_.states[id].seed = seed;
+  plan_.states[id].as_written = as_written;
   for (dsl::EditId edit : edits) name("edit " + declared.edits[edit].name);
   for (dsl::RuleId rule : rules) {
     name("rule " + declared.rules[rule].name);

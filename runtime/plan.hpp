@@ -53,6 +53,7 @@ struct PlannedAblation {
 struct Beside {
   std::optional<dsl::CheckId> attacks;      ///< the check whose `perturb` is in force, where its attacks have one
   std::optional<PlannedAblation> ablation;  ///< how the change takes its features out
+  bool as_written = false;                  ///< tensors as `Session::write_as` has them
 };
 
 /// The model as loaded, changed by edits in order, then by rules.
@@ -68,6 +69,7 @@ struct ModelState {
   std::int64_t control = 0;         ///< number of the random direction
   std::uint64_t seed = 0;           ///< added to the run's: of its edits, its random direction and its `resample`
   bool changes_recorded = false;    ///< ‖Δx‖ is kept by position: controls follow
+  bool as_written = false;          ///< its tensors are what the file that it is written to makes of them
 };
 
 /// Logits wanted after one position.

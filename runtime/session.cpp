@@ -111,7 +111,8 @@ StateRun::Context Session::context(const Plan& plan, StateId id) {
           plan,          id,
           features_,     loaded_unembedding_,
           options_.seed, [this](const dsl::Quantile& q) { return quantile(q); },
-          autoencoders_, state.edits.empty() ? nullptr : &solve(state.edits, state.seed)};
+          autoencoders_, state.edits.empty() ? nullptr : &solve(state.edits, state.seed),
+          &written_};
 }
 
 BoundRules Session::searched(BoundRules bound, const std::set<dsl::CheckId>& checks,

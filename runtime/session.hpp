@@ -60,6 +60,8 @@ class Session {
   /// The edits solved one after another, each on the model that the earlier ones left; solved once for each `seed`,
   /// which is added to the run's.
   const std::vector<SolvedEdit>& solve(const std::vector<dsl::EditId>& edits, std::uint64_t seed = 0);
+  /// What tensors come to in the file that the model will be written to: in force in states that are `as_written`.
+  void write_as(NamedTensors tensors) { written_ = std::move(tensors); }
   /// A quantile over the positions of its prompts on the model as loaded; computed once.
   double quantile(const dsl::Quantile& quantile);
 
@@ -75,6 +77,7 @@ class Session {
   std::map<std::pair<std::vector<dsl::EditId>, std::uint64_t>, std::vector<SolvedEdit>> solved_;
   SecondMoments moments_;
   std::optional<editing::Corpus> unseen_;
+  NamedTensors written_;
   at::Tensor loaded_unembedding_;  // [vocabulary, width]
   std::int64_t built_sequences_ = 0, built_tokens_ = 0;
 };

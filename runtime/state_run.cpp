@@ -102,6 +102,9 @@ void StateRun::carry_out() {
     probe_folds(*probe);
     apply_folds();
   }
+  if (state().as_written) {
+    for (const auto& [name, value] : *c_.written) applied_.replace(name, value);
+  }
   for (std::size_t i = 0; i < runs.size(); ++i) {
     for (const auto& one : runs[i]->batches) batch(*runs[i], one, *hooks[i]);
     keep_activity(*hooks[i], false);

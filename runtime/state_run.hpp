@@ -23,6 +23,9 @@
 
 namespace proviso::runtime {
 
+/// By Hugging Face name.
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
 /// Opens one state of a plan on the model, computes what the plan wants of it, and puts the model back.
 /// Its parts lie in state_run.cpp, state_run_ablation.cpp and state_run_circuits.cpp.
 class StateRun {
@@ -38,6 +41,7 @@ class StateRun {
     ConditionSet::QuantileValue quantile;
     AutoencoderShelf& autoencoders;
     const std::vector<SolvedEdit>* edits = nullptr;  ///< those of the state, in order
+    const NamedTensors* written = nullptr;           ///< what tensors come to where the state is as written
   };
 
   StateRun(Context context, Evidence& evidence);

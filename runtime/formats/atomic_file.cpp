@@ -184,20 +184,20 @@ void write_file_atomically(const std::string& path, std::string_view bytes) {
   file.commit();
 }
 
-void write_directory_atomically(const std::string& directory,
-                                const std::function<void(const std::string& temporary)>& fill) {
-  const fs::path target = new_directory(directory);
+namespace {
+
+/// Puts what `fill` makes under a temporary name to its own, where nothing may be by then.
+void write_new_atomically(const std::string& path, const std::function<void(const std::string& temporary)>& fill) {
+  const fs::path target = new_directory(path);
   const std::string temporary = temporary_name(target);
   remember(temporary);
   try {
-    if (::mkdir(temporary.c_str(), 0777) != 0) throw_cannot_write(directory, errno);
     fill(temporary);
-    sync_folder(temporary);
     // Unlike rename(), this refuses even an empty folder that has appeared in the meantime.
     if (::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, target.c_str(), RENAME_NOREPLACE) != 0) {
-      if (errno == EEXIST) refuse_existing(directory);
+      if (errno == EEXIST) refuse_existing(path);
       const bool unsupported = errno == EINVAL || errno == ENOSYS;
-      if (!unsupported || ::rename(temporary.c_str(), target.c_str()) != 0) throw_cannot_write(directory, errno);
+      if (!unsupported || ::rename(temporary.c_str(), target.c_str()) != 0) throw_cannot_write(path, errno);
     }
   } catch (...) {
     std::error_code ignored;
@@ -207,6 +207,35 @@ void write_directory_atomically(const std::string& directory,
   }
   forget(temporary);
   sync_folder(target.parent_path());
+}
+
+}  // namespace
+
+void write_directory_atomically(const std::string& directory,
+                                const std::function<void(const std::string& temporary)>& fill) {
+  write_new_atomically(directory, [&](const std::string& temporary) {
+    if (::mkdir(temporary.c_str(), 0777) != 0) throw_cannot_write(directory, errno);
+    fill(temporary);
+    sync_folder(temporary);
+  });
+}
+
+void write_new_file_atomically(const std::string& path, const std::function<void(const std::string& temporary)>& fill) {
+  write_new_atomically(path, fill);
+}
+
+ScratchFolder::ScratchFolder(const std::string& path) : path_(temporary_name(new_directory(path))) {
+  remember(path_);
+  if (::mkdir(path_.c_str(), 0777) == 0) return;
+  const int error = errno;
+  forget(path_);
+  throw_cannot_write(path, error);
+}
+
+ScratchFolder::~ScratchFolder() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+  forget(path_);
 }
 
 void require_writable(const std::string& path) {

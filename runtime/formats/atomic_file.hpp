@@ -37,6 +37,23 @@ void write_file_atomically(const std::string& path, std::string_view bytes);
 void write_directory_atomically(const std::string& directory,
                                 const std::function<void(const std::string& temporary)>& fill);
 
+/// The same for one file, which `fill` writes under the temporary name.
+void write_new_file_atomically(const std::string& path, const std::function<void(const std::string& temporary)>& fill);
+
+/// An empty folder beside `path` for what is needed on the way, removed with all that it holds.
+class ScratchFolder {
+ public:
+  explicit ScratchFolder(const std::string& path);
+  ~ScratchFolder();
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
 /// Throw what writing there would, before the work whose result is written. Nothing is left behind.
 void require_writable(const std::string& path);
 void require_new_directory(const std::string& directory);

@@ -7,6 +7,8 @@
 #include <set>
 #include <utility>
 
+#include "runtime/formats/atomic_file.hpp"
+
 namespace proviso::model {
 
 namespace {
@@ -16,6 +18,7 @@ namespace {
 constexpr std::uint64_t kMostArrayValues = std::uint64_t{1} << 22;
 constexpr int kMostArrayDepth = 4;
 constexpr std::uint32_t kMostDimensions = 4;
+constexpr std::uint32_t kMagic = 0x46554747;  // "GGUF"
 constexpr std::uint64_t kMostAlignment = std::uint64_t{1} << 20;
 
 enum class ValueType : std::uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
@@ -29,6 +32,15 @@ std::optional<ElementType> element_type(std::uint32_t ggml_id) {
 #undef PROVISO_ELEMENT_TYPE
   }
   return std::nullopt;
+}
+
+std::uint32_t ggml_id(ElementType type) {
+  static constexpr std::uint32_t kIds[] = {
+#define PROVISO_ELEMENT_TYPE(type, text, id, block_elements, block_bytes) id,
+#include "runtime/formats/element_types.def"
+#undef PROVISO_ELEMENT_TYPE
+  };
+  return kIds[static_cast<std::size_t>(type)];
 }
 
 std::string read_types() {
@@ -209,6 +221,10 @@ TableEntry read_table_entry(Cursor& cursor, const std::string& path) {
   return entry;
 }
 
+std::uint64_t aligned(std::uint64_t offset, std::uint64_t alignment) {
+  return (offset + alignment - 1) / alignment * alignment;
+}
+
 std::uint64_t data_alignment(const GgufFile& file, const Cursor& cursor) {
   const GgufValue* value = file.find("general.alignment");
   if (!value) return 32;
@@ -218,6 +234,11 @@ std::uint64_t data_alignment(const GgufFile& file, const Cursor& cursor) {
     cursor.fail("'general.alignment' is no power of two");
   }
   return static_cast<std::uint64_t>(*alignment);
+}
+
+template <class T>
+void append(std::string& bytes, T value) {
+  bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
 }
 
 }  // namespace
@@ -231,7 +252,7 @@ GgufFile read_gguf(const std::string& path) {
   const std::shared_ptr<const MappedFile> mapped = MappedFile::open(path);
   const std::span<const std::byte> bytes = mapped->bytes();
   Cursor cursor(bytes, path);
-  if (bytes.size() < 8 || cursor.read<std::uint32_t>() != 0x46554747) {  // "GGUF"
+  if (bytes.size() < 8 || cursor.read<std::uint32_t>() != kMagic) {
     throw InputError(path +
                      ": is no GGUF file: it does not begin with GGUF; name a .gguf file or a Hugging Face directory");
   }
@@ -247,11 +268,17 @@ GgufFile read_gguf(const std::string& path) {
   const std::uint64_t pair_count = cursor.read_count(kLeastPair, "metadata");
 
   GgufFile file;
+  file.version = version;
+  file.metadata_count = pair_count;
+  file.file = mapped;
+  const std::size_t metadata_begin = cursor.position();
   ValueReader values(cursor);
   for (std::uint64_t i = 0; i < pair_count; ++i) {
     const std::string key = cursor.read_string();
     if (!file.metadata.emplace(key, values.read(key)).second) cursor.fail("gives '" + key + "' twice");
   }
+
+  file.metadata_bytes = bytes.subspan(metadata_begin, cursor.position() - metadata_begin);
 
   std::vector<TableEntry> entries;
   std::set<std::string> names;
@@ -261,8 +288,8 @@ GgufFile read_gguf(const std::string& path) {
     if (!names.insert(name).second) cursor.fail("holds tensor '" + name + "' twice");
   }
 
-  const std::uint64_t alignment = data_alignment(file, cursor);
-  const std::uint64_t data_begin = (cursor.position() + alignment - 1) / alignment * alignment;
+  const std::uint64_t alignment = file.alignment = data_alignment(file, cursor);
+  const std::uint64_t data_begin = aligned(cursor.position(), alignment);
   const std::uint64_t data_size = bytes.size() > data_begin ? bytes.size() - data_begin : 0;
   std::sort(entries.begin(), entries.end(),
             [](const TableEntry& a, const TableEntry& b) { return a.offset < b.offset; });
@@ -280,6 +307,38 @@ GgufFile read_gguf(const std::string& path) {
     file.tensors.push_back(std::move(entry.tensor));
   }
   return file;
+}
+
+void write_gguf(const std::string& path, const GgufFile& source, const std::vector<TensorToWrite>& tensors) {
+  std::string head;
+  append(head, kMagic);
+  append(head, source.version);
+  append(head, std::uint64_t{tensors.size()});
+  append(head, source.metadata_count);
+  head.append(reinterpret_cast<const char*>(source.metadata_bytes.data()), source.metadata_bytes.size());
+  std::uint64_t offset = 0;
+  for (const TensorToWrite& tensor : tensors) {
+    const std::optional<std::int64_t> count = element_count(tensor.shape);
+    if (!count || stored_bytes(tensor.type, static_cast<std::size_t>(*count)) != tensor.bytes.size())
+      throw std::invalid_argument("gguf: tensor '" + tensor.name + "' cannot be stored as given");
+    append(head, std::uint64_t{tensor.name.size()});
+    head += tensor.name;
+    append(head, static_cast<std::uint32_t>(tensor.shape.size()));
+    for (auto size = tensor.shape.rbegin(); size != tensor.shape.rend(); ++size)
+      append(head, static_cast<std::uint64_t>(*size));
+    append(head, ggml_id(tensor.type));
+    append(head, offset);
+    offset = aligned(offset + tensor.bytes.size(), source.alignment);
+  }
+  head.resize(aligned(head.size(), source.alignment));
+
+  AtomicFile file(path);
+  file.write(head);
+  for (const TensorToWrite& tensor : tensors) {
+    file.write(tensor.bytes);
+    file.write(std::string(aligned(tensor.bytes.size(), source.alignment) - tensor.bytes.size(), '\0'));
+  }
+  file.commit();
 }
 
 }  // namespace proviso::model

@@ -20,16 +20,9 @@ struct SafetensorsFile {
 
 SafetensorsFile read_safetensors(const std::string& path);
 
-/// A tensor to be written. `bytes` are row-major elements of `type` (F32, F16 or BF16).
-struct TensorToWrite {
-  std::string name;
-  ElementType type = ElementType::f32;
-  std::vector<std::int64_t> shape;
-  std::span<const std::byte> bytes;
-};
-
 /// Writes atomically, in the order given and with the data aligned to 8 bytes: a temporary file beside
-/// `path`, synced, then renamed. Files meant for `transformers` carry the metadata `format: pt`.
+/// `path`, synced, then renamed. Tensors are F32, F16 or BF16. Files meant for `transformers` carry the metadata
+/// `format: pt`.
 void write_safetensors(const std::string& path, const std::vector<TensorToWrite>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cerrno>
@@ -72,6 +73,12 @@ MappedFile::~MappedFile() {
 }
 
 std::string_view element_type_name(ElementType type) { return layout(type).text; }
+
+std::optional<ElementType> element_type_from_name(std::string_view name) {
+  const auto found = std::ranges::find(kLayouts, name, &Layout::text);
+  if (found == kLayouts.end()) return std::nullopt;
+  return static_cast<ElementType>(found - kLayouts.begin());
+}
 
 std::size_t block_elements(ElementType type) { return layout(type).block_elements; }
 

@@ -50,6 +50,7 @@ enum class ElementType {
 };
 
 std::string_view element_type_name(ElementType type);  ///< "Q4_1"
+std::optional<ElementType> element_type_from_name(std::string_view name);
 /// Bytes that `elements` take; throws `InputError` where they do not fill whole blocks.
 std::size_t stored_bytes(ElementType type, std::size_t elements);
 std::size_t block_elements(ElementType type);  ///< 1 for the plain types
@@ -68,6 +69,14 @@ struct StoredTensor {
   std::shared_ptr<const MappedFile> file;
 
   std::int64_t elements() const;
+};
+
+/// A tensor to be written. `bytes` are row-major elements, or blocks, of `type`.
+struct TensorToWrite {
+  std::string name;
+  ElementType type = ElementType::f32;
+  std::vector<std::int64_t> shape;  ///< slowest first
+  std::span<const std::byte> bytes;
 };
 
 /// Expands to float32 (exact for every type but the block formats, whose value is defined by ggml).

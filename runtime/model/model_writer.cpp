@@ -51,25 +51,6 @@ std::string type_word(ElementType type) {
 
 std::string text_of_file(const std::string& path) { return std::string(MappedFile::open(path)->text()); }
 
-/// The configuration of the model as it is now: edits may have untied it or given it biases.
-ModelConfig config_now(const Transformer& transformer) {
-  ModelConfig config = transformer.config();
-  const FamilyTable& table = family_table(config.family);
-  const auto has_any = [&](Presence presence) {
-    return std::ranges::any_of(table.tensors, [&](const TensorSpec& spec) {
-      if (spec.presence != presence) return false;
-      for (std::int64_t layer = 0; layer < config.layers; ++layer) {
-        if (transformer.get(at_layer(spec.name, layer)).defined()) return true;
-      }
-      return false;
-    });
-  };
-  config.tied_embeddings = transformer.tied();
-  config.attention_bias = has_any(Presence::attention_bias);
-  config.mlp_bias = has_any(Presence::mlp_bias);
-  return config;
-}
-
 /// Every tensor that a file of this configuration holds, in the file's own orientation. A bias that the
 /// configuration has only because another layer got one is zero.
 std::vector<std::pair<std::string, at::Tensor>> tensors_to_write(const Transformer& transformer,
@@ -163,6 +144,24 @@ std::string generation_config(const ModelCard& card, const ModelConfig& config) 
 }
 
 }  // namespace
+
+ModelConfig config_now(const Transformer& transformer) {
+  ModelConfig config = transformer.config();
+  const FamilyTable& table = family_table(config.family);
+  const auto has_any = [&](Presence presence) {
+    return std::ranges::any_of(table.tensors, [&](const TensorSpec& spec) {
+      if (spec.presence != presence) return false;
+      for (std::int64_t layer = 0; layer < config.layers; ++layer) {
+        if (transformer.get(at_layer(spec.name, layer)).defined()) return true;
+      }
+      return false;
+    });
+  };
+  config.tied_embeddings = transformer.tied();
+  config.attention_bias = has_any(Presence::attention_bias);
+  config.mlp_bias = has_any(Presence::mlp_bias);
+  return config;
+}
 
 ElementType writable_type(const ModelCard& card) {
   const ElementType first = card.tensors.front().stored.type;

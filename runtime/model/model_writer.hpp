@@ -13,6 +13,9 @@ namespace proviso::model {
 /// in blocks.
 ElementType writable_type(const ModelCard& card);
 
+/// The configuration of the model as it is now: edits may have untied it or given it biases.
+ModelConfig config_now(const Transformer& transformer);
+
 /// Writes a model, as it is now, into the folder `directory`: model.safetensors, config.json,
 /// generation_config.json and the tokenizer's files, which `transformers` reads to a model that answers equally.
 /// What an edit added is carried by the configuration: a bias, an unembedding no longer tied.

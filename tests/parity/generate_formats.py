@@ -3,6 +3,7 @@
     python tests/parity/generate_formats.py      (needs numpy, gguf, safetensors, torch, transformers)
 
 - dequantize.gguf: random blocks of every element type; dequantize.safetensors: their values by `gguf`.
+- quantize.safetensors: numbers of every size; quantize.gguf: what `gguf` makes of them in the types that are written.
 - rope_frequencies.json: rotary frequencies by `transformers`, and the divisors that llama.cpp's converter stores.
 - llama_config.json, gpt2_config.json: configurations with every key that `transformers` knows.
 """
@@ -52,6 +53,25 @@ def write_dequantized():
     writer.write_tensors_to_file()
     writer.close()
     save_file(values, FOLDER / "dequantize.safetensors")
+
+
+def write_quantized():
+    random = np.random.default_rng(1)
+    values = random.normal(0, 1, size=(6, COLUMNS)).astype(np.float32)
+    values *= np.float32(10.0) ** random.integers(-7, 4, size=(6, COLUMNS // 32), dtype=np.int64).repeat(32, axis=1)
+    values[0, :32] = 0
+    values[0, 32:64] = 0.25
+    values[0, 64:96] = np.arange(32) - 16  # ties between two quants
+    values[0, 96:128] = np.arange(32) / 2 - 7.75
+    values[1, :64] = np.float32(2.0) ** -np.arange(64)
+    writer = gguf.GGUFWriter(FOLDER / "quantize.gguf", "parity")
+    for kind in [Type.F16, Type.BF16, Type.Q4_0, Type.Q4_1, Type.Q8_0]:
+        writer.add_tensor(kind.name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    save_file({"values": values}, FOLDER / "quantize.safetensors")
 
 
 def llama3_divisors(base, dim, scaling):
@@ -110,5 +130,6 @@ def write_configs():
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     write_dequantized()
+    write_quantized()
     write_rope()
     write_configs()

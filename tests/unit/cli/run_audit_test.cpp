@@ -9,54 +9,15 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "runtime/formats/safetensors.hpp"
 #include "tests/support/ptest.hpp"
-#include "tests/support/random_model.hpp"
-#include "tests/support/schema.hpp"
-#include "tests/unit/cli/run_program.hpp"
+#include "tests/unit/cli/case.hpp"
 
 namespace proviso {
-namespace {
-
-const std::string kFeature = R"(
-feature f = contrast(["The cat sat", "A dog ran!"], ["One two ten", "Six or seven?"]) at mlp_out[0]
-)";
-
-/// Every report that an audit prints or writes is one that the schema allows.
-void hold_to_schema(const std::vector<std::string>& arguments, const Ran& ran) {
-  const auto after = [&](const char* option) {
-    const auto at = std::ranges::find(arguments, option);
-    return at == arguments.end() ? std::string() : *(at + 1);
-  };
-  const std::string file = after("-o");
-  if (!file.empty() && std::filesystem::exists(file)) {
-    CHECK_THAT(tests::schema_violations(test::read_bytes(file)), Catch::Equals(""));
-  } else if (file.empty() && !ran.out.empty() && after("--output") != "text") {
-    CHECK_THAT(tests::schema_violations(ran.out), Catch::Equals(""));
-  }
-}
-
-/// A model in a folder, and a rule file beside it.
-struct Case {
-  explicit Case(const std::string& rules, const nlohmann::json& json = test::tiny_llama_json())
-      : random(json), model(random.folder.path().string()), file(folder / "r.proviso") {
-    test::write_bytes(file, kFeature + rules);
-  }
-  Ran run(std::vector<std::string> arguments) const {
-    arguments.insert(arguments.end(), {"--model", model, "--cache", folder / "cache"});
-    auto ran = run_program(arguments);
-    if (arguments[0] == "audit") hold_to_schema(arguments, ran);
-    return ran;
-  }
-
-  test::RandomModel random;
-  test::TemporaryFolder folder;
-  std::string model, file;
-};
-
-}  // namespace
 
 TEST_CASE("run prints what comes next and what rules did") {
   const Case tiny("rule r { steer f by 2 at resid_post[0] when f > -1000 }\n");
@@ -161,6 +122,10 @@ edit one_by_one {
   fact "dog" in "A {} ran to" to "c"
   using rome(layer: 0, steps: 2, prefixes: 0, text: "text.txt")
 }
+edit tuned {
+  fact "cat" in "The {} sat on" to "c"
+  using ft(layer: 0, norm: 10%, steps: 3, learning_rate: 5%)
+}
 edit together {
   fact "cat" in "The {} sat on" to "b"
   fact "dog" in "A {} ran to" to "d"
@@ -231,8 +196,19 @@ edit e {
   expect perplexity_rise(["The hat fell"]) <= -99%
 }
 )");
-  CHECK(tiny.run({"apply", tiny.file, "-o", tiny.folder / "rounded", "--dtype", "bfloat16"}).code == 2);
   CHECK(tiny.run({"apply", tiny.file, "-o", tiny.folder / "edited"}).code == 0);
+  CHECK(tiny.run({"apply", tiny.file, "-o", tiny.folder / "rounded", "--dtype", "bfloat16"}).code == 0);
+  const auto types = [&](const char* name) {
+    std::set<std::string> found;
+    for (const auto& tensor : model::read_safetensors(tiny.folder / name).tensors)
+      found.emplace(model::element_type_name(tensor.type));
+    return found;
+  };
+  CHECK(types("edited/model.safetensors") == std::set<std::string>{"F32"});
+  CHECK(types("rounded/model.safetensors") == std::set<std::string>{"BF16"});
+  REQUIRE(run_program({"revert", tiny.folder / "rounded", "-o", tiny.folder / "source"}).code == 0);
+  CHECK(test::read_bytes(tiny.folder / "source/model.safetensors") ==
+        test::read_bytes(tiny.model + "/model.safetensors"));
 }
 
 TEST_CASE("every fact of an edit has its certificate, and the edit its costs") {

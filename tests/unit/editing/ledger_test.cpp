@@ -2,55 +2,18 @@
 
 #include <catch2/catch.hpp>
 #include <filesystem>
-#include <functional>
 #include <map>
 
-#include "editing/fold.hpp"
 #include "editing/ledger_history.hpp"
 #include "runtime/formats/sha256.hpp"
-#include "tests/support/random_model.hpp"
+#include "tests/unit/editing/edited_models.hpp"
 
 using namespace proviso;
 using namespace proviso::test;
 using dsl::SiteKind;
 using editing::LedgerEntry;
 
-namespace {
-
 namespace fs = std::filesystem;
-
-std::map<std::string, std::string> files_in(const fs::path& folder) {
-  std::map<std::string, std::string> files;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.is_regular_file()) files[entry.path().filename().string()] = read_bytes(entry.path().string());
-  return files;
-}
-
-/// A weight of rank one, a bias where the family may lack it, and the embedding.
-std::vector<LedgerEntry> entries_for(const model::Transformer& transformer) {
-  const auto D = random_tensor({1, 16}).div(random_tensor({1, 16}).norm());
-  auto request = editing::removal(D, 1);
-  request.targets.fill_(0.5);
-  std::vector<LedgerEntry> entries;
-  for (const dsl::Site site : {dsl::Site{SiteKind::mlp_out, 1}, dsl::Site{SiteKind::embed}}) {
-    LedgerEntry entry{"clear_" + std::string(dsl::site_name(site.kind)), "rules.proviso", "abc", {}, {}, {}};
-    entry.deltas = std::get<std::vector<editing::WeightDelta>>(editing::fold(request, transformer, site));
-    editing::Certificate certificate;
-    certificate.method = "project";
-    for (const auto& delta : entry.deltas) certificate.changes.push_back(editing::describe_change(transformer, delta));
-    entry.certificates = {std::move(certificate)};
-    entries.push_back(std::move(entry));
-  }
-  return entries;
-}
-
-void flip_a_byte(const std::string& path, std::size_t from_end) {
-  auto bytes = read_bytes(path);
-  bytes[bytes.size() - from_end] ^= 1;
-  write_bytes(path, bytes);
-}
-
-}  // namespace
 
 TEST_CASE("an edited model is written as it is in memory, and reverting gives the source's files byte for byte") {
   auto json = GENERATE(tiny_llama_json(), tiny_gpt2_json());
@@ -59,8 +22,8 @@ TEST_CASE("an edited model is written as it is in memory, and reverting gives th
   auto& transformer = *random.transformer;
   TemporaryFolder out;
   const auto entries = entries_for(transformer);
-  editing::write_edited_model(transformer, *random.tokenizer, entries, model::ElementType::f32, out / "edited",
-                              {{"hooks.proviso", "# kept\n"}});
+  editing::write_edited_model(transformer, *random.tokenizer, entries,
+                              {out / "edited", {}, {{"hooks.proviso", "# kept\n"}}});
 
   const auto edited = model::Transformer::load(model::read_model_card(out / "edited"), {});
   const auto rows = rows_of(*random.tokenizer, {"Some text"});
@@ -84,7 +47,7 @@ TEST_CASE("the ledger names every tensor with its hash before and after, and kee
   auto& transformer = *random.transformer;
   TemporaryFolder out;
   const auto entries = entries_for(transformer);
-  editing::write_edited_model(transformer, *random.tokenizer, entries, model::ElementType::f32, out / "edited");
+  editing::write_edited_model(transformer, *random.tokenizer, entries, {out / "edited"});
   const auto ledger = nlohmann::json::parse(read_bytes(out / "edited/proviso/ledger.json"));
   const std::string down = "model.layers.1.mlp.down_proj.weight", up = "model.layers.1.mlp.up_proj.weight";
   CHECK(ledger["tensors"][down]["sha256_before"] == editing::tensor_sha256(transformer.get(down)));
@@ -110,7 +73,7 @@ TEST_CASE("a folder altered since is refused by the file's name, and nothing is 
   RandomModel random;
   TemporaryFolder out;
   editing::write_edited_model(*random.transformer, *random.tokenizer, entries_for(*random.transformer),
-                              model::ElementType::f32, out / "edited");
+                              {out / "edited"});
   const std::string file = GENERATE(as<std::string>(), "model.safetensors", "proviso/ledger.json",
                                     "proviso/originals/model.safetensors", "proviso/originals/config.json");
   SECTION("one bit") { flip_a_byte(out / ("edited/" + file), file.ends_with("ledger.json") ? 100 : 5); }
@@ -127,7 +90,7 @@ TEST_CASE("a folder altered since is refused by the file's name, and nothing is 
 TEST_CASE("a ledger whose names leave the folder is refused") {
   RandomModel random;
   TemporaryFolder out;
-  editing::write_edited_model(*random.transformer, *random.tokenizer, {}, model::ElementType::f32, out / "edited");
+  editing::write_edited_model(*random.transformer, *random.tokenizer, {}, {out / "edited"});
   const auto path = out / "edited/proviso/ledger.json";
   auto ledger = nlohmann::ordered_json::parse(read_bytes(path));
   ledger["originals"][1]["name"] = "../outside.json";
@@ -143,9 +106,8 @@ TEST_CASE("an existing folder is never overwritten") {
   RandomModel random;
   TemporaryFolder out;
   write_bytes(out / "edited/precious", "kept");
-  CHECK_THROWS_AS(
-      editing::write_edited_model(*random.transformer, *random.tokenizer, {}, model::ElementType::f32, out / "edited"),
-      model::InputError);
+  CHECK_THROWS_AS(editing::write_edited_model(*random.transformer, *random.tokenizer, {}, {out / "edited"}),
+                  model::InputError);
   CHECK(read_bytes(out / "edited/precious") == "kept");
 }
 
@@ -154,8 +116,7 @@ TEST_CASE("a GGUF source reverts to its float32 weights as a Hugging Face folder
   TemporaryFolder folder;
   write_bytes(folder / "tiny.gguf", gguf_of(tiny_model(tiny_llama_json())).bytes());
   const auto loaded = model::Transformer::load(model::read_model_card(folder / "tiny.gguf"), {});
-  editing::write_edited_model(*loaded, *tokenizer_source.tokenizer, entries_for(*loaded), model::ElementType::f32,
-                              folder / "edited");
+  editing::write_edited_model(*loaded, *tokenizer_source.tokenizer, entries_for(*loaded), {folder / "edited"});
   editing::revert_edited_model(folder / "edited", folder / "before");
   const auto before = model::Transformer::load(model::read_model_card(folder / "before"), {});
   CHECK(before->names().size() == loaded->names().size());
@@ -163,24 +124,11 @@ TEST_CASE("a GGUF source reverts to its float32 weights as a Hugging Face folder
   CHECK_FALSE(fs::exists(folder / "edited/proviso/source"));
 }
 
-namespace {
-
-std::string refusal_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const model::InputError& error) {
-    return error.what();
-  }
-  return "";
-}
-
-}  // namespace
-
 TEST_CASE("a ledger replays on another copy of the model to the same folder, byte for byte") {
   RandomModel random, copy;
   TemporaryFolder out;
   editing::write_edited_model(*random.transformer, *random.tokenizer, entries_for(*random.transformer),
-                              model::ElementType::f32, out / "edited", {{"hooks.proviso", "# kept\n"}});
+                              {out / "edited", {}, {{"hooks.proviso", "# kept\n"}}});
   editing::replay_edits(out / "edited", *copy.transformer, *copy.tokenizer, out / "again");
   CHECK(files_in(out / "again") == files_in(out / "edited"));
   auto ours = files_in(out / "edited/proviso"), theirs = files_in(out / "again/proviso");
@@ -203,9 +151,8 @@ TEST_CASE("a dropped edit leaves the model that the other edits alone make") {
   RandomModel random;
   TemporaryFolder out;
   const auto entries = entries_for(*random.transformer);
-  editing::write_edited_model(*random.transformer, *random.tokenizer, entries, model::ElementType::f32, out / "both");
-  editing::write_edited_model(*random.transformer, *random.tokenizer, {entries[1]}, model::ElementType::f32,
-                              out / "second");
+  editing::write_edited_model(*random.transformer, *random.tokenizer, entries, {out / "both"});
+  editing::write_edited_model(*random.transformer, *random.tokenizer, {entries[1]}, {out / "second"});
   editing::drop_edit(out / "both", entries[0].name, out / "dropped");
   CHECK(files_in(out / "dropped") == files_in(out / "second"));
   const auto left = editing::verify_edited_model(out / "dropped");
@@ -225,7 +172,7 @@ TEST_CASE("squashed edits are one entry of the same model") {
   RandomModel random;
   TemporaryFolder out;
   const auto entries = entries_for(*random.transformer);
-  editing::write_edited_model(*random.transformer, *random.tokenizer, entries, model::ElementType::f32, out / "both");
+  editing::write_edited_model(*random.transformer, *random.tokenizer, entries, {out / "both"});
   editing::squash_edits(out / "both", out / "one");
   CHECK(files_in(out / "one") == files_in(out / "both"));
   const auto one = editing::verify_edited_model(out / "one");
@@ -238,7 +185,7 @@ TEST_CASE("verifying names the file that was tampered with") {
   RandomModel random;
   TemporaryFolder out;
   editing::write_edited_model(*random.transformer, *random.tokenizer, entries_for(*random.transformer),
-                              model::ElementType::f32, out / "edited", {{"hooks.proviso", "# kept\n"}});
+                              {out / "edited", {}, {{"hooks.proviso", "# kept\n"}}});
   CHECK_NOTHROW(editing::verify_edited_model(out / "edited"));
   const std::string file =
       GENERATE(as<std::string>(), "model.safetensors", "proviso/ledger.json", "proviso/edit-2.safetensors",

@@ -1,5 +1,4 @@
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -8,10 +7,12 @@
 
 #include "runtime/formats/atomic_file.hpp"
 #include "runtime/formats/tensor_file.hpp"
+#include "tests/support/small_disk.hpp"
 #include "tests/support/temporary_folder.hpp"
 
 using namespace proviso::model;
 using proviso::test::read_bytes;
+using proviso::test::SmallDisk;
 using proviso::test::TemporaryFolder;
 using proviso::test::write_bytes;
 namespace fs = std::filesystem;
@@ -21,25 +22,6 @@ namespace {
 std::size_t entries(const fs::path& folder) {
   return static_cast<std::size_t>(std::distance(fs::directory_iterator(folder), fs::directory_iterator{}));
 }
-
-/// Files of this process cannot grow beyond `bytes`: what a full disk looks like to a writer.
-class SmallDisk {
- public:
-  explicit SmallDisk(rlim_t bytes) {
-    before_handler_ = ::signal(SIGXFSZ, SIG_IGN);
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit{bytes, before_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~SmallDisk() {
-    ::setrlimit(RLIMIT_FSIZE, &before_);
-    ::signal(SIGXFSZ, before_handler_);
-  }
-
- private:
-  rlimit before_{};
-  void (*before_handler_)(int);
-};
 
 }  // namespace
 

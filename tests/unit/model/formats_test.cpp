@@ -11,6 +11,7 @@
 #include <map>
 
 #include "runtime/formats/gguf.hpp"
+#include "runtime/formats/quantize.hpp"
 #include "runtime/formats/safetensors.hpp"
 #include "runtime/formats/sha256.hpp"
 #include "tests/support/gguf_builder.hpp"
@@ -64,6 +65,49 @@ TEST_CASE("dequantized values are those of the gguf package, to the bit") {
     }
     CHECK(different == 0);
   }
+}
+
+TEST_CASE("quantized bytes are those of the gguf package") {
+  const std::string folder = PROVISO_SOURCE_DIR "/tests/parity/formats/";
+  const SafetensorsFile file = read_safetensors(folder + "quantize.safetensors");
+  std::vector<float> values(static_cast<std::size_t>(file.tensors[0].elements()));
+  dequantize(file.tensors[0], values);
+  const GgufFile expected = read_gguf(folder + "quantize.gguf");
+  REQUIRE(expected.tensors.size() == 5);
+  for (const StoredTensor& tensor : expected.tensors) {
+    INFO(tensor.name);
+    CHECK(can_quantize(tensor.type));
+    CHECK(std::ranges::equal(quantize(values, tensor.type), tensor.bytes));
+  }
+  CHECK_FALSE(can_quantize(ElementType::q6_k));
+  CHECK_THROWS_AS(quantize(values, ElementType::q6_k), std::invalid_argument);
+}
+
+TEST_CASE("a GGUF file written from its own parts is the same, and keeps its metadata where a tensor changes") {
+  TemporaryFolder folder;
+  GgufBuilder builder;
+  builder.set("general.architecture", "llama");
+  builder.set("tokens", std::vector<std::string>{"a", "b"});
+  builder.tensor("first", {2, 32}, 8, std::string(68, 'q'));
+  builder.tensor("second", {3}, 0, std::string(12, 'f'));
+  write_bytes(folder / "a.gguf", builder.bytes());
+  const GgufFile source = read_gguf(folder / "a.gguf");
+  std::vector<TensorToWrite> tensors;
+  for (const StoredTensor& tensor : source.tensors)
+    tensors.push_back({tensor.name, tensor.type, tensor.shape, tensor.bytes});
+  write_gguf(folder / "same.gguf", source, tensors);
+  CHECK(read_bytes(folder / "same.gguf") == builder.bytes());
+
+  const std::vector<float> wide(64, 0.5f);
+  tensors[0].type = ElementType::f32;
+  tensors[0].bytes = std::as_bytes(std::span(wide));
+  write_gguf(folder / "wide.gguf", source, tensors);
+  const GgufFile changed = read_gguf(folder / "wide.gguf");
+  CHECK(std::ranges::equal(changed.metadata_bytes, source.metadata_bytes));
+  REQUIRE(changed.tensors.size() == 2);
+  CHECK(changed.tensors[0].type == ElementType::f32);
+  CHECK(changed.tensors[0].shape == std::vector<std::int64_t>{2, 32});
+  CHECK(std::ranges::equal(changed.tensors[1].bytes, source.tensors[1].bytes));
 }
 
 TEST_CASE("every half-precision number is expanded exactly") {

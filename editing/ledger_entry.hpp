@@ -1,0 +1,34 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "editing/certificate.hpp"
+#include "editing/weight_delta.hpp"
+
+namespace proviso::editing {
+
+/// One `expect` of an edit as it was measured: on the model with that edit alone, and on the one that was written.
+struct MeasuredExpectation {
+  std::string text;    ///< "efficacy >= 100%"
+  std::string status;  ///< "pass", "fail", …
+  double value = 0;
+  std::string final_status;
+  double final_value = 0;
+
+  bool met() const { return status == "pass" && final_status == "pass"; }
+};
+
+/// One edit, or one rule that became weights, as the ledger keeps it.
+struct LedgerEntry {
+  std::string name;
+  std::string rule_file;    ///< as named on the command line
+  std::string rule_sha256;  ///< of that file
+  std::vector<WeightDelta> deltas;
+  std::vector<Certificate> certificates;
+  NamedNumbers costs;    ///< of all together, on text that no edit sees
+  std::string remark{};  ///< what has become of it since: "measured together with `x`, which was dropped"
+  std::vector<MeasuredExpectation> expectations{};
+};
+
+}  // namespace proviso::editing
