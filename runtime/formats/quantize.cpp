@@ -66,6 +66,8 @@ struct PackedQ4_1 {
     const float minimum = *least, scale = (*most - *least) / 15, inverted = inverse(scale);
     d = to_half(scale);
     m = to_half(minimum);
+    // As ggml's reference rounds; nothing here is negative.
+    // NOLINTNEXTLINE(bugprone-incorrect-roundings)
     const auto quant = [&](float value) { return std::min(15, static_cast<int>((value - minimum) * inverted + 0.5f)); };
     for (int i = 0; i < kBlock / 2; ++i)
       low[i] = static_cast<std::uint8_t>(quant(x[i]) | quant(x[i + kBlock / 2]) << 4);
