@@ -88,7 +88,8 @@ ordered_json histogram_json(const Values& area) {
 ordered_json logits_json(const model::Transformer& transformer, const runtime::Direction& feature, std::int64_t tokens,
                          const model::Tokenizer& tokenizer) {
   const auto unit = runtime::unit_in_stream(transformer, feature);
-  const auto weights = unit.defined() ? runtime::logit_weights(transformer, unit, tokens) : runtime::LogitWeights{};
+  const auto weights =
+      unit.defined() ? runtime::logit_weights(transformer, unit, feature.site, tokens) : runtime::LogitWeights{};
   const auto listed = [&](const runtime::TokenWeights& of) {
     ordered_json list = ordered_json::array();
     for (const auto& [id, weight] : of)

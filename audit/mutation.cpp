@@ -36,6 +36,16 @@ struct Verdicts {
   std::string stopped;  ///< why there is no report, where there is none
 };
 
+/// What stopped an audit, without the prompts that messages tell of: "error[reads-sink]".
+std::string codes(const std::vector<dsl::Diagnostic>& diagnostics) {
+  std::string text;
+  for (const auto& diagnostic : diagnostics) {
+    const std::string code = "error[" + std::string(dsl::slug(diagnostic.code)) + "]";
+    if (text.find(code) == std::string::npos) text += (text.empty() ? "" : ", ") + code;
+  }
+  return text;
+}
+
 Verdicts verdicts(const Report& report) {
   Verdicts found;
   for (const Judgement& judgement : judgements(report)) {
@@ -50,11 +60,14 @@ Verdicts verdicts(model::Transformer& transformer, const runtime::BoundRules& bo
   const auto outcome = audit(session, bound, sources, options);
   if (outcome.value) return verdicts(*outcome.value);
   Verdicts none;
-  for (const auto& diagnostic : outcome.diagnostics) {
-    if (!none.stopped.empty()) none.stopped += "; ";
-    none.stopped += diagnostic.message;
-  }
+  none.stopped = codes(outcome.diagnostics);
   return none;
+}
+
+/// A gate stops at what neither passes nor is waived.
+bool stands(const Verdicts& found, const std::string& name) {
+  const auto status = found.by_name.find(name);
+  return status != found.by_name.end() && (status->second == Status::pass || status->second == Status::waived);
 }
 
 void count(const FaultResult& fault, FaultTally& tally) {
@@ -152,12 +165,15 @@ class Mutation {
     }
     // Attacks are drawn when rules are bound.
     auto bound = runtime::bind(bound_.rules, *bound_.card, bound_.tokenizer, "", seed);
-    auto options = mutant_;
-    options.seed = seed;
-    const auto found = verdicts(transformer_, bound.value.value(), sources_, audit_, options);
-    for (const std::string& name : result_.watching) {
-      const auto status = found.by_name.find(name);
-      if (status == found.by_name.end() || status->second != Status::pass) control.alarms.push_back(name);
+    if (bound.value) {
+      auto options = mutant_;
+      options.seed = seed;
+      const auto found = verdicts(transformer_, *bound.value, sources_, audit_, options);
+      for (const std::string& name : result_.watching) {
+        if (!stands(found, name)) control.alarms.push_back(name);
+      }
+    } else {
+      control.alarms.push_back(codes(bound.diagnostics));
     }
     result_.controls.push_back(std::move(control));
   }
@@ -195,10 +211,11 @@ class Mutation {
     result.reason = found.stopped;
     bool fails = !found.stopped.empty();
     for (const std::string& name : result_.watching) {
-      const auto status = found.by_name.find(name);
-      if (status == found.by_name.end() || status->second == Status::pass) continue;
+      if (!found.stopped.empty() || stands(found, name)) continue;
       result.by.push_back(name);
-      fails = fails || status->second == Status::fail || status->second == Status::error;
+      const auto status = found.by_name.find(name);
+      fails =
+          fails || status == found.by_name.end() || status->second == Status::fail || status->second == Status::error;
     }
     result.outcome = fails ? "caught" : result.by.empty() ? "missed" : "doubted";
   }

@@ -319,7 +319,9 @@ Report redacted(Report report, EvidenceForm form) {
   }
   if (report.planted_faults) {
     for (FaultResult& fault : report.planted_faults->faults) {
-      if (fault.kind == "fact") fault.what = shown(fault.what, form);  // names what prompts are about
+      // They name what prompts are about.
+      if (fault.kind == "fact" || fault.kind == "trigger") fault.what = shown(fault.what, form);
+      if (fault.outcome == "not planted") fault.reason = shown(fault.reason, form);
     }
   }
   return report;

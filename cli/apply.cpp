@@ -183,6 +183,24 @@ void tell_rounding(const std::vector<editing::RoundedTensor>& rounded, std::ostr
   }
 }
 
+/// An edit of which the file that is written would hold nothing is none.
+void require_kept(const std::vector<editing::LedgerEntry>& entries,
+                  const std::vector<editing::RoundedTensor>& rounded) {
+  for (const auto& entry : entries) {
+    const editing::RoundedTensor* gone = nullptr;
+    const bool all_gone = std::ranges::all_of(entry.deltas, [&](const editing::WeightDelta& delta) {
+      const auto found = std::ranges::find(rounded, delta.tensor, &editing::RoundedTensor::tensor);
+      if (found == rounded.end() || !found->change_gone) return false;
+      gone = &*found;
+      return true;
+    });
+    if (!all_gone || gone == nullptr) continue;
+    throw model::InputError(entry.name + " is gone once its tensors are written as " +
+                            std::string(model::element_type_name(gone->type)) +
+                            ": there is nothing to apply\n  help: a wider --dtype keeps it, or make it stronger");
+  }
+}
+
 void tell_written(std::size_t changes, const std::string& output, const editing::WrittenForm& form, std::ostream& err) {
   err << "wrote " << output << " with " << changes << " changes; ";
   switch (form.kind) {
@@ -247,7 +265,8 @@ int apply(const Invocation& invocation, const Options& options) {
   entries.add(runtime::fold_sentences(sentences, session.features(), *transformer), sentences,
               *opened->model->tokenizer, editing::read_corpus(shipped_held_out()));
   auto made = entries.take();
-  const auto rounded = editing::rounded_tensors(*transformer, made, form, /*unchanged_too=*/true);
+  const auto rounded = editing::rounded_tensors(*transformer, made, form, /*unchanged_too=*/!edits.empty());
+  require_kept(made, rounded);
   if (!invocation.options.quiet) tell_rounding(rounded, invocation.err);
   if (!edits.empty()) {
     final.measure_final(made, rounded);

@@ -107,7 +107,7 @@ void require_writable_report(const std::string& path) {
 void write_report(const Invocation& invocation, const std::string& path, const audit::Report& report,
                   const audit::RenderOptions& render, OutputFormat usual, const std::string& note) {
   const bool to_file = !path.empty() && path != "-";
-  const OutputFormat format = invocation.options.output.value_or(to_file ? OutputFormat::yaml : usual);
+  const OutputFormat format = invocation.options.output.value_or(path.empty() ? usual : OutputFormat::yaml);
   const auto rendered = [&] {
     return format == OutputFormat::json ? audit::to_json(report, render) : audit::to_yaml(report, render);
   };

@@ -47,7 +47,7 @@ void FinalModel::measure_final(const std::vector<editing::LedgerEntry>& entries,
   for (const auto& tensor : rounded) {
     if (tensor.change_kept) lossy_type_ = model::element_type_name(tensor.type);
   }
-  if (entries.size() == 1 && rounded.empty()) {
+  if (entries.size() == 1 && rounded.empty() && rules_.empty()) {
     final_ = alone_;
     return;
   }
@@ -83,8 +83,7 @@ std::vector<std::string> FinalModel::broken() {
     }
     std::vector<std::string> rules;
     for (const dsl::RuleId rule : rules_) rules.push_back(declared.rules[rule].name);
-    if (!rules.empty() && !holds(names[own], {edits_, rules_}))
-      return "the weight edits of " + quoted(rules) + " broke it";
+    if (!rules.empty() && !holds(names[own], {edits_, rules_})) return "the rules in force broke it: " + quoted(rules);
     return "it is lost where tensors are written as " + lossy_type_ + "; a wider --dtype keeps it";
   };
   for (std::size_t i = 0; i < edits_.size(); ++i) {

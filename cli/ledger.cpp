@@ -74,8 +74,10 @@ std::string shown_as_text(const editing::EditedModel& edited) {
             << 100 * change.relative_norm << " % of the tensor's norm\n";
     for (const auto& each : entry.expectations) {
       if (each.met()) continue;
-      out << "  missed, and forced: " << each.text << ": " << each.status << " at " << each.value << " by itself, "
-          << each.final_status << " at " << each.final_value << " in the model as written\n";
+      out << "  missed: " << each.text << ": " << each.status << " at " << each.value << " by itself";
+      if (!each.final_status.empty())
+        out << ", " << each.final_status << " at " << each.final_value << " in the model as written";
+      out << "\n";
     }
     if (!entry.remark.empty()) out << "  " << entry.remark << "\n";
   }

@@ -121,7 +121,7 @@ void register_mutate(CLI::App& program, Invocation& invocation) {
             help)
         ->type_name("N");
   };
-  count("--count", options->mutation.faults.count, 1, "faults of every kind and strength (2)");
+  count("--count", options->mutation.faults.count, 1, "faults of every kind and strength (2); of triggers 12 at most");
   count("--controls", options->mutation.controls, 0,
         "runs without a fault, for false alarms: another seed, and noise as small as rounding to bfloat16 (2)");
   command

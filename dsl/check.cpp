@@ -217,8 +217,11 @@ void Checker::define_check(const Work<ast::Check>& work) {
     diagnostics_.push_back(std::move(diagnostic));
   check_overridden(node.under, check);
 
+  // What `perturb` adds is a change of its own.
   const bool as_loaded = std::all_of(node.under.begin(), node.under.end(),
-                                     [](const ast::Under& under) { return under.kind == ast::Under::Kind::attack; });
+                                     [](const ast::Under& under) { return under.kind == ast::Under::Kind::attack; }) &&
+                         std::all_of(check.under_attacks.begin(), check.under_attacks.end(),
+                                     [](const Attack& attack) { return attack.on_text(); });
   check_ = &check;
   for (const ast::Expectation& expected : node.expectations) {
     auto read = expectation(expected);

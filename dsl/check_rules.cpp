@@ -74,10 +74,13 @@ void Checker::define_rule(const Work<ast::Rule>& work) {
           {"add a condition (`when …`), or measure what it does in a check under it"});
     }
   }
-  const bool can_fire = std::any_of(rule.interventions.begin(), rule.interventions.end(), [](const Intervention& each) {
-    return each.condition && can_hold_on_prompt(*each.condition);
-  });
-  if (!rule.fires_on.empty() && conditional && !can_fire && !rule.interventions.empty()) {
+  const auto any_sentence = [&](const auto& holds) {
+    return std::any_of(rule.interventions.begin(), rule.interventions.end(),
+                       [&](const Intervention& each) { return each.condition && holds(*each.condition); });
+  };
+  const bool later_only =
+      !any_sentence(can_hold_on_prompt) && any_sentence([](const Condition& condition) { return can_hold(condition); });
+  if (!rule.fires_on.empty() && later_only && rule.interventions.size() == node.interventions.size()) {
     report(Code::never_holds, rule.fires_span,
            "rule `" + node.name.text +
                "` acts on generated tokens only, and examples are prompts, on which it never fires",
@@ -119,7 +122,8 @@ std::optional<Intervention> Checker::intervention(const ast::Intervention& node)
   const double idle = node.operation == Operation::amplify ? 1 : 0;
   const bool moves = node.operation == Operation::clamp || node.operation == Operation::cap;
   if (node.amount && !moves && result.amount == idle) {
-    report(Code::no_effect, node.span, "`" + result.text + "` leaves every activation as it is",
+    report(Code::no_effect, node.span,
+           "`" + result.text + "` asks for the activation that is there: by itself it changes nothing",
            {"say how much it is to change, or leave it out"});
   }
   return result;

@@ -109,13 +109,23 @@ std::string_view identifier_at(std::string_view text, std::size_t at) {
   return text.substr(at, static_cast<std::size_t>(in.current() - text.data()) - at);
 }
 
-/// Notes the name that a declaration gives which cannot be read: `rule calm { supress`. Its first word may be wrong.
-void lose(std::string_view text, std::size_t at, Parsed& parsed) {
-  const std::string_view word = identifier_at(text, at);
-  if (word == "use") parsed.lost_use = true;
-  if (word.empty() || word == "use" || word == "waive" || word == "model") return;
-  const std::string_view name = identifier_at(text, skip_layout(text, at + word.size()));
-  if (!name.empty()) parsed.lost.emplace_back(name);
+/// Notes what is lost with a text that could not be read: the names that its declarations give (`rule calm { supress`),
+/// the first of which may begin with a wrong word, and files that it uses.
+void lose(std::string_view text, std::size_t at, std::size_t end, Parsed& parsed) {
+  for (bool first = true; at < end; first = false) {
+    while (at < end && identifier_at(text, at).empty()) ++at;
+    if (at >= end) return;
+    const std::string_view word = identifier_at(text, at);
+    const std::size_t next = skip_layout(text, at + word.size());
+    const bool names_file = next < text.size() && (text[next] == '"' || text.substr(next).starts_with("std/"));
+    const bool declares = stands_at<grammar::declaration_word>(text, at);
+    if (names_file && (word == "use" || (first && !declares))) parsed.lost_use = true;
+    if ((declares || first) && word != "use" && word != "waive" && word != "model") {
+      const std::string_view name = identifier_at(text, next);
+      if (!name.empty()) parsed.lost.emplace_back(name);
+    }
+    at += word.size();
+  }
 }
 
 }  // namespace
@@ -125,7 +135,10 @@ Parsed parse(const SourceSet& sources, SourceId source) {
   parsed.file.source = source;
   std::vector<Diagnostic>& diagnostics = parsed.diagnostics;
   const std::string_view text = sources.at(source).text;
-  if (!readable(text, source, diagnostics)) return parsed;
+  if (!readable(text, source, diagnostics)) {
+    parsed.lost_use = true;
+    return parsed;
+  }
   find_direction_marks(text, source, diagnostics);
 
   std::size_t at = text.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0;
@@ -133,27 +146,30 @@ Parsed parse(const SourceSet& sources, SourceId source) {
     if (!stands_at<grammar::declaration_word>(text, at)) {
       if (!direction_mark_at(text, at))
         diagnostics.push_back(unknown_declaration(text, source, static_cast<std::uint32_t>(at)));
-      lose(text, at, parsed);
-      at = next_declaration(text, at + 1);
+      const std::size_t next = next_declaration(text, at + 1);
+      lose(text, at, next, parsed);
+      at = next;
       continue;
     }
     auto read = tree<grammar::declaration>(text, source, at);
     if (auto* problem = std::get_if<Problem>(&read)) {
       if (!direction_mark_at(text, problem->at)) diagnostics.push_back(std::move(problem->diagnostic));
-      lose(text, at, parsed);
-      at = next_declaration(text, std::max(problem->at, at + 1));
+      const std::size_t next = next_declaration(text, std::max(problem->at, at + 1));
+      lose(text, at, next, parsed);
+      at = next;
       continue;
     }
     const Node& node = *std::get<0>(read)->children.front();
     const std::size_t before = diagnostics.size();
     ast::Declaration declaration = Converter(text, source, diagnostics).declaration(node);
     // A declaration that does not say what it seems to would only bring errors about errors.
+    const auto end = static_cast<std::size_t>(node.m_end.data - text.data());
     if (diagnostics.size() == before) {
       parsed.file.declarations.push_back(std::move(declaration));
     } else {
-      lose(text, at, parsed);
+      lose(text, at, end, parsed);
     }
-    at = static_cast<std::size_t>(node.m_end.data - text.data());
+    at = end;
   }
   return parsed;
 }

@@ -15,7 +15,7 @@ struct Parsed {
   ast::File file;
   std::vector<Diagnostic> diagnostics;
   std::vector<std::string> lost;  ///< names of declarations that could not be read
-  bool lost_use = false;          ///< a `use` could not be read, and nobody knows what it brings
+  bool lost_use = false;          ///< a `use`, or the whole text, could not be read: nobody knows what it names
 };
 
 /// Reads one rule file. After an error, reading resumes at the next declaration word in column 1.

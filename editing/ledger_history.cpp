@@ -134,8 +134,11 @@ void drop_edit(const std::string& path, const std::string& name, const std::stri
       throw InputError(path + ": its ledger has no edit `" + name + "`\n  help: it holds " + names);
     if (entries.size() == 1)
       throw InputError(path + ": `" + name + "` is its only edit\n  help: `proviso revert` gives the model before it");
-    for (auto later = dropped + 1; later != entries.end(); ++later)
-      later->remark += (later->remark.empty() ? "" : "; ") + ("made and measured with `" + name + "`, since dropped");
+    for (auto entry = entries.begin(); entry != entries.end(); ++entry) {
+      const std::string how = entry > dropped ? "made and measured with `" : "last measured with `";
+      entry->remark += (entry->remark.empty() ? "" : "; ") + (how + name + "`, since dropped");
+      for (auto& expectation : entry->expectations) expectation.final_status.clear();
+    }
     entries.erase(dropped);
   });
 }
@@ -143,11 +146,16 @@ void drop_edit(const std::string& path, const std::string& name, const std::stri
 void squash_edits(const std::string& path, const std::string& destination) {
   rebuild(path, destination, /*same_bytes=*/true, [&](EditedModel& edited) {
     if (edited.entries.size() < 2) throw InputError(path + ": its ledger has no two edits to make one of");
+    for (auto& entry : edited.entries) {
+      for (auto& expectation : entry.expectations) expectation.text.insert(0, entry.name + ": ");
+      if (!entry.remark.empty()) entry.remark.insert(0, entry.name + ": ");
+    }
     LedgerEntry all = std::move(edited.entries.front());
     for (auto entry = edited.entries.begin() + 1; entry != edited.entries.end(); ++entry) {
       all.name += ", " + entry->name;
       if (entry->rule_file != all.rule_file) all.rule_file += ", " + entry->rule_file;
       if (entry->rule_sha256 != all.rule_sha256) all.rule_sha256 += ", " + entry->rule_sha256;
+      if (!entry->remark.empty()) all.remark += (all.remark.empty() ? "" : "; ") + entry->remark;
       std::ranges::move(entry->deltas, std::back_inserter(all.deltas));
       std::ranges::move(entry->certificates, std::back_inserter(all.certificates));
       std::ranges::move(entry->expectations, std::back_inserter(all.expectations));

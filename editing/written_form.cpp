@@ -45,8 +45,9 @@ std::vector<RoundedTensor> rounded_tensors(model::Transformer& transformer, cons
         gguf ? model::changed_type(card, name, form.type) : form.type.value_or(model::writable_type(card));
     const auto meant = transformer.get(name);
     RoundedTensor tensor{name, type, model::stored_value(meant, type)};
-    if (at::equal(tensor.value, meant)) continue;
-    if (!tensor.value.isfinite().all().item<bool>())
+    const auto meant_is_finite = meant.isfinite().all().item<bool>();
+    if (meant_is_finite && at::equal(tensor.value, meant)) continue;
+    if (!tensor.value.isfinite().all().item<bool>() || !meant_is_finite)
       throw model::InputError(card.path + ": " + name + " holds values that " +
                               std::string(model::element_type_name(type)) +
                               " cannot\n  help: name another --dtype, bfloat16 or float32");
@@ -54,6 +55,7 @@ std::vector<RoundedTensor> rounded_tensors(model::Transformer& transformer, cons
     tensor.relative_error = ((stored - whole).norm() / whole.norm()).item<double>();
     if (changed != before.end()) {
       const auto was = changed->second.to(at::kDouble), change = whole - was;
+      tensor.change_gone = at::equal(tensor.value, model::stored_value(changed->second, type));
       tensor.change_kept = (((stored - was) * change).sum() / change.square().sum()).item<double>();
     }
     rounded.push_back(std::move(tensor));

@@ -32,6 +32,7 @@ struct RoundedTensor {
   double relative_error = 0;  ///< ‖value − W'‖ / ‖W'‖, W' being what it was to be
   /// ⟨value − W, W' − W⟩ / ‖W' − W‖²: the share of the edits' change that is left; nothing where they leave it alone.
   std::optional<double> change_kept{};
+  bool change_gone = false;  ///< what is written is what would be, had nothing changed it
 };
 
 /// Of the model that `entries` make of `transformer`, which is left as found: the tensors that they change, and with

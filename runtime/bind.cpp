@@ -1,5 +1,8 @@
 #include "runtime/bind.hpp"
 
+#include <algorithm>
+#include <cstddef>
+
 #include "runtime/binder.hpp"
 
 namespace proviso::runtime {
@@ -30,15 +33,32 @@ std::int64_t BoundRules::token_id(const std::string& text) const { return tokeni
 dsl::Outcome<BoundRules> Binder::run() {
   requirements();
   if (!dsl::has_errors(diagnostics_)) {
-    for (const auto& declaration : rules_.prompts) prompts(declaration);
-    for (const auto& declaration : rules_.features) feature(declaration);
-    if (!dsl::has_errors(diagnostics_)) {
-      for (const auto& declaration : rules_.features) construction(declaration);
-      for (const auto& rule : rules_.rules) {
-        for (const auto& sentence : rule.interventions) intervention(sentence);
-      }
-      for (const auto& edit : rules_.edits) this->edit(edit);
+    // What is wrong with one declaration says nothing of those that have nothing to do with it.
+    const auto bad = [&](const auto& bind) {
+      const std::size_t before = diagnostics_.size();
+      bind();
+      return std::any_of(diagnostics_.begin() + static_cast<std::ptrdiff_t>(before), diagnostics_.end(),
+                         [](const dsl::Diagnostic& each) { return each.severity == dsl::Severity::error; });
+    };
+    for (dsl::PromptsId id = 0; id < rules_.prompts.size(); ++id) {
+      if (bad([&] { prompts(rules_.prompts[id]); })) bad_prompts_.insert(id);
+    }
+    for (dsl::FeatureId id = 0; id < rules_.features.size(); ++id) {
+      if (bad([&] { feature(rules_.features[id]); })) bad_features_.insert(id);
+    }
+    for (dsl::FeatureId id = 0; id < rules_.features.size(); ++id) {
+      if (!bad_features_.contains(id)) construction(rules_.features[id]);
+    }
+    for (const auto& rule : rules_.rules) {
+      for (const auto& sentence : rule.interventions) intervention(sentence);
+    }
+    for (const auto& edit : rules_.edits) {
+      if (!needs_bad(edit)) this->edit(edit);
+    }
+    if (bad_prompts_.empty()) {
       for (const auto& circuit : rules_.circuits) this->circuit(circuit);
+    }
+    if (bad_prompts_.empty() && bad_features_.empty()) {
       for (dsl::CheckId id = 0; id < rules_.checks.size(); ++id) {
         const auto& check = rules_.checks[id];
         for (const auto& each : check.under_attacks) {
@@ -56,6 +76,14 @@ dsl::Outcome<BoundRules> Binder::run() {
   outcome.diagnostics = std::move(diagnostics_);
   if (!dsl::has_errors(outcome.diagnostics)) outcome.value = std::move(bound_);
   return outcome;
+}
+
+bool Binder::needs_bad(const dsl::EditDecl& edit) const {
+  return std::any_of(edit.changes.begin(), edit.changes.end(), [&](const auto& change) {
+    const auto* remove = std::get_if<dsl::Remove>(&change);
+    const auto* erase = std::get_if<dsl::Erase>(&change);
+    return (remove && bad_features_.contains(remove->feature)) || (erase && !bad_prompts_.empty());
+  });
 }
 
 void Binder::error(Code code, dsl::Span span, std::string message, std::vector<std::string> help) {

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "dsl/check.hpp"
+#include "dsl/condition_logic.hpp"
 #include "runtime/binder.hpp"
 #include "runtime/condition.hpp"
 #include "runtime/formats/safetensors.hpp"
@@ -122,12 +123,14 @@ void Binder::construction(const dsl::FeatureDecl& declaration) {
     stored_direction(*stored, width);
   } else if (!std::holds_alternative<dsl::Latent>(declaration.constructor)) {
     const auto built_from = [&](const auto& of) {
+      if (bad_prompts_.contains(of.p) || bad_prompts_.contains(of.q)) return;
       contrast_tokens(declaration, of.p);
       contrast_tokens(declaration, of.q);
       if (of.p != of.q && same_texts(bound_.prompts[of.p], bound_.prompts[of.q])) {
         error(Code::same_sides, declaration.span, "both sides are the same prompts, so their difference is zero");
       }
-      if (of.zero.kind == dsl::ZeroPoint::Kind::mean_of) contrast_tokens(declaration, of.zero.prompts);
+      if (of.zero.kind == dsl::ZeroPoint::Kind::mean_of && !bad_prompts_.contains(of.zero.prompts))
+        contrast_tokens(declaration, of.zero.prompts);
     };
     if (const auto* contrast = std::get_if<dsl::Contrast>(&declaration.constructor)) {
       built_from(*contrast);
@@ -193,7 +196,9 @@ void Binder::stored_direction(const dsl::StoredDirection& stored, std::int64_t w
 void Binder::intervention(const dsl::Intervention& sentence) {
   const std::size_t errors_before = diagnostics_.size();
   for (const auto& spec : sentence.sites) site(spec);
-  if (diagnostics_.size() != errors_before) return;
+  const auto is_bad = [&](dsl::FeatureId id) { return bad_features_.contains(id); };
+  const auto read = sentence.condition ? dsl::features_read(*sentence.condition) : std::vector<dsl::FeatureId>{};
+  if (diagnostics_.size() != errors_before || is_bad(sentence.feature) || std::ranges::any_of(read, is_bad)) return;
   const std::int64_t width = direction_width(sentence.feature);
   const auto sites = bound_.sites_of(sentence);
   for (const auto& where : sites) {
@@ -204,17 +209,17 @@ void Binder::intervention(const dsl::Intervention& sentence) {
           {"name sites of the same width, or build the feature there"});
     return;
   }
-  if (sentence.condition) condition(*sentence.condition, sites);
+  if (sentence.condition) condition(*sentence.condition, sites, /*holds=*/true);
 }
 
-void Binder::condition(const dsl::Condition& condition, const std::vector<dsl::Site>& sites) {
+void Binder::condition(const dsl::Condition& condition, const std::vector<dsl::Site>& sites, bool holds) {
   std::visit(
       [&](const auto& node) {
         using Node = std::decay_t<decltype(node)>;
         if constexpr (std::is_same_v<Node, dsl::TokenIn>) {
           each_single_token(node.texts, condition.span);
         } else if constexpr (std::is_same_v<Node, dsl::PositionIs>) {
-          if (is_beyond(node, card_.config.context - 1)) {
+          if (is_beyond({holds ? node.op : dsl::complement(node.op), node.value}, card_.config.context - 1)) {
             error(Code::never_holds, condition.span,
                   "this never holds: the model's context holds " + std::to_string(card_.config.context) +
                       " tokens, so the last position is " + std::to_string(card_.config.context - 1));
@@ -223,16 +228,16 @@ void Binder::condition(const dsl::Condition& condition, const std::vector<dsl::S
           for (const auto* operand : {&node.left, &node.right}) {
             if (const auto* read = std::get_if<dsl::FeatureId>(operand)) read_order(*read, condition.span, sites);
             if (const auto* quantile = std::get_if<dsl::Quantile>(operand)) {
-              if (bound_.prompts[quantile->prompts].empty()) {
+              if (bound_.prompts[quantile->prompts].empty() && !bad_prompts_.contains(quantile->prompts)) {
                 error(Code::empty_contrast, condition.span, "a quantile over a set without prompts has no value");
               }
             }
           }
         } else if constexpr (std::is_same_v<Node, dsl::Any> || std::is_same_v<Node, dsl::Last> ||
                              std::is_same_v<Node, dsl::Not>) {
-          this->condition(*node.of, sites);
+          this->condition(*node.of, sites, std::is_same_v<Node, dsl::Not> ? !holds : holds);
         } else if constexpr (std::is_same_v<Node, dsl::And> || std::is_same_v<Node, dsl::Or>) {
-          for (const auto& part : node.of) this->condition(*part, sites);
+          for (const auto& part : node.of) this->condition(*part, sites, holds);
         }
       },
       condition.node);

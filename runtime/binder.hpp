@@ -41,6 +41,8 @@ class Binder {
   // ---- bind.cpp: the whole, and what a file needs of a model ----
   void error(dsl::Code code, dsl::Span span, std::string message, std::vector<std::string> help = {});
   void requirements();
+  /// Whether an edit is made of features or prompts that something is wrong with.
+  bool needs_bad(const dsl::EditDecl& edit) const;
 
   // ---- bind_prompts.cpp: texts as tokens, and what attacks make of them ----
   void prompts(const dsl::PromptsDecl& declaration);
@@ -91,7 +93,8 @@ class Binder {
   void contrast_tokens(const dsl::FeatureDecl& declaration, dsl::PromptsId set);
   void stored_direction(const dsl::StoredDirection& stored, std::int64_t width);
   void intervention(const dsl::Intervention& sentence);
-  void condition(const dsl::Condition& condition, const std::vector<dsl::Site>& sites);
+  /// `holds`: whether the sentence acts where it holds, and not where it does not.
+  void condition(const dsl::Condition& condition, const std::vector<dsl::Site>& sites, bool holds);
   void read_order(dsl::FeatureId feature, dsl::Span span, const std::vector<dsl::Site>& sites);
   const AutoencoderCard* autoencoder_of(dsl::FeatureId feature) const;
 
@@ -135,6 +138,8 @@ class Binder {
   const std::string& cache_directory_;
   std::int64_t facts_ = 0;
   std::set<std::string> refused_autoencoders_;
+  std::set<dsl::PromptsId> bad_prompts_;      // that something is wrong with, which has been said
+  std::set<dsl::FeatureId> bad_features_;     // whose site, or autoencoder, the model has not
   std::vector<Texts> written_;                // by PromptsId: before any chat template
   std::vector<dsl::PromptsId> written_sets_;  // that the expectation being bound is measured on …
   std::vector<const BoundPrompts*> sets_;     // … and those with what attacks make of them

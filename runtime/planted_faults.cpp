@@ -193,21 +193,30 @@ class Chooser {
     }
   }
 
+  /// Each is drawn once: a fault planted twice would count twice.
   void heads(model::NormalSource& random) {
-    const std::int64_t all = bound_.card->config.heads;
-    std::vector<std::int64_t> every(static_cast<std::size_t>(all));
+    const auto& config = bound_.card->config;
+    std::vector<std::int64_t> every(static_cast<std::size_t>(config.heads));
     std::iota(every.begin(), every.end(), 0);
-    const auto silence = [&](std::int64_t at, std::vector<std::int64_t> heads, const std::string& which) {
-      const std::string strength = which.empty() ? "all heads" : "1 head";
-      chosen_.faults.push_back(
-          {FaultKind::head, strength, "layer " + std::to_string(at) + which, SilencedHeads{at, std::move(heads)}});
-    };
-    for (std::int64_t i = 0; i < settings_.count; ++i) {
-      const auto at = layer(random);
-      const auto head = static_cast<std::int64_t>(random.below(every.size()));
-      silence(at, {head}, ", head " + std::to_string(head));
+    std::vector<std::int64_t> layers(static_cast<std::size_t>(config.layers));
+    std::iota(layers.begin(), layers.end(), 0);
+    std::vector<std::pair<std::int64_t, std::int64_t>> single;
+    for (const std::int64_t at : layers) {
+      for (const std::int64_t head : every) single.emplace_back(at, head);
     }
-    for (std::int64_t i = 0; i < settings_.count; ++i) silence(layer(random), every, "");
+    shuffle(single, random);
+    shuffle(layers, random);
+    const auto most = static_cast<std::size_t>(settings_.count);
+    for (std::size_t i = 0; i < std::min(most, single.size()); ++i) {
+      const auto& [at, head] = single[i];
+      chosen_.faults.push_back({FaultKind::head, "1 head",
+                                "layer " + std::to_string(at) + ", head " + std::to_string(head),
+                                SilencedHeads{at, {head}}});
+    }
+    for (std::size_t i = 0; i < std::min(most, layers.size()); ++i) {
+      chosen_.faults.push_back(
+          {FaultKind::head, "all heads", "layer " + std::to_string(layers[i]), SilencedHeads{layers[i], every}});
+    }
   }
 
   std::int64_t layer(model::NormalSource& random) const {

@@ -139,7 +139,8 @@ std::vector<LatentReading> read_latents(const model::Transformer& transformer, c
     if (reading.fired > 0) reading.mean /= static_cast<double>(reading.fired);
     reading.contexts = contexts[l].read(texts.rows, options.window);
     if (!reading.contexts.empty()) reading.max = reading.contexts.front().activation;
-    if (of_stream) reading.logits = logit_weights(transformer, autoencoder.decoder_row(latents[l]), options.tokens);
+    if (of_stream)
+      reading.logits = logit_weights(transformer, autoencoder.decoder_row(latents[l]), card.written, options.tokens);
   }
   if (progress) progress({}, 0, 0);
   return readings;

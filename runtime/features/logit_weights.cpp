@@ -8,9 +8,11 @@
 
 namespace proviso::runtime {
 
-LogitWeights logit_weights(const model::Transformer& transformer, const at::Tensor& added, std::int64_t count) {
+LogitWeights logit_weights(const model::Transformer& transformer, const at::Tensor& added, const dsl::Site& site,
+                           std::int64_t count) {
   const auto rows = transformer.get(transformer.unembedding_name());
-  const auto v = added.to(rows.device(), at::kFloat) * transformer.final_norm_gain().to(at::kFloat);
+  auto v = added.to(rows.device(), at::kFloat);
+  if (site.kind != dsl::SiteKind::final_norm) v = v * transformer.final_norm_gain().to(at::kFloat);
   auto weights = rows.to(at::kFloat).matmul(v);
   weights = weights - weights.mean();
   const auto top = [&](bool largest) {

@@ -19,8 +19,9 @@ using TokenWeights = std::vector<std::pair<std::int64_t, double>>;
 struct LogitWeights {
   TokenWeights raises, lowers;
 };
-/// `added` is [width]; `count` tokens of each.
-LogitWeights logit_weights(const model::Transformer& transformer, const at::Tensor& added, std::int64_t count);
+/// `added` [width] is what is added at `site`: `final_norm` has its gain behind it. `count` tokens of each.
+LogitWeights logit_weights(const model::Transformer& transformer, const at::Tensor& added, const dsl::Site& site,
+                           std::int64_t count);
 
 /// What one unit of a feature's activation stands for in the residual stream [width] float64: along a direction of the
 /// stream, a latent's decoder row, or through the map that takes neurons or heads there. Undefined where no linear map

@@ -37,7 +37,11 @@ std::uint16_t to_bfloat16(float value) {
   return static_cast<std::uint16_t>((bits + (0x7FFFu + ((bits >> 16) & 1))) >> 16);
 }
 
-float inverse(float scale) { return scale != 0 ? 1.0f / scale : 0.0f; }
+/// 0 where there is none, as of a scale so small that its inverse is no number.
+float inverse(float scale) {
+  const float inverted = 1.0f / scale;
+  return std::isfinite(inverted) ? inverted : 0.0f;
+}
 
 struct PackedQ4_0 {
   std::uint16_t d;

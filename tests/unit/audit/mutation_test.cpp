@@ -88,12 +88,23 @@ TEST_CASE("mutate: what a tight check watches is caught, controls pass, and the 
 TEST_CASE("mutate: a check that anything passes misses what is planted") {
   RulesOnModel rules(kSets + "check loose { expect perplexity(p) <= 1000000 }\n");
   Planting planting(rules);
-  planting.audit.selection.only = "loose";
   planting.options.controls = 0;
   planting.options.faults.kinds = {runtime::FaultKind::noise};
   const PlantedFaults planted = planting.run();
   CHECK(outcomes(planted, "100%") == "missed missed");
   CHECK(planted.all.share.value == 0);
+}
+
+TEST_CASE("mutate: what is waived stops no gate, so it finds nothing") {
+  RulesOnModel measured(kSets + "check c { expect perplexity(p) <= 1000000 }\n");
+  const double value = audited(measured).checks[0].expectations[0].estimate.value;
+  RulesOnModel rules(kSets + "check above { expect perplexity(p) <= " + std::to_string(value * 1.001) + " }\n" +
+                     "check below { expect perplexity(p) >= " + std::to_string(value * 0.999) + " }\n" +
+                     "waive above until 2027-12-31 by \"me\" because \"known\"\n" +
+                     "waive below until 2027-12-31 by \"me\" because \"known\"\n");
+  Planting planting(rules);
+  planting.options.faults.kinds = {runtime::FaultKind::noise};
+  CHECK(outcomes(planting.run(), "100%") == "missed missed");
 }
 
 TEST_CASE("mutate: where nothing passes nothing is planted") {

@@ -125,7 +125,7 @@ TEST_CASE("check --fix makes the safe fixes, tells them, and has nothing left to
   const RuleFolder folder;
   const std::string text =
       "prompts calm = [\"a\" \"b\"]\n"
-      "check c { severty minor expect accuracy([\"x\" -> \" y\"]) >= 90 expect kl(clam) >= 0.1 }\n";
+      "check c { severty minor expect accuracy([\"x\" -> \" y\"]) >= 90 expect perplexity(clam) <= 30 }\n";
   const std::string path = folder.write("a.proviso", text);
   const std::string sound = folder.write("b.proviso", kUntidy);
 
@@ -137,7 +137,7 @@ TEST_CASE("check --fix makes the safe fixes, tells them, and has nothing left to
   CHECK_THAT(ran.out, Contains("fixed[unknown-name]: `clam` is now `calm`"));
   CHECK(folder.read("a.proviso") ==
         "prompts calm = [\"a\", \"b\"]\n"
-        "check c { severity minor expect accuracy([\"x\" -> \" y\"]) >= 90% expect kl(calm) >= 0.1 }\n");
+        "check c { severity minor expect accuracy([\"x\" -> \" y\"]) >= 90% expect perplexity(calm) <= 30 }\n");
   CHECK(folder.read("b.proviso") == kUntidy);
 
   const Ran again = run_program({"check", "--fix", path});

@@ -85,7 +85,8 @@ TEST_CASE("a unit of a feature in the stream is what the model adds for it") {
   const auto out = t.get(t.writer({dsl::SiteKind::attn_out, 0, -1})->weight).to(at::kDouble);
   CHECK(at::allclose(vector_at({dsl::SiteKind::z, 0, 2}, 4, 1), 2 * out.select(1, 2 * 4 + 1)));
   CHECK_FALSE(vector_at({dsl::SiteKind::q, 0, -1}, 16, 1).defined());
-  const auto raised = logit_weights(t, vector_at({dsl::SiteKind::resid_post, 0, -1}, 16, 2), 4);
+  const auto raised =
+      logit_weights(t, vector_at({dsl::SiteKind::resid_post, 0, -1}, 16, 2), {dsl::SiteKind::resid_post, 0, -1}, 4);
   CHECK(raised.raises.size() == 4);
   CHECK(raised.raises[0].second > raised.raises[3].second);
   CHECK(raised.lowers[0].second < raised.lowers[3].second);
