@@ -50,13 +50,17 @@ std::int64_t in_common(const Computed& a, const Computed& b) {
   return tokens;
 }
 
-ordered_json explain_expectation(const dsl::Expectation& expectation, const runtime::BoundRules& bound) {
+ordered_json explain_expectation(const dsl::Expectation& expectation, const runtime::BoundRules& bound,
+                                 const std::vector<dsl::EditId>& edits) {
   ordered_json told = {{"text", expectation.text}};
-  const auto size = sample_size(expectation, bound);
+  const auto size = sample_size(expectation, bound, edits);
   if (!size) return told;
   told["prompts"] = size->prompts;
-  if (size->share) {
+  told["clusters"] = size->clusters;
+  const bool area = std::holds_alternative<dsl::metric::Auroc>(expectation.metric.node);
+  if (size->share || area)
     told["prompts_at_best"] = size->at_best > 0 ? ordered_json(size->at_best) : ordered_json(nullptr);
+  if (size->share) {
     told["prompts_halfway"] = size->halfway > 0 ? ordered_json(size->halfway) : ordered_json(nullptr);
     told["half_width"] = size->half_width;
   }
@@ -68,9 +72,9 @@ ordered_json explain_expectation(const dsl::Expectation& expectation, const runt
 void explain_checks(ordered_json& explanation, const runtime::BoundRules& bound, const AuditOptions& options) {
   ordered_json checks = ordered_json::array();
   std::vector<std::pair<std::string, Computed>> alone;
-  const auto expectations = [&](const std::vector<dsl::Expectation>& all) {
+  const auto expectations = [&](const std::vector<dsl::Expectation>& all, const std::vector<dsl::EditId>& edits) {
     ordered_json told = ordered_json::array();
-    for (const auto& expectation : all) told.push_back(explain_expectation(expectation, bound));
+    for (const auto& expectation : all) told.push_back(explain_expectation(expectation, bound, edits));
     return told;
   };
   for (const auto& check : bound.rules->checks) {
@@ -78,11 +82,12 @@ void explain_checks(ordered_json& explanation, const runtime::BoundRules& bound,
     alone.emplace_back(check.name, computed(check, bound, options));
     checks.push_back({{"check", check.name},
                       {"tokens_alone", total(alone.back().second)},
-                      {"expectations", expectations(check.expectations)}});
+                      {"expectations", expectations(check.expectations, check.under_edits)}});
   }
-  for (const auto& edit : bound.rules->edits) {
+  for (dsl::EditId id = 0; id < bound.rules->edits.size(); ++id) {
+    const auto& edit = bound.rules->edits[id];
     if (edit.imported || edit.expectations.empty()) continue;
-    checks.push_back({{"edit", edit.name}, {"expectations", expectations(edit.expectations)}});
+    checks.push_back({{"edit", edit.name}, {"expectations", expectations(edit.expectations, {id})}});
   }
   explanation["checks"] = std::move(checks);
 
@@ -146,12 +151,13 @@ std::string edits_table(const ordered_json& explanation) {
 std::string circuits_table(const ordered_json& explanation) {
   std::vector<std::vector<std::string>> rows;
   for (const auto& circuit : explanation["circuits"]) {
+    const std::string what = circuit.contains("nodes") ? "nodes" : "edges";
     rows.push_back({markup(text_of(circuit["circuit"])), code(text_of(circuit["method"])), count_of(circuit["pairs"]),
                     count_of(circuit["tokens"]),
-                    count_of(circuit["edges"]) + " of " + count_of(circuit["model_edges"])});
+                    count_of(circuit[what]) + " of " + count_of(circuit["model_" + what]) + " " + what});
   }
   return table("Circuits to be found",
-               {{"circuit", "text"}, {"method"}, {"pairs", "number"}, {"tokens a side", "number"}, {"edges", "number"}},
+               {{"circuit", "text"}, {"method"}, {"pairs", "number"}, {"tokens a side", "number"}, {"keeps", "number"}},
                rows);
 }
 
@@ -159,7 +165,7 @@ std::string states_table(const ordered_json& explanation) {
   std::vector<std::vector<std::string>> rows;
   for (const auto& state : explanation["states"]) {
     std::string remarks;
-    if (state["generated_texts"] > 0) remarks += paragraph(count_of(state["generated_texts"]) + " texts generated");
+    if (state["generated_texts"] > 0) remarks += paragraph(runtime::generation_text(state));
     if (state["controls"] > 0) {
       remarks += paragraph("the same for each of " + count_of(state["controls"]) + " random directions");
     }
@@ -220,7 +226,16 @@ std::string features_table(const ordered_json& explanation) {
   for (const auto& feature : explanation["features"]) {
     rows.push_back({markup(text_of(feature["feature"])), code(text_of(feature["site"]))});
   }
-  return table("Features to be built", {{"feature", "text"}, {"site"}}, rows);
+  std::vector<std::vector<std::string>> read;
+  for (const auto& each : explanation["building"]) {
+    read.push_back({markup(text_of(each["for"])), count_of(each["sequences"]), count_of(each["tokens"]),
+                    runtime::flops_text(each["flops"]),
+                    each["stops_after"].is_null() ? "the logits" : code(text_of(each["stops_after"]))});
+  }
+  return table("Features to be built", {{"feature", "text"}, {"site"}}, rows) +
+         table("What is read to build them, and for quantiles",
+               {{"prompts", "text"}, {"sequences", "number"}, {"tokens", "number"}, {"cost", "number"}, {"up to"}},
+               read);
 }
 
 std::string passes_table(const ordered_json& explanation) {
@@ -240,7 +255,10 @@ std::string head(const ordered_json& explanation) {
   count("tokens", count_of(totals["tokens"]));
   count("forward passes", count_of(totals["passes"]));
   count("tokens saved", count_of(totals["tokens_saved"]));
-  count("beside what is generated and built", runtime::flops_text(totals["flops"]));
+  count("in these passes", runtime::flops_text(totals["flops"]));
+  if (totals["flops_building"] > 0) count("to build features", runtime::flops_text(totals["flops_building"]));
+  if (totals["flops_generating"] > 0)
+    count("at most to generate texts", runtime::flops_text(totals["flops_generating"]));
   count("a token", runtime::flops_text(totals["flops_per_token"]));
   return element("header", of_class("verdict plan"),
                  element("p", of_class("soft"), "Proviso explains") +

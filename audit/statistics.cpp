@@ -62,6 +62,8 @@ const std::string kTooFewPrompts = "fewer than 8 prompts";
 const std::string kNoPrompts = "no prompts";
 const std::string kNotFinite = "a value is not a finite number";
 const std::string kAllEqual = "all values are equal";
+const std::string kFewDiffer = "fewer than 8 prompts differ from all others";
+const std::string kUnbounded = "the interval has no finite end";
 const std::string kUnpaired = "before and after are not the same prompts";
 
 bool all_finite(std::span<const Sample> samples) {
@@ -101,6 +103,22 @@ struct Ratio {
   std::vector<double> residuals;  ///< numerator − value · denominator
   double rounding = 0;
 };
+
+/// How many prompts differ from the one value that most of them share.
+std::int64_t differing(const std::vector<double>& numerator, const std::vector<double>& denominator) {
+  std::vector<double> values(numerator.size());
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = denominator[i] == 0 ? numerator[i] : numerator[i] / denominator[i];
+  if (!std::all_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); })) return 0;
+  std::sort(values.begin(), values.end());
+  const double rounding = 1e-12 * std::max(std::abs(values.front()), std::abs(values.back()));
+  std::size_t commonest = 0, run = 0;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    run = i > 0 && values[i] - values[i - 1] <= rounding ? run + 1 : 1;
+    commonest = std::max(commonest, run);
+  }
+  return static_cast<std::int64_t>(values.size() - commonest);
+}
 
 /// Between the order statistics at p (B + 1), as for the ranks of B resamples.
 double quantile_of_sorted(const std::vector<double>& sorted, double p) {
@@ -156,6 +174,7 @@ Estimate estimate_ratio(std::span<const Sample> samples, std::vector<double> num
                         Method method, double confidence, std::uint64_t seed) {
   const std::size_t n = samples.size();
   if (n == 0) return without_interval(kNaN, n, confidence, kNoPrompts);
+  const std::int64_t apart = differing(numerator, denominator);
   const Ratio ratio(std::move(numerator), std::move(denominator));
   if (!std::isfinite(ratio.value)) return without_interval(kNaN, n, confidence, kNotFinite);
   const Clusters clusters(samples);
@@ -170,6 +189,10 @@ Estimate estimate_ratio(std::span<const Sample> samples, std::vector<double> num
   if (over_clusters) {
     const double half = t_quantile(clusters.degrees(), confidence) * error;
     estimate.interval = Interval{ratio.value - half, ratio.value + half};
+  } else if (apart < kFewestPromptsToBootstrap) {
+    // A resample without any of k such prompts has no spread, which happens with probability e^−k: the ends would be
+    // made of those. A few texts that a rule changed among many that it did not do not tell how far their mean lies.
+    estimate.why_no_interval = kFewDiffer;
   } else {
     estimate.interval = bootstrap_t(ratio, error, confidence, seed);
     if (!estimate.interval) estimate.why_no_interval = "too few different values for a bootstrap";
@@ -202,7 +225,11 @@ std::optional<std::vector<Sample>> differences(std::span<const Sample> before, s
 template <class Function>
 Estimate mapped(Estimate estimate, Function f) {
   estimate.value = f(estimate.value);
-  if (estimate.interval) estimate.interval = Interval{f(estimate.interval->low), f(estimate.interval->high)};
+  if (!estimate.interval) return estimate;
+  estimate.interval = Interval{f(estimate.interval->low), f(estimate.interval->high)};
+  if (std::isfinite(estimate.interval->low) && std::isfinite(estimate.interval->high)) return estimate;
+  estimate.interval.reset();
+  estimate.why_no_interval = kUnbounded;
   return estimate;
 }
 

@@ -56,7 +56,7 @@ std::string fixed_line(const dsl::SourceSet& sources, const dsl::FixedText::Made
 /// Makes the safe fixes of the files named, again and again until none is left: what a fix makes readable may need
 /// fixes of its own. `sources` and `checked` become those of the last round.
 Fixing fix(const Invocation& invocation, const CheckOptions& options, dsl::SourceSet& sources,
-           dsl::Outcome<dsl::RuleSet>& checked) {
+           dsl::CheckedParts& checked) {
   constexpr int kMostRounds = 100;
   Fixing fixing;
   for (const std::string& path : options.files) {
@@ -71,7 +71,7 @@ Fixing fix(const Invocation& invocation, const CheckOptions& options, dsl::Sourc
     for (std::size_t i = 0; i < options.files.size(); ++i) {
       files.push_back(sources.add(options.files[i], fixing.after[i]));
     }
-    checked = dsl::check_sources(sources, files, load_options(invocation));
+    checked = dsl::check_source_parts(sources, files, load_options(invocation));
     changed = false;
     for (const dsl::SourceId file : files) {
       dsl::FixedText fixed = dsl::make_safe_fixes(sources, file, checked.diagnostics);
@@ -100,7 +100,7 @@ int check(const Invocation& invocation, const CheckOptions& options) {
   }
   const bool text = invocation.options.output.value_or(OutputFormat::text) == OutputFormat::text;
   dsl::SourceSet sources;
-  dsl::Outcome<dsl::RuleSet> checked;
+  dsl::CheckedParts checked;
   if (options.fix) {
     const Fixing fixing = fix(invocation, options, sources, checked);
     write_fixed(options, fixing);
@@ -109,13 +109,14 @@ int check(const Invocation& invocation, const CheckOptions& options) {
   } else {
     checked = check_rules(invocation, sources, options.files);
   }
-  auto found = std::move(checked.diagnostics);
-  if (checked.value && !options.model.empty()) {
+  auto found = checked.diagnostics;
+  if (!options.model.empty()) {
     const auto model = open_model(options.model);
-    const auto rules = std::make_shared<const dsl::RuleSet>(std::move(*checked.value));
-    const auto bound =
-        runtime::bind(rules, model->card, model->tokenizer, invocation.options.cache, invocation.options.seed);
-    found.insert(found.end(), bound.diagnostics.begin(), bound.diagnostics.end());
+    const auto on_model =
+        runtime::bind_parts(std::make_shared<const dsl::CheckedParts>(std::move(checked)), model->card,
+                            model->tokenizer, invocation.options.cache, invocation.options.seed);
+    found.insert(found.end(), on_model.begin(), on_model.end());
+    dsl::sort_by_place(found);
   }
   print_diagnostics(invocation, invocation.out, sources, found);
   return stops(invocation, found) ? kInputAtFault : kDone;

@@ -22,8 +22,8 @@ std::shared_ptr<const lsp::ModelView> view_of(const std::string& path, const Inv
                                       files->card.missing_site(dsl::SiteKind::site)};
 #include "dsl/sites.def"
 #undef PROVISO_SITE
-  view->check = [files, cache = invocation.options.cache](std::shared_ptr<const dsl::RuleSet> rules) {
-    return runtime::bind(std::move(rules), files->card, files->tokenizer, cache).diagnostics;
+  view->check = [files, cache = invocation.options.cache](std::shared_ptr<const dsl::CheckedParts> parts) {
+    return runtime::bind_parts(std::move(parts), files->card, files->tokenizer, cache);
   };
   view->calibration = [files, known = std::make_shared<Calibrations>(invocation, *files)](
                           const auto& rules, const std::string& feature) { return known->told(rules, feature); };

@@ -29,12 +29,12 @@ dsl::LoadOptions load_options(const Invocation& invocation) {
   return {invocation.options.allowed_paths, shipped_rules(), /*look_for_data=*/true};
 }
 
-dsl::Outcome<dsl::RuleSet> check_rules(const Invocation& invocation, dsl::SourceSet& sources,
-                                       const std::vector<std::string>& paths) {
+dsl::CheckedParts check_rules(const Invocation& invocation, dsl::SourceSet& sources,
+                              const std::vector<std::string>& paths) {
   const dsl::LoadOptions options = load_options(invocation);
-  if (std::find(paths.begin(), paths.end(), "-") == paths.end()) return dsl::check_files(sources, paths, options);
+  if (std::find(paths.begin(), paths.end(), "-") == paths.end()) return dsl::check_file_parts(sources, paths, options);
   if (paths.size() > 1) throw model::InputError("`-` is standard input and stands alone: name no other file");
-  return dsl::check_sources(sources, {sources.add("-", read_text(invocation, "-"))}, options);
+  return dsl::check_source_parts(sources, {sources.add("-", read_text(invocation, "-"))}, options);
 }
 
 std::unique_ptr<RuleFiles> load_rules(const Invocation& invocation, const std::vector<std::string>& paths) {
@@ -42,7 +42,7 @@ std::unique_ptr<RuleFiles> load_rules(const Invocation& invocation, const std::v
   auto checked = check_rules(invocation, loaded->sources, paths);
   if (!checked.diagnostics.empty()) print_diagnostics(invocation, invocation.err, loaded->sources, checked.diagnostics);
   if (!stops(invocation, checked.diagnostics)) {
-    loaded->rules = std::make_shared<const dsl::RuleSet>(std::move(*checked.value));
+    loaded->rules = std::make_shared<const dsl::RuleSet>(std::move(checked.rules));
   }
   return loaded;
 }

@@ -23,8 +23,8 @@ bool stops(const Invocation& invocation, const std::vector<dsl::Diagnostic>& dia
 dsl::LoadOptions load_options(const Invocation& invocation);
 
 /// Reads and checks the rule files of a command line; `-`, which stands alone, is standard input.
-dsl::Outcome<dsl::RuleSet> check_rules(const Invocation& invocation, dsl::SourceSet& sources,
-                                       const std::vector<std::string>& paths);
+dsl::CheckedParts check_rules(const Invocation& invocation, dsl::SourceSet& sources,
+                              const std::vector<std::string>& paths);
 
 /// The rule files of a command line, read and checked. `sources` outlives every span of `rules`.
 struct RuleFiles {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include "dsl/checker.hpp"
@@ -40,16 +41,19 @@ Annotations annotations_of(const ast::Notes& notes) {
 Checker::Checker(const SourceSet& sources, const std::vector<Module>& modules, const LoadOptions& options)
     : sources_(sources), modules_(modules), options_(options) {}
 
-Outcome<RuleSet> Checker::run(std::vector<Diagnostic> diagnostics) {
+CheckedParts Checker::run(std::vector<Diagnostic> diagnostics) {
   diagnostics_ = std::move(diagnostics);
+  for (const Diagnostic& found : diagnostics_) {
+    if (found.severity == Severity::error) misread_.push_back(found.span);
+  }
   declare_all();
   // Each step reads only what those before it have defined.
-  for (const auto& work : prompts_work_) define_prompts(work);
-  for (const auto& work : feature_work_) define_feature(work);
-  for (const auto& work : rule_work_) define_rule(work);
-  for (const auto& work : edit_work_) define_edit(work);
-  for (const auto& work : circuit_work_) define_circuit(work);
-  for (const auto& work : check_work_) define_check(work);
+  unsound_.prompts.merge(define_each(prompts_work_, &Checker::define_prompts));
+  unsound_.features.merge(define_each(feature_work_, &Checker::define_feature));
+  define_each(rule_work_, &Checker::define_rule);
+  unsound_.edits.merge(define_each(edit_work_, &Checker::define_edit));
+  unsound_.circuits.merge(define_each(circuit_work_, &Checker::define_circuit));
+  define_each(check_work_, &Checker::define_check);
   for (const Module& module : modules_) {
     module_ = &module;
     if (!module.given) continue;
@@ -60,20 +64,54 @@ Outcome<RuleSet> Checker::run(std::vector<Diagnostic> diagnostics) {
     }
   }
 
-  std::stable_sort(diagnostics_.begin(), diagnostics_.end(), [](const Diagnostic& a, const Diagnostic& b) {
-    return std::tie(a.span.source, a.span.begin) < std::tie(b.span.source, b.span.begin);
-  });
+  for (FeatureId id = 0; id < rule_set_.features.size(); ++id) {
+    if (!sound_features_.contains(id)) unsound_.features.insert(id);
+  }
+  sort_by_place(diagnostics_);
   // Rules that contradict each other do so in every check that is under both.
   const auto repeated =
       std::unique(diagnostics_.begin(), diagnostics_.end(), [](const Diagnostic& a, const Diagnostic& b) {
         return a.code == b.code && a.span == b.span && a.message == b.message;
       });
   diagnostics_.erase(repeated, diagnostics_.end());
-  if (has_errors(diagnostics_)) return {std::nullopt, std::move(diagnostics_)};
-  return {std::move(rule_set_), std::move(diagnostics_)};
+  return {std::move(rule_set_), std::move(unsound_), std::move(diagnostics_)};
+}
+
+void sort_by_place(std::vector<Diagnostic>& diagnostics) {
+  std::stable_sort(diagnostics.begin(), diagnostics.end(), [](const Diagnostic& a, const Diagnostic& b) {
+    return std::tie(a.span.source, a.span.begin) < std::tie(b.span.source, b.span.begin);
+  });
+}
+
+Outcome<RuleSet> CheckedParts::whole() && {
+  if (has_errors(diagnostics)) return {std::nullopt, std::move(diagnostics)};
+  return {std::move(rules), std::move(diagnostics)};
 }
 
 // ---- declarations and names ------------------------------------------------------------------
+
+template <class Node>
+std::set<std::size_t> Checker::define_each(const std::vector<Work<Node>>& work,
+                                           void (Checker::*define)(const Work<Node>&)) {
+  std::set<std::size_t> wrong;
+  for (const auto& each : work) {
+    const std::size_t before = diagnostics_.size();
+    (this->*define)(each);
+    const Span whole = each.node().span;
+    const bool misread = std::any_of(misread_.begin(), misread_.end(), [&](const Span& span) {
+      return span.source == whole.source && span.begin >= whole.begin && span.begin <= whole.end;
+    });
+    if (misread || has_errors({diagnostics_.begin() + static_cast<std::ptrdiff_t>(before), diagnostics_.end()}))
+      wrong.insert(each.id);
+    // What these hold is read sentence by sentence, but nobody knows what a misread text means.
+    if constexpr (std::is_same_v<Node, ast::Rule>) {
+      if (misread) rule_set_.rules[each.id].interventions.clear();
+    } else if constexpr (std::is_same_v<Node, ast::Check>) {
+      if (misread) rule_set_.checks[each.id].expectations.clear();
+    }
+  }
+  return wrong;
+}
 
 template <class Node, class Declared>
 void Checker::declare(std::size_t module, std::size_t index, std::vector<Declared>& into,
@@ -309,17 +347,25 @@ void Checker::define_waiver(const ast::Waive& waive) {
 // ---- the stage -------------------------------------------------------------------------------
 
 Outcome<RuleSet> check_sources(SourceSet& sources, const std::vector<SourceId>& files, const LoadOptions& options) {
+  return check_source_parts(sources, files, options).whole();
+}
+
+CheckedParts check_source_parts(SourceSet& sources, const std::vector<SourceId>& files, const LoadOptions& options) {
   std::vector<Diagnostic> diagnostics;
   const std::vector<Module> modules = resolve(sources, files, options, diagnostics);
   return check_modules(sources, modules, options, std::move(diagnostics));
 }
 
-Outcome<RuleSet> check_modules(const SourceSet& sources, const std::vector<Module>& modules, const LoadOptions& options,
-                               std::vector<Diagnostic> found) {
+CheckedParts check_modules(const SourceSet& sources, const std::vector<Module>& modules, const LoadOptions& options,
+                           std::vector<Diagnostic> found) {
   return Checker(sources, modules, options).run(std::move(found));
 }
 
 Outcome<RuleSet> check_files(SourceSet& sources, const std::vector<std::string>& paths, const LoadOptions& options) {
+  return check_file_parts(sources, paths, options).whole();
+}
+
+CheckedParts check_file_parts(SourceSet& sources, const std::vector<std::string>& paths, const LoadOptions& options) {
   std::vector<SourceId> files;
   std::vector<Diagnostic> unreadable;
   for (const std::string& path : paths) {
@@ -331,10 +377,9 @@ Outcome<RuleSet> check_files(SourceSet& sources, const std::vector<std::string>&
           make_diagnostic(Code::unreadable_file, {source, 0, 0}, "cannot read " + path + ": " + file.problem));
     }
   }
-  Outcome<RuleSet> checked = check_sources(sources, files, options);
-  if (unreadable.empty()) return checked;
-  unreadable.insert(unreadable.end(), checked.diagnostics.begin(), checked.diagnostics.end());
-  return {std::nullopt, std::move(unreadable)};
+  CheckedParts checked = check_source_parts(sources, files, options);
+  checked.diagnostics.insert(checked.diagnostics.begin(), unreadable.begin(), unreadable.end());
+  return checked;
 }
 
 }  // namespace proviso::dsl

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,22 +16,48 @@ struct LoadOptions {
   bool look_for_data = false;              ///< files of prompts, facts, directions and autoencoders must be there
 };
 
+/// The declarations that say something else than their text does, because part of it is wrong.
+struct Unsound {
+  std::set<PromptsId> prompts;
+  std::set<FeatureId> features;
+  std::set<EditId> edits;
+  std::set<CircuitId> circuits;
+};
+
+/// Rule files as far as they are right, and all that is wrong with them. Rules and checks hold those of their
+/// sentences and expectations that are sound; what these name may be among the `unsound`.
+struct CheckedParts {
+  RuleSet rules;
+  Unsound unsound;
+  std::vector<Diagnostic> diagnostics;
+
+  /// The rule set where nothing is wrong.
+  Outcome<RuleSet> whole() &&;
+};
+
 /// Reads rule files, follows what they `use` and checks everything that needs no model. Each file sees its own
 /// names and those it uses; files given together may not declare rules, edits or checks of one name. A file that
 /// is not there is a diagnostic (`unreadable-file`), as is everything else that is wrong: all of them are returned,
 /// in the order of files and lines. One file given twice is read once.
 Outcome<RuleSet> check_files(SourceSet& sources, const std::vector<std::string>& paths,
                              const LoadOptions& options = {});
+CheckedParts check_file_parts(SourceSet& sources, const std::vector<std::string>& paths,
+                              const LoadOptions& options = {});
 
 /// The same over texts already in `sources` (an editor's buffers, a test's). A `use` finds a text there before
 /// it looks on the disk.
 Outcome<RuleSet> check_sources(SourceSet& sources, const std::vector<SourceId>& files, const LoadOptions& options = {});
+CheckedParts check_source_parts(SourceSet& sources, const std::vector<SourceId>& files,
+                                const LoadOptions& options = {});
 
 /// The same over files that `resolve` (dsl/resolve.hpp) has read already, with what it found: for who needs their names
 /// as well as what they say.
 struct Module;
-Outcome<RuleSet> check_modules(const SourceSet& sources, const std::vector<Module>& modules, const LoadOptions& options,
-                               std::vector<Diagnostic> found);
+CheckedParts check_modules(const SourceSet& sources, const std::vector<Module>& modules, const LoadOptions& options,
+                           std::vector<Diagnostic> found);
+
+/// Diagnostics of several stages in the order of files and lines.
+void sort_by_place(std::vector<Diagnostic>& diagnostics);
 
 /// The interventions of `rules`, and of an effect's `change` where there is one, in force together, that ask one
 /// feature at one site for unequal targets at positions that are sure to exist (`must_meet`: both unconditional, or one

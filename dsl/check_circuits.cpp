@@ -36,6 +36,8 @@ void Checker::define_circuit(const Work<ast::Circuit>& work) {
     report(Code::missing_statement, node.name.span, "`" + node.name.text + "` does not say how many edges it keeps",
            {"write `keep 200 edges`, or a share of the model's: `keep 1% edges`, `keep 10% nodes`"});
   }
+  // A pair that names what could not be read has been left out without a word.
+  if (!measured || !node.method || circuit.pairs.size() < node.pairs.size()) unsound_.circuits.insert(work.id);
   rule_set_.circuits[work.id] = std::move(circuit);
 }
 
@@ -68,6 +70,7 @@ std::optional<CircuitMeasure> Checker::circuit_measure(const ast::Measure& measu
     if (!token) return std::nullopt;
     result.kind = CircuitMeasure::Kind::probability;
     result.a = *token;
+    result.a_span = given->at(0)->span;
     return result;
   }
   if (call.name.text != "logit_diff") {
@@ -91,6 +94,8 @@ std::optional<CircuitMeasure> Checker::circuit_measure(const ast::Measure& measu
   }
   result.a = *a;
   result.b = *b;
+  result.a_span = given->at(0)->span;
+  result.b_span = given->at(1)->span;
   return result;
 }
 

@@ -36,7 +36,10 @@ ConditionPtr Checker::condition(const ast::Condition& node) {
     ConditionPtr operator()(const ast::TokenIn& token) const {
       TokenIn result;
       for (const ast::String& text : token.texts) {
-        if (auto value = checker.non_empty(text, "this token")) result.texts.push_back(std::move(*value));
+        if (auto value = checker.non_empty(text, "this token")) {
+          result.texts.push_back(std::move(*value));
+          result.spans.push_back(text.span);
+        }
       }
       if (token.texts.empty()) checker.report(Code::empty_text, node.span, "no token is in an empty list");
       if (result.texts.empty() || result.texts.size() < token.texts.size()) return nullptr;

@@ -116,6 +116,8 @@ void Checker::define_edit(const Work<ast::Edit>& work) {
     if (auto read = expectation(expected)) edit.expectations.push_back(std::move(*read));
   }
   edit_ = nullptr;
+  // A part that names what could not be read has been left out without a word.
+  if (!called || edit.changes.size() < node.changes.size()) unsound_.edits.insert(work.id);
   rule_set_.edits[work.id] = std::move(edit);
 }
 

@@ -134,7 +134,7 @@ bool Checker::define_unembed(const ast::Call& call, FeatureDecl& feature) {
   if (!given) return false;
   const ast::Argument& argument = *given->at(0);
   Unembed unembed;
-  unembed.span = argument.span;
+  unembed.plus_span = argument.span;
   if (const auto* difference = std::get_if<ast::TokenDifference>(&argument.value)) {
     const auto plus = non_empty(difference->plus, "this token");
     const auto minus = non_empty(difference->minus, "this token");
@@ -145,7 +145,9 @@ bool Checker::define_unembed(const ast::Call& call, FeatureDecl& feature) {
       return false;
     }
     unembed.plus = *plus;
+    unembed.plus_span = difference->plus.span;
     unembed.minus = *minus;
+    unembed.minus_span = difference->minus.span;
   } else if (const auto token = text(argument, "this token")) {
     unembed.plus = *token;
   } else {

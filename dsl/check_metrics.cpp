@@ -72,8 +72,8 @@ std::optional<Metric> Checker::continuation(const ast::Call& call) {
   const auto continued = text(*given->at(0), "the continuation");
   const auto after = prompts(*given->at(1));
   if (!continued || !after) return std::nullopt;
-  if (call.name.text == "rank") return made(call, metric::Rank{*continued, *after});
-  return made(call, metric::Probability{*continued, *after});
+  if (call.name.text == "rank") return made(call, metric::Rank{*continued, *after, given->at(0)->span});
+  return made(call, metric::Probability{*continued, *after, given->at(0)->span});
 }
 
 std::optional<Metric> Checker::logit_diff(const ast::Call& call) {
@@ -87,7 +87,7 @@ std::optional<Metric> Checker::logit_diff(const ast::Call& call) {
     report(Code::same_sides, given->at(1)->span, "a token's logit less itself is zero", {"name two different tokens"});
     return std::nullopt;
   }
-  return made(call, metric::LogitDiff{*a, *b, *after});
+  return made(call, metric::LogitDiff{*a, *b, *after, given->at(0)->span, given->at(1)->span});
 }
 
 /// `accuracy(P)`, `perplexity(P)`, `perplexity_rise(P)`, `kl(P)`

@@ -48,7 +48,7 @@ class Checker {
   Checker(const SourceSet& sources, const std::vector<Module>& modules, const LoadOptions& options);
 
   /// `diagnostics` are those that reading and resolving have found.
-  Outcome<RuleSet> run(std::vector<Diagnostic> diagnostics);
+  CheckedParts run(std::vector<Diagnostic> diagnostics);
 
  private:
   template <class Node>
@@ -61,6 +61,9 @@ class Checker {
 
   // ---- check.cpp: the whole, names, models, checks and waivers ----
   void declare_all();
+  /// Defines each declaration; returns those in which an error was found, now or by those who read the text.
+  template <class Node>
+  std::set<std::size_t> define_each(const std::vector<Work<Node>>& work, void (Checker::*define)(const Work<Node>&));
   template <class Node, class Declared>
   void declare(std::size_t module, std::size_t index, std::vector<Declared>& into, std::vector<Work<Node>>& work);
   /// The diagnostic as reported, to which fixes and related places can be added at once.
@@ -199,7 +202,9 @@ class Checker {
   const std::vector<Module>& modules_;
   const LoadOptions& options_;
   RuleSet rule_set_;
+  Unsound unsound_;
   std::vector<Diagnostic> diagnostics_;
+  std::vector<Span> misread_;  // places of the errors that reading and resolving have found
 
   std::map<std::pair<std::size_t, std::size_t>, std::size_t> ids_;  // (module, declaration) -> index in its vector
   std::vector<Work<ast::Prompts>> prompts_work_;

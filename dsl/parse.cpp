@@ -103,6 +103,22 @@ void find_direction_marks(std::string_view text, SourceId source, std::vector<Di
   }
 }
 
+/// A carriage return by itself ends no line, so that a comment before it would hide what follows.
+void find_lone_return(std::string_view text, SourceId source, std::vector<Diagnostic>& diagnostics) {
+  for (std::size_t at = text.find('\r'); at != std::string_view::npos; at = text.find('\r', at + 1)) {
+    const std::size_t next = text.find_first_not_of('\r', at);
+    if (next == std::string_view::npos || text[next] == '\n') {
+      at = std::min(next, text.size()) - 1;
+      continue;
+    }
+    const auto begin = static_cast<std::uint32_t>(at);
+    diagnostics.push_back(make_diagnostic(Code::syntax, {source, begin, begin + 1},
+                                          "a carriage return stands here without a line feed, and ends no line",
+                                          {"save the file with the line ends of Unix or Windows"}));
+    return;
+  }
+}
+
 std::string_view identifier_at(std::string_view text, std::size_t at) {
   Input in(text.data() + at, text.data() + text.size(), "");
   pegtl::parse<grammar::identifier>(in);
@@ -140,6 +156,7 @@ Parsed parse(const SourceSet& sources, SourceId source) {
     return parsed;
   }
   find_direction_marks(text, source, diagnostics);
+  find_lone_return(text, source, diagnostics);
 
   std::size_t at = text.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0;
   while ((at = skip_layout(text, at)) < text.size()) {

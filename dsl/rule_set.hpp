@@ -111,7 +111,7 @@ struct StoredDirection {
 struct Unembed {
   std::string plus;
   std::optional<std::string> minus;
-  Span span;
+  Span plus_span, minus_span;
 };
 struct Neuron {
   std::int64_t index = 0;
@@ -158,6 +158,7 @@ struct PromptMatches {
 };
 struct TokenIn {
   std::vector<std::string> texts;
+  std::vector<Span> spans;  ///< of each text
 };
 struct PositionIs {
   Compare op = Compare::equal;
@@ -225,14 +226,17 @@ namespace metric {
 struct Probability {
   std::string text;
   PromptsId after = 0;
+  Span text_span;
 };
 struct Rank {
   std::string text;
   PromptsId after = 0;
+  Span text_span;
 };
 struct LogitDiff {
   std::string a, b;
   PromptsId after = 0;
+  Span a_span, b_span;
 };
 struct Accuracy {
   PromptsId prompts = 0;
@@ -451,6 +455,7 @@ struct CircuitMeasure {
   std::string a, b;
   std::string text;  ///< canonical
   Span span;
+  Span a_span, b_span;
 };
 
 enum class CircuitMethod { eap, eap_ig, exact };

@@ -43,12 +43,12 @@ Json diagnostic_json(const dsl::Diagnostic& diagnostic, const dsl::SourceSet& so
   return shown;
 }
 
-Json code_actions(const Analysis& analysis, const Text& text, const std::string& uri, std::size_t begin,
-                  std::size_t end) {
+Json code_actions(const Analysis& analysis, const std::vector<dsl::Diagnostic>& of_model, const Text& text,
+                  const std::string& uri, std::size_t begin, std::size_t end) {
   Json actions = Json::array();
-  for (const dsl::Diagnostic& diagnostic : analysis.diagnostics) {
+  const auto offer = [&](const dsl::Diagnostic& diagnostic) {
     const dsl::Span span = diagnostic.span;
-    if (span.source != analysis.root || span.begin > end || span.end < begin) continue;
+    if (span.source != analysis.root || span.begin > end || span.end < begin) return;
     for (const dsl::Fix& fix : diagnostic.fixes) {
       if (fix.span.source != analysis.root) continue;
       actions.push_back({{"title", title_of(analysis.sources, fix)},
@@ -57,7 +57,9 @@ Json code_actions(const Analysis& analysis, const Text& text, const std::string&
                          {"diagnostics", Json::array({diagnostic_json(diagnostic, analysis.sources, text)})},
                          {"edit", {{"changes", {{uri, Json::array({edit_of(text, fix)})}}}}}});
     }
-  }
+  };
+  for (const dsl::Diagnostic& each : analysis.diagnostics) offer(each);
+  for (const dsl::Diagnostic& each : of_model) offer(each);
   const dsl::FixedText fixed = dsl::make_safe_fixes(analysis.sources, analysis.root, analysis.diagnostics);
   if (!fixed.made.empty()) {
     Json edits = Json::array();

@@ -29,8 +29,8 @@ Json semantic_legend();
 Json semantic_tokens(const Analysis& analysis, const Text& text);
 
 /// Fixes of what stands in a range, and all safe ones together.
-Json code_actions(const Analysis& analysis, const Text& text, const std::string& uri, std::size_t begin,
-                  std::size_t end);
+Json code_actions(const Analysis& analysis, const std::vector<dsl::Diagnostic>& of_model, const Text& text,
+                  const std::string& uri, std::size_t begin, std::size_t end);
 
 /// The edits that bring a file to the canonical style: none where it has errors, or has it already.
 Json formatting(const Analysis& analysis, const Text& text);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "dsl/check.hpp"
 #include "dsl/diagnostic.hpp"
 #include "dsl/rule_set.hpp"
 #include "dsl/site.hpp"
@@ -23,8 +24,8 @@ struct ModelView {
   std::string name;
   std::int64_t layers = 0;
   std::map<dsl::SiteKind, SiteView> sites;
-  /// What is wrong with rules on this model.
-  std::function<std::vector<dsl::Diagnostic>(std::shared_ptr<const dsl::RuleSet>)> check;
+  /// What is wrong on this model with rules, as far as they are sound.
+  std::function<std::vector<dsl::Diagnostic>(std::shared_ptr<const dsl::CheckedParts>)> check;
   /// A sentence on what a feature of rules, by its name there, is on this model. Never waits.
   std::function<std::string(const std::shared_ptr<const dsl::RuleSet>&, const std::string& feature)> calibration;
 };

@@ -148,9 +148,9 @@ std::vector<Json> Server::settle() {
   for (const std::string& uri : workspace_.uris()) {
     const auto analysis = workspace_.analysis(path_of_uri(uri));
     if (!analysis) continue;
-    if (to_bind_.contains(uri) && model_ && analysis->rules) {
+    if (to_bind_.contains(uri) && model_) {
       try {
-        of_model_[uri] = model_->check(analysis->rules);
+        of_model_[uri] = model_->check(analysis->parts);
       } catch (const std::exception& error) {
         of_model_.erase(uri);
         messages_.push_back(notification("window/logMessage", {{"type", 1}, {"message", error.what()}}));
@@ -289,7 +289,10 @@ Json Server::on_code_action(const Json& params) {
   const Place at = place(params, false);
   const std::size_t begin = at.document->text.offset(params.at("range").at("start"));
   const std::size_t end = at.document->text.offset(params.at("range").at("end"));
-  return code_actions(*at.analysis, at.document->text, at.document->uri, begin, end);
+  static const std::vector<dsl::Diagnostic> kNone;
+  const auto of_model = of_model_.find(at.document->uri);
+  return code_actions(*at.analysis, of_model == of_model_.end() ? kNone : of_model->second, at.document->text,
+                      at.document->uri, begin, end);
 }
 
 Json Server::on_document_symbol(const Json& params) {

@@ -95,9 +95,11 @@ std::shared_ptr<const Analysis> Workspace::analysis(const std::string& path) {
 
   std::vector<dsl::Diagnostic> diagnostics;
   made->modules = dsl::resolve(made->sources, {made->root}, load, diagnostics);
-  auto checked = dsl::check_modules(made->sources, made->modules, load, std::move(diagnostics));
-  made->diagnostics = std::move(checked.diagnostics);
-  if (checked.value) made->rules = std::make_shared<const dsl::RuleSet>(std::move(*checked.value));
+  made->parts = std::make_shared<const dsl::CheckedParts>(
+      dsl::check_modules(made->sources, made->modules, load, std::move(diagnostics)));
+  made->diagnostics = made->parts->diagnostics;
+  if (!dsl::has_errors(made->diagnostics))
+    made->rules = std::shared_ptr<const dsl::RuleSet>(made->parts, &made->parts->rules);
   made->found = occurrences(made->module());
   known_[identity] = made;
   return made;

@@ -26,8 +26,9 @@ struct Analysis {
   dsl::SourceId root = 0;
   std::vector<dsl::Module> modules;  ///< the first is the file itself
   std::vector<dsl::Diagnostic> diagnostics;
-  std::shared_ptr<const dsl::RuleSet> rules;  ///< null where there is an error
-  std::vector<Occurrence> found;              ///< in the file itself
+  std::shared_ptr<const dsl::CheckedParts> parts;  ///< what is sound of it
+  std::shared_ptr<const dsl::RuleSet> rules;       ///< null where there is an error
+  std::vector<Occurrence> found;                   ///< in the file itself
 
   const dsl::Module& module() const { return modules.front(); }
   /// What stands at a byte of the file: the innermost, a place right after it included.

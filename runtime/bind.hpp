@@ -4,7 +4,9 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "dsl/check.hpp"
 #include "dsl/diagnostic.hpp"
 #include "runtime/bound_rules.hpp"
 
@@ -17,5 +19,11 @@ namespace proviso::runtime {
 dsl::Outcome<BoundRules> bind(std::shared_ptr<const dsl::RuleSet> rules, const model::ModelCard& card,
                               std::shared_ptr<const model::Tokenizer> tokenizer, const std::string& cache_directory,
                               std::uint64_t seed = 0);
+
+/// What is wrong on a model with the sound parts of rule files, beside what is wrong with the files themselves
+/// (`parts->diagnostics`, which is not repeated).
+std::vector<dsl::Diagnostic> bind_parts(std::shared_ptr<const dsl::CheckedParts> parts, const model::ModelCard& card,
+                                        std::shared_ptr<const model::Tokenizer> tokenizer,
+                                        const std::string& cache_directory, std::uint64_t seed = 0);
 
 }  // namespace proviso::runtime

@@ -16,8 +16,8 @@ void Binder::circuit(const dsl::CircuitDecl& declaration) {
   BoundCircuit bound;
   bound.probability = measure.kind == Kind::probability;
   const std::size_t before = diagnostics_.size();
-  if (measure.kind != Kind::answer_diff) single_token(measure.a, measure.span);
-  if (measure.kind == Kind::logit_diff) single_token(measure.b, measure.span);
+  if (measure.kind != Kind::answer_diff) single_token(measure.a, measure.a_span);
+  if (measure.kind == Kind::logit_diff) single_token(measure.b, measure.b_span);
   if (diagnostics_.size() != before) return;
   for (const auto& sets : declaration.pairs) {
     const auto &clean = bound_.prompts[sets.clean], &corrupt = bound_.prompts[sets.corrupt];
@@ -43,7 +43,7 @@ void Binder::circuit(const dsl::CircuitDecl& declaration) {
     }
   }
   bound.kept = kept(declaration);
-  bound_.circuits.push_back(std::move(bound));
+  bound_.circuits.back() = std::move(bound);
 }
 
 void Binder::in_circuits(const dsl::Expectation& expectation, const std::vector<dsl::RuleId>& rules) {
@@ -62,6 +62,7 @@ void Binder::in_circuits(const dsl::Expectation& expectation, const std::vector<
 
 std::string Binder::unclear_in_circuits(const dsl::Intervention& sentence) const {
   using dsl::SiteKind;
+  if (bad_.features.contains(sentence.feature)) return "";
   // Where what several nodes wrote is summed: each reader has a sum of its own.
   const auto shared = [](const dsl::Site& site) {
     return site.kind == SiteKind::attn_out || site.kind == SiteKind::resid_mid || site.kind == SiteKind::resid_post;
@@ -78,6 +79,7 @@ std::string Binder::unclear_in_circuits(const dsl::Intervention& sentence) const
   const std::vector<dsl::FeatureId> read =
       sentence.condition ? features_read(*sentence.condition) : std::vector<dsl::FeatureId>{};
   for (const dsl::FeatureId feature : read) {
+    if (bad_.features.contains(feature)) continue;
     const dsl::Site& site = bound_.feature_sites[feature];
     if (shared(site) || site.kind == SiteKind::embed)
       return "reads " + bound_.feature_name(feature) + " at " + dsl::to_string(site) +

@@ -21,7 +21,6 @@ void Binder::edit(const dsl::EditDecl& declaration) {
   if (declaration.method.layers) {
     for (const auto& range : declaration.method.layers->ranges) exists(range.last);
   }
-  bound_.facts.emplace_back();
   for (const auto& change : declaration.changes) {
     if (const auto* fact = std::get_if<dsl::Fact>(&change)) {
       this->fact(*fact);
@@ -32,9 +31,6 @@ void Binder::edit(const dsl::EditDecl& declaration) {
     } else {
       erase(std::get<dsl::Erase>(change));
     }
-  }
-  for (const auto& measured : declaration.expectations) {
-    expectation(measured, {bound_.facts.size() - 1}, std::nullopt);
   }
 }
 

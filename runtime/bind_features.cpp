@@ -52,7 +52,7 @@ void Binder::feature(const dsl::FeatureDecl& declaration) {
             {"the last is " + std::to_string(card->d_sae - 1)});
     }
   }
-  bound_.feature_sites.push_back(sites.empty() ? dsl::Site{} : sites.front());
+  if (!sites.empty()) bound_.feature_sites.back() = sites.front();
 }
 
 const AutoencoderCard* Binder::autoencoder(const std::string& folder, dsl::Span span) {
@@ -111,8 +111,8 @@ void Binder::construction(const dsl::FeatureDecl& declaration) {
             {"the last neuron is " + std::to_string(width - 1)});
     }
   } else if (const auto* unembed = std::get_if<dsl::Unembed>(&declaration.constructor)) {
-    single_token(unembed->plus, unembed->span);
-    if (unembed->minus) single_token(*unembed->minus, unembed->span);
+    single_token(unembed->plus, unembed->plus_span);
+    if (unembed->minus) single_token(*unembed->minus, unembed->minus_span);
     if (width != card_.config.width) {
       error(Code::width_mismatch, declaration.site->span,
             "an `unembed` direction has the stream's width, " + std::to_string(card_.config.width) + "; " +
@@ -123,13 +123,13 @@ void Binder::construction(const dsl::FeatureDecl& declaration) {
     stored_direction(*stored, width);
   } else if (!std::holds_alternative<dsl::Latent>(declaration.constructor)) {
     const auto built_from = [&](const auto& of) {
-      if (bad_prompts_.contains(of.p) || bad_prompts_.contains(of.q)) return;
+      if (bad_.prompts.contains(of.p) || bad_.prompts.contains(of.q)) return;
       contrast_tokens(declaration, of.p);
       contrast_tokens(declaration, of.q);
       if (of.p != of.q && same_texts(bound_.prompts[of.p], bound_.prompts[of.q])) {
         error(Code::same_sides, declaration.span, "both sides are the same prompts, so their difference is zero");
       }
-      if (of.zero.kind == dsl::ZeroPoint::Kind::mean_of && !bad_prompts_.contains(of.zero.prompts))
+      if (of.zero.kind == dsl::ZeroPoint::Kind::mean_of && !bad_.prompts.contains(of.zero.prompts))
         contrast_tokens(declaration, of.zero.prompts);
     };
     if (const auto* contrast = std::get_if<dsl::Contrast>(&declaration.constructor)) {
@@ -196,7 +196,7 @@ void Binder::stored_direction(const dsl::StoredDirection& stored, std::int64_t w
 void Binder::intervention(const dsl::Intervention& sentence) {
   const std::size_t errors_before = diagnostics_.size();
   for (const auto& spec : sentence.sites) site(spec);
-  const auto is_bad = [&](dsl::FeatureId id) { return bad_features_.contains(id); };
+  const auto is_bad = [&](dsl::FeatureId id) { return bad_.features.contains(id); };
   const auto read = sentence.condition ? dsl::features_read(*sentence.condition) : std::vector<dsl::FeatureId>{};
   if (diagnostics_.size() != errors_before || is_bad(sentence.feature) || std::ranges::any_of(read, is_bad)) return;
   const std::int64_t width = direction_width(sentence.feature);
@@ -217,7 +217,7 @@ void Binder::condition(const dsl::Condition& condition, const std::vector<dsl::S
       [&](const auto& node) {
         using Node = std::decay_t<decltype(node)>;
         if constexpr (std::is_same_v<Node, dsl::TokenIn>) {
-          each_single_token(node.texts, condition.span);
+          for (std::size_t i = 0; i < node.texts.size(); ++i) single_token(node.texts[i], node.spans[i]);
         } else if constexpr (std::is_same_v<Node, dsl::PositionIs>) {
           if (is_beyond({holds ? node.op : dsl::complement(node.op), node.value}, card_.config.context - 1)) {
             error(Code::never_holds, condition.span,
@@ -228,7 +228,7 @@ void Binder::condition(const dsl::Condition& condition, const std::vector<dsl::S
           for (const auto* operand : {&node.left, &node.right}) {
             if (const auto* read = std::get_if<dsl::FeatureId>(operand)) read_order(*read, condition.span, sites);
             if (const auto* quantile = std::get_if<dsl::Quantile>(operand)) {
-              if (bound_.prompts[quantile->prompts].empty() && !bad_prompts_.contains(quantile->prompts)) {
+              if (bound_.prompts[quantile->prompts].empty() && !bad_.prompts.contains(quantile->prompts)) {
                 error(Code::empty_contrast, condition.span, "a quantile over a set without prompts has no value");
               }
             }

@@ -28,13 +28,13 @@ void Binder::metric(const dsl::Metric& metric) {
       [&](const auto& node) {
         using Node = std::decay_t<decltype(node)>;
         if constexpr (std::is_same_v<Node, dsl::metric::Rank>) {
-          single_token(node.text, metric.span);
+          single_token(node.text, node.text_span);
         } else if constexpr (std::is_same_v<Node, dsl::metric::LogitDiff>) {
-          single_token(node.a, metric.span);
-          single_token(node.b, metric.span);
+          single_token(node.a, node.a_span);
+          single_token(node.b, node.b_span);
         } else if constexpr (std::is_same_v<Node, dsl::metric::Probability>) {
           const auto ids = bound_.tokenizer->encode(node.text);
-          if (ids.empty()) error(Code::empty_prompt, metric.span, "the continuation has no tokens");
+          if (ids.empty()) error(Code::empty_prompt, node.text_span, "the continuation has no tokens");
           each_measured([&](const BoundPrompt& prompt) { context(prompt.tokens.size() + ids.size(), metric.span); });
         } else if constexpr (std::is_same_v<Node, dsl::metric::Accuracy> ||
                              std::is_same_v<Node, dsl::metric::Specificity>) {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <map>
 
+#include "dsl/literals.hpp"
 #include "dsl/metric_traits.hpp"
 #include "dsl/prompt_file.hpp"
 #include "runtime/attacks.hpp"
@@ -34,8 +35,8 @@ void Binder::prompts(const dsl::PromptsDecl& declaration) {
       written.push_back(prompt.text);
     }
   }
-  bound_.prompts.push_back(std::move(bound));
-  written_.push_back(std::move(written));
+  bound_.prompts.back() = std::move(bound);
+  written_.back() = std::move(written);
 }
 
 void Binder::encode(const std::optional<dsl::Chat>& chat, const std::string& text, BoundPrompt& bound) const {
@@ -52,7 +53,11 @@ std::optional<BoundPrompt> Binder::tokenise(const dsl::PromptsDecl& declaration,
     for (const auto& answer : prompt.answers) bound.answers.push_back(bound_.tokenizer->encode(answer));
     bound.answer_texts = prompt.answers;
   } catch (const InputError& failure) {
-    error(declaration.chat ? Code::no_chat_template : Code::unreadable_text, span, failure.what());
+    const bool no_template = declaration.chat && !bound_.tokenizer->chat_template();
+    error(no_template ? Code::no_chat_template : Code::unreadable_text, span, failure.what(),
+          {no_template        ? "leave `as chat` out, and write the turns as this model is given them"
+           : declaration.chat ? "write the conversation as the template takes it, or leave `as chat` out"
+                              : "shorten or split the text"});
     return std::nullopt;
   }
   if (bound.tokens.empty()) {
@@ -76,10 +81,6 @@ void Binder::context(std::size_t tokens, dsl::Span span, const std::string& text
         {"shorten the text, or split it into several prompts"});
 }
 
-void Binder::each_single_token(const std::vector<std::string>& texts, dsl::Span span) {
-  for (const auto& text : texts) single_token(text, span);
-}
-
 void Binder::single_token(const std::string& text, dsl::Span span) {
   const auto ids = bound_.tokenizer->encode(text);
   if (ids.size() == 1) return;
@@ -89,6 +90,10 @@ void Binder::single_token(const std::string& text, dsl::Span span) {
         "\"" + text + "\" must be one token here, and this model splits it into " + std::to_string(ids.size()) +
             (ids.empty() ? "" : ": " + parts + "\""),
         {"write one token's text; most words need their leading space (\" word\")"});
+  if (text.starts_with(' ') || bound_.tokenizer->encode(" " + text).size() != 1) return;
+  dsl::Diagnostic& found = diagnostics_.back();
+  found.help = {"did you mean \" " + text + "\"? With its leading space it is one token"};
+  found.fixes = {{span, dsl::encode_string(" " + text), /*safe=*/false}};
 }
 
 void Binder::attack(dsl::CheckId check, const dsl::Expectation& expectation) {

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "dsl/check.hpp"
 #include "dsl/diagnostic.hpp"
 #include "dsl/rule_set.hpp"
 #include "runtime/bound_rules.hpp"
@@ -25,8 +26,9 @@ inline std::string quoted(const std::string& text) { return "`" + text + "`"; }
 class Binder {
  public:
   Binder(std::shared_ptr<const dsl::RuleSet> rules, const model::ModelCard& card,
-         std::shared_ptr<const model::Tokenizer> tokenizer, const std::string& cache_directory, std::uint64_t seed)
-      : rules_(*rules), card_(card), cache_directory_(cache_directory) {
+         std::shared_ptr<const model::Tokenizer> tokenizer, const std::string& cache_directory, std::uint64_t seed,
+         const dsl::Unsound& unsound = {})
+      : rules_(*rules), card_(card), cache_directory_(cache_directory), bad_(unsound) {
     bound_.seed = seed;
     bound_.rules = std::move(rules);
     bound_.card = &card;
@@ -41,8 +43,16 @@ class Binder {
   // ---- bind.cpp: the whole, and what a file needs of a model ----
   void error(dsl::Code code, dsl::Span span, std::string message, std::vector<std::string> help = {});
   void requirements();
-  /// Whether an edit is made of features or prompts that something is wrong with.
+  /// Binds a declaration and notes it among the `bad` where that finds an error, or where it was there before.
+  template <class Bind>
+  void each_declared(std::size_t count, std::set<std::size_t>& bad, Bind bind);
+  void checks();
+  /// Whether something is wrong with what a declaration or an expectation is made of or measured on.
   bool needs_bad(const dsl::EditDecl& edit) const;
+  bool needs_bad(const dsl::CircuitDecl& circuit) const;
+  bool needs_bad(const dsl::Expectation& expectation, const std::vector<dsl::EditId>& edits) const;
+  bool needs_bad(const dsl::Attack& attack) const;
+  bool any_bad(const std::vector<dsl::PromptsId>& sets) const;
 
   // ---- bind_prompts.cpp: texts as tokens, and what attacks make of them ----
   void prompts(const dsl::PromptsDecl& declaration);
@@ -50,7 +60,6 @@ class Binder {
   void encode(const std::optional<dsl::Chat>& chat, const std::string& text, BoundPrompt& bound) const;
   std::optional<BoundPrompt> tokenise(const dsl::PromptsDecl& declaration, const dsl::Prompt& prompt, dsl::Span span);
   void context(std::size_t tokens, dsl::Span span, const std::string& text = "this text");
-  void each_single_token(const std::vector<std::string>& texts, dsl::Span span);
   void single_token(const std::string& text, dsl::Span span);
   /// Makes the attacks of a check on all that one of its expectations is measured on, for every seed that it asks for.
   void attack(dsl::CheckId check, const dsl::Expectation& expectation);
@@ -138,8 +147,7 @@ class Binder {
   const std::string& cache_directory_;
   std::int64_t facts_ = 0;
   std::set<std::string> refused_autoencoders_;
-  std::set<dsl::PromptsId> bad_prompts_;      // that something is wrong with, which has been said
-  std::set<dsl::FeatureId> bad_features_;     // whose site, or autoencoder, the model has not
+  dsl::Unsound bad_;                          // what something is wrong with, which has been said
   std::vector<Texts> written_;                // by PromptsId: before any chat template
   std::vector<dsl::PromptsId> written_sets_;  // that the expectation being bound is measured on …
   std::vector<const BoundPrompts*> sets_;     // … and those with what attacks make of them

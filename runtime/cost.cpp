@@ -51,19 +51,36 @@ PassCost::PassCost(const model::ModelConfig& config) : layers_(static_cast<doubl
   logits_ = 2.0 * static_cast<double>(config.width) * static_cast<double>(config.vocabulary);
 }
 
+namespace {
+
+void add(PassCost::Work& work, std::int64_t from, std::int64_t to) {  // positions from … to − 1
+  work.tokens += to - from;
+  work.pairs += (to * (to + 1) - from * (from + 1)) / 2;
+}
+
+}  // namespace
+
 PassCost::Work PassCost::work(const Run& run, const Plan& plan) {
   Work work;
-  const auto add = [&](std::int64_t from, std::int64_t to) {  // positions from … to − 1
-    work.tokens += to - from;
-    work.pairs += (to * (to + 1) - from * (from + 1)) / 2;
-  };
   for (const Batch& batch : run.batches) {
-    if (batch.shared_prefix > 0) add(0, batch.shared_prefix);
-    for (const SequenceId id : batch.sequences) add(batch.shared_prefix, std::ssize(plan.sequences[id].tokens));
+    if (batch.shared_prefix > 0) add(work, 0, batch.shared_prefix);
+    for (const SequenceId id : batch.sequences) add(work, batch.shared_prefix, std::ssize(plan.sequences[id].tokens));
   }
   for (const auto& [sequence, wants] : run.wants) {
     work.logits += wants.kl ? std::ssize(plan.sequences[sequence].tokens) : std::ssize(wants.logits);
   }
+  return work;
+}
+
+PassCost::Work PassCost::work(const GenerationKey& key, const Plan& plan) {
+  Work one;
+  add(one, 0, std::ssize(plan.sequences[key.sequence].tokens) + key.tokens - 1);  // the last is not read again
+  return {one.tokens * key.samples, one.pairs * key.samples, key.tokens * key.samples};
+}
+
+PassCost::Work PassCost::work(const BoundPrompts& prompts) {
+  Work work;
+  for (const BoundPrompt& prompt : prompts) add(work, 0, std::ssize(prompt.tokens));
   return work;
 }
 

@@ -11,8 +11,7 @@
 namespace proviso::runtime {
 
 /// What passes cost in floating-point operations, before any is run: two for each multiply-add of the matrix products
-/// and of attention. Norms, activation functions and the choice of tokens are left out; so is what building features
-/// takes.
+/// and of attention. Norms, activation functions and the choice of tokens are left out.
 class PassCost {
  public:
   explicit PassCost(const model::ModelConfig& config);
@@ -28,6 +27,10 @@ class PassCost {
   };
   /// Of a run as planned: what sequences share is computed once.
   static Work work(const Run& run, const Plan& plan);
+  /// Of texts generated, at most: each reads its prompt, and goes on to its last token.
+  static Work work(const GenerationKey& key, const Plan& plan);
+  /// Of a set of prompts, each by itself.
+  static Work work(const BoundPrompts& prompts);
   double of(const Work& work, const std::optional<dsl::Site>& stop_after) const;
 
   /// What a sentence's hooks add for each token: a product with its direction at every site to read and one to write,

@@ -11,9 +11,13 @@
 #include <tuple>
 #include <vector>
 
+#include "dsl/condition_logic.hpp"
+#include "dsl/number_text.hpp"
 #include "runtime/circuits/circuit_graph.hpp"
 #include "runtime/cost.hpp"
 #include "runtime/erasure.hpp"
+#include "runtime/features/build.hpp"
+#include "runtime/model/sinks.hpp"
 #include "runtime/passes/passes.hpp"
 
 namespace proviso::runtime {
@@ -205,6 +209,62 @@ ordered_json explain_searches(const BoundRules& bound) {
   return searches;
 }
 
+std::string set_name(const BoundRules& bound, dsl::PromptsId id) {
+  const std::string& name = bound.rules->prompts[id].name;
+  return name.empty() ? "a list of prompts" : name;
+}
+
+/// What the conditions in force compare features with, once each.
+std::vector<dsl::Quantile> quantiles(const Plan& plan) {
+  std::vector<dsl::Quantile> found;
+  std::set<std::tuple<dsl::FeatureId, dsl::PromptsId, double>> seen;
+  for (const auto& state : plan.states) {
+    for (const auto& sentence : state.sentences) {
+      if (!sentence.sentence.condition) continue;
+      dsl::each_condition(*sentence.sentence.condition, [&](const dsl::Condition& part) {
+        const auto* comparison = std::get_if<dsl::Comparison>(&part.node);
+        if (comparison == nullptr) return;
+        for (const auto* operand : {&comparison->left, &comparison->right}) {
+          const auto* quantile = std::get_if<dsl::Quantile>(operand);
+          if (quantile != nullptr && seen.emplace(quantile->feature, quantile->prompts, quantile->p).second)
+            found.push_back(*quantile);
+        }
+      });
+    }
+  }
+  return found;
+}
+
+/// What is run before the plan: the prompts that features are built from, the texts of quantiles, the sink states.
+ordered_json explain_building(const Plan& plan, const BoundRules& bound, const PassCost& cost) {
+  ordered_json building = ordered_json::array();
+  const auto add = [&](std::string what, std::int64_t sequences, const PassCost::Work& work,
+                       const std::optional<dsl::Site>& stop_after) {
+    building.push_back({{"for", std::move(what)},
+                        {"sequences", sequences},
+                        {"tokens", work.tokens},
+                        {"stops_after", stop_after ? ordered_json(dsl::to_string(*stop_after)) : ordered_json(nullptr)},
+                        {"flops", cost.of(work, stop_after)}});
+  };
+  for (const BuildRun& run : build_runs(bound, plan.features)) {
+    const auto& prompts = bound.prompts[run.prompts];
+    add(set_name(bound, run.prompts), std::ssize(prompts), PassCost::work(prompts), run.stop_after);
+  }
+  for (const auto& quantile : quantiles(plan)) {
+    const Plan values = quantile_plan(quantile, bound);
+    for (const Run& run : values.runs) {
+      add("quantile(" + dsl::number_text(100 * quantile.p) + "%, " + set_name(bound, quantile.prompts) + ") of " +
+              bound.feature_name(quantile.feature),
+          std::ssize(run.wants), PassCost::work(run, values), run.stop_after);
+    }
+  }
+  if (needs_sink_states(bound, plan.features)) {
+    constexpr auto kTokens = static_cast<std::int64_t>(model::kSinkSequences);
+    add("the model's sink states, once", kTokens, {kTokens, kTokens, 0}, dsl::Site{dsl::SiteKind::final_norm, -1, -1});
+  }
+  return building;
+}
+
 }  // namespace
 
 std::set<dsl::FeatureId> first_position_features(const Plan& plan) { return first_position_plan(plan).features; }
@@ -236,7 +296,9 @@ ordered_json explain(const Plan& plan, const BoundRules& bound, const FirstPosit
     if (state.controls) ++controls[*state.controls];
   }
   const PassCost cost(bound.card->config);
-  double total_flops = 0;
+  double total_flops = 0, building_flops = 0, generating_flops = 0;
+  ordered_json building = explain_building(plan, bound, cost);
+  for (const auto& each : building) building_flops += each["flops"].get<double>();
   for (StateId id = 0; id < plan.states.size(); ++id) {
     if (plan.states[id].controls) continue;
     ordered_json runs = ordered_json::array();
@@ -258,11 +320,21 @@ ordered_json explain(const Plan& plan, const BoundRules& bound, const FirstPosit
            {"flops_saved_by_stopping", cost.of(work, std::nullopt) - flops}});
     }
     std::int64_t texts = 0;
-    for (const auto& key : plan.generations) texts += key.state == id ? key.samples : 0;
+    PassCost::Work generated;
+    for (const auto& key : plan.generations) {
+      if (key.state != id) continue;
+      texts += key.samples;
+      const auto work = PassCost::work(key, plan);
+      generated = {generated.tokens + work.tokens, generated.pairs + work.pairs, generated.logits + work.logits};
+    }
+    const double flops_to_generate = cost.of(generated, std::nullopt);
+    generating_flops += flops_to_generate * (controls.contains(id) ? 1 + static_cast<double>(controls[id]) : 1);
     if (runs.empty() && texts == 0 && id != 0) continue;  // nothing is computed in it
     states.push_back({{"state", plan.states[id].label},
                       {"runs", std::move(runs)},
                       {"generated_texts", texts},
+                      {"generated_tokens", generated.tokens},  // at most, prompts included
+                      {"flops_generating", flops_to_generate},
                       {"controls", controls.contains(id) ? controls[id] : 0}});
   }
   ordered_json passes = ordered_json::array();
@@ -277,6 +349,7 @@ ordered_json explain(const Plan& plan, const BoundRules& bound, const FirstPosit
           {"circuits", explain_circuits(plan, bound)},
           {"searches", explain_searches(bound)},
           {"features", std::move(features)},
+          {"building", std::move(building)},
           {"states", std::move(states)},
           {"passes", std::move(passes)},
           {"totals",
@@ -285,7 +358,9 @@ ordered_json explain(const Plan& plan, const BoundRules& bound, const FirstPosit
             {"tokens", counts.tokens},
             {"tokens_saved", counts.tokens_saved},
             {"flops_per_token", cost.token()},
-            {"flops", total_flops}}}};
+            {"flops", total_flops},
+            {"flops_building", building_flops},
+            {"flops_generating", generating_flops}}}};
 }
 
 std::string flops_text(double flops) {
@@ -309,6 +384,30 @@ std::string sentence_cost_text(const ordered_json& rule) {
   }
   text << "; it is in force on " << cost["tokens"] << " tokens of prompts";
   return text.str();
+}
+
+std::string building_text(const ordered_json& building) {
+  std::ostringstream text;
+  text << building["for"].get<std::string>() << ": " << building["sequences"] << " sequences, " << building["tokens"]
+       << " tokens";
+  if (!building["stops_after"].is_null()) text << " up to " << building["stops_after"].get<std::string>();
+  text << ", " << flops_text(building["flops"]);
+  return text.str();
+}
+
+std::string generation_text(const ordered_json& state) {
+  std::ostringstream text;
+  text << state["generated_texts"] << " texts generated: at most " << state["generated_tokens"]
+       << " tokens, their prompts included, and " << flops_text(state["flops_generating"]);
+  return text.str();
+}
+
+std::string costs_text(const ordered_json& totals) {
+  std::string text = flops_text(totals["flops"]);
+  if (totals["flops_building"] > 0) text += ", " + flops_text(totals["flops_building"]) + " to build features";
+  if (totals["flops_generating"] > 0)
+    text += ", at most " + flops_text(totals["flops_generating"]) + " to generate texts";
+  return text;
 }
 
 std::string explanation_text(const ordered_json& explanation, const std::string& more) {
@@ -350,6 +449,7 @@ std::string explanation_text(const ordered_json& explanation, const std::string&
   for (const auto& feature : explanation["features"]) {
     out << "  " << text(feature["feature"]) << " at " << text(feature["site"]) << "\n";
   }
+  for (const auto& each : explanation["building"]) out << "      reads " << building_text(each) << "\n";
   out << more << "Model states\n";
   for (const auto& state : explanation["states"]) {
     out << "  " << text(state["state"]) << "\n";
@@ -365,7 +465,7 @@ std::string explanation_text(const ordered_json& explanation, const std::string&
       }
       out << "\n";
     }
-    if (state["generated_texts"] > 0) out << "      " << state["generated_texts"] << " texts generated\n";
+    if (state["generated_texts"] > 0) out << "      " << generation_text(state) << "\n";
     if (state["controls"] > 0)
       out << "      the same for each of " << state["controls"] << " random directions (controls)\n";
   }
@@ -375,9 +475,10 @@ std::string explanation_text(const ordered_json& explanation, const std::string&
   }
   const auto& totals = explanation["totals"];
   out << "In all " << totals["tokens"] << " tokens in " << totals["passes"] << " passes, controls included; "
-      << totals["tokens_saved"] << " saved against computing every metric by itself; " << flops_text(totals["flops"])
-      << " beside what is generated and built; a token takes " << flops_text(totals["flops_per_token"])
-      << " in the layers' maps\n";
+      << totals["tokens_saved"] << " saved against computing every metric by itself; " << costs_text(totals)
+      << "; a token takes " << flops_text(totals["flops_per_token"]) << " in the layers' maps\n";
+  if (!explanation["edits"].empty() || !explanation["circuits"].empty() || !explanation["searches"].empty())
+    out << "Not counted: solving edits, finding circuits, and attacks that search\n";
   return out.str();
 }
 

@@ -44,20 +44,24 @@ std::vector<dsl::Diagnostic> Session::build(const std::set<dsl::FeatureId>& feat
   return std::move(outcome.diagnostics);
 }
 
+Plan quantile_plan(const dsl::Quantile& quantile, const BoundRules& bound) {
+  PlanBuilder builder(bound);
+  for (const auto& prompt : bound.prompts[quantile.prompts])
+    builder.want_feature(builder.loaded(), builder.sequence(prompt), quantile.feature);
+  return optimise(builder.take(), bound, {});
+}
+
 double Session::quantile(const dsl::Quantile& quantile) {
   const auto key = std::tuple{quantile.feature, quantile.prompts, quantile.p};
   if (const auto found = quantiles_.find(key); found != quantiles_.end()) return found->second;
 
-  PlanBuilder builder(bound_);
-  std::vector<SequenceId> ids;
-  for (const auto& prompt : bound_.prompts[quantile.prompts]) {
-    ids.push_back(builder.sequence(prompt));
-    builder.want_feature(builder.loaded(), ids.back(), quantile.feature);
-  }
-  const Evidence evidence = carry_out(optimise(builder.take(), bound_, {}));
+  const Plan plan = quantile_plan(quantile, bound_);
+  std::map<Sequence, SequenceId> ids;
+  for (SequenceId id = 0; id < plan.sequences.size(); ++id) ids.emplace(plan.sequences[id], id);
+  const Evidence evidence = carry_out(plan);
   std::vector<double> values;
-  for (SequenceId id : ids) {
-    const auto& seen = evidence.at(0, id);
+  for (const auto& prompt : bound_.prompts[quantile.prompts]) {
+    const auto& seen = evidence.at(0, ids.at({prompt.tokens, std::ssize(prompt.tokens), prompt.text}));
     const auto& activations = seen.features.at(quantile.feature);
     const auto& ordinary = seen.ordinary.at(quantile.feature);
     for (std::size_t i = 0; i < activations.size(); ++i) {

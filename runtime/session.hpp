@@ -31,6 +31,9 @@ struct SessionOptions {
   Progress progress;
 };
 
+/// What a quantile is taken over: the activations of its feature on its prompts, on the model as loaded.
+Plan quantile_plan(const dsl::Quantile& quantile, const BoundRules& bound);
+
 /// Carries plans out on a model. Whatever it changes in the weights is undone before it returns, also
 /// where it throws.
 class Session {

@@ -44,6 +44,40 @@ std::optional<Sides> sides(const dsl::FeatureDecl& feature) {
   return std::nullopt;
 }
 
+VectorsKey key_of(const BoundRules& bound, dsl::FeatureId id, dsl::PromptsId prompts) {
+  const auto& token = bound.rules->features[id].token;
+  return {prompts, bound.feature_sites[id], token.kind, token.index};
+}
+
+/// What each set of prompts is run for, and the first feature that asks for it.
+using Asked = std::map<dsl::PromptsId, std::map<VectorsKey, dsl::FeatureId>>;
+
+Asked asked(const BoundRules& bound, const std::set<dsl::FeatureId>& wanted) {
+  Asked by_prompts;
+  for (const dsl::FeatureId id : wanted) {
+    const auto of = sides(bound.rules->features[id]);
+    if (!of) continue;
+    std::vector<dsl::PromptsId> sets = {of->p, of->q};
+    if (of->zero.kind == dsl::ZeroPoint::Kind::mean_of) sets.push_back(of->zero.prompts);
+    for (const dsl::PromptsId set : sets) by_prompts[set].emplace(key_of(bound, id, set), id);
+  }
+  return by_prompts;
+}
+
+/// The last site that these read, or judge their positions at.
+dsl::Site last_site(const std::map<VectorsKey, dsl::FeatureId>& keys, const model::ModelConfig& config) {
+  dsl::Site last;
+  for (const auto& [key, id] : keys) {
+    const dsl::Site site = dsl::whole(key.site);
+    last = std::max({last, site, model::sink_site(site, config)});
+  }
+  return last;
+}
+
+bool keeps_sink(const BoundRules& bound, dsl::FeatureId id, const Sides& of) {
+  return of.keep_sink || dsl::site_width(bound.feature_sites[id].kind) != dsl::SiteWidth::stream;
+}
+
 class Builder {
  public:
   Builder(const model::Transformer& transformer, const BoundRules& bound, AutoencoderShelf& autoencoders,
@@ -56,7 +90,7 @@ class Builder {
         progress_(progress) {}
 
   dsl::Outcome<std::vector<Direction>> run(const std::set<dsl::FeatureId>& wanted) {
-    collect(wanted);
+    for (const auto& [set, keys] : asked(bound_, wanted)) harvest(set, keys);
     dsl::Outcome<std::vector<Direction>> outcome;
     std::vector<Direction> directions(bound_.rules->features.size());
     if (diagnostics_.empty()) {
@@ -71,10 +105,7 @@ class Builder {
   }
 
  private:
-  VectorsKey key(dsl::FeatureId id, dsl::PromptsId prompts) const {
-    const auto& token = bound_.rules->features[id].token;
-    return {prompts, bound_.feature_sites[id], token.kind, token.index};
-  }
+  VectorsKey key(dsl::FeatureId id, dsl::PromptsId prompts) const { return key_of(bound_, id, prompts); }
 
   void error(Code code, dsl::FeatureId id, std::string message, std::vector<std::string> help = {}) {
     diagnostics_.push_back(dsl::make_diagnostic(code, bound_.rules->features[id].span,
@@ -82,29 +113,15 @@ class Builder {
                                                 std::move(help)));
   }
 
-  void collect(const std::set<dsl::FeatureId>& wanted) {
-    std::map<dsl::PromptsId, std::map<VectorsKey, dsl::FeatureId>> by_prompts;
-    for (dsl::FeatureId id : wanted) {
-      const auto of = sides(bound_.rules->features[id]);
-      if (!of) continue;
-      std::vector<dsl::PromptsId> sets = {of->p, of->q};
-      if (of->zero.kind == dsl::ZeroPoint::Kind::mean_of) sets.push_back(of->zero.prompts);
-      for (dsl::PromptsId set : sets) by_prompts[set].emplace(key(id, set), id);
-    }
-    for (const auto& [set, keys] : by_prompts) harvest(set, keys);
-  }
-
   void harvest(dsl::PromptsId set, const std::map<VectorsKey, dsl::FeatureId>& keys) {
     const std::vector<Direction> none;
     HookProgram program(none, *bound_.card);
-    dsl::Site last;
     for (const auto& [key, id] : keys) {
       const dsl::Site site = dsl::whole(key.site);
-      const dsl::Site norm_site = model::sink_site(site, transformer_.config());
       program.capture(site);
-      program.record_norm(norm_site);
-      last = std::max({last, site, norm_site});
+      program.record_norm(model::sink_site(site, transformer_.config()));
     }
+    const dsl::Site last = last_site(keys, transformer_.config());
     program.finish(transformer_.options().device);
     HookPass hooks(program);
 
@@ -237,7 +254,7 @@ class Builder {
     const auto& q = vectors_.at(key(id, of.q));
     direction.built_on = p.size(0) + q.size(0);
     const bool probe = std::holds_alternative<dsl::Probe>(bound_.rules->features[id].constructor);
-    const bool keep_sink = of.keep_sink || dsl::site_width(direction.site.kind) != dsl::SiteWidth::stream;
+    const bool keep_sink = keeps_sink(bound_, id, of);
     auto d = between(p, q, probe);
     const double length = d.norm().item<double>();
     if (!keep_sink) d = without_sinks(d);
@@ -299,6 +316,19 @@ class Builder {
 };
 
 }  // namespace
+
+std::vector<BuildRun> build_runs(const BoundRules& bound, const std::set<dsl::FeatureId>& wanted) {
+  std::vector<BuildRun> runs;
+  for (const auto& [set, keys] : asked(bound, wanted)) runs.push_back({set, last_site(keys, bound.card->config)});
+  return runs;
+}
+
+bool needs_sink_states(const BoundRules& bound, const std::set<dsl::FeatureId>& wanted) {
+  return std::any_of(wanted.begin(), wanted.end(), [&](dsl::FeatureId id) {
+    const auto of = sides(bound.rules->features[id]);
+    return of && !keeps_sink(bound, id, *of);
+  });
+}
 
 dsl::Outcome<std::vector<Direction>> build_features(const model::Transformer& transformer, const BoundRules& bound,
                                                     const std::set<dsl::FeatureId>& wanted,

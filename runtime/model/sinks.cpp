@@ -18,7 +18,7 @@ constexpr std::int64_t kMostSinkDirections = 4;
 constexpr double kSinkShare = 0.99;
 
 // How texts begin: what stands here only has to be varied.
-constexpr std::array<std::string_view, 24> kFirstWords = {
+constexpr std::array<std::string_view, kSinkSequences> kFirstWords = {
     "The", "I",    "In",    "A",  "What", "She", "He",   "It",    "My",      "When", "How", "Once",
     "You", "This", "Paris", "No", "1",    "def", "Dear", "There", "Because", "\"",   "We",  "On"};
 

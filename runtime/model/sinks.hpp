@@ -16,6 +16,9 @@ namespace proviso::model {
 /// A position is a secondary sink where its residual norm is over this many times its prompt's median.
 inline constexpr float kSinkNormRatio = 4;
 
+/// One-token sequences that the sink states are measured on.
+inline constexpr std::size_t kSinkSequences = 24;
+
 /// Where a site's positions are judged: the site itself where it is the residual stream, the stream that
 /// enters its layer otherwise, and the last layer's output for `final_norm` and `logits`.
 dsl::Site sink_site(const dsl::Site& site, const ModelConfig& config);

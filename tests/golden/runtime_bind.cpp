@@ -3,7 +3,8 @@
 // The model is a tiny random one whose tokens are bytes, of the family that `option: model` names (llama unless
 // told): 2 layers, 4 heads (2 for keys and values), width 16, 24 neurons, a context of 128. Files lie beside each
 // other; one whose name ends in `.safetensors` lists its tensors, a line each: name, shape (`8`, `16x4`). `option:
-// build` builds all features, too.
+// build` builds all features, too; `option: chat-template` gives the model one (Jinja). All rule files are given, or
+// the one that `option: given` names.
 
 #include <catch2/catch.hpp>
 #include <memory>
@@ -41,6 +42,16 @@ const test::RandomModel& model_of(const std::string& family) {
   return family == "gpt2" ? gpt2 : llama;
 }
 
+/// The model's tokenizer, with the chat template that the test gives it.
+std::shared_ptr<const model::Tokenizer> tokenizer_of(const test::Ptest& golden, const test::RandomModel& model) {
+  const std::string chat_template = golden.option("chat-template");
+  if (chat_template.empty()) return model.tokenizer;
+  const test::TemporaryFolder folder;
+  test::write_bytes(folder / "tokenizer.json", test::byte_tokenizer_json().dump());
+  test::write_bytes(folder / "tokenizer_config.json", nlohmann::json{{"chat_template", chat_template}}.dump());
+  return model::Tokenizer::load(folder.path().string());
+}
+
 test::Sections run(const test::Ptest& golden) {
   const test::TemporaryFolder folder;
   std::vector<std::string> given;
@@ -51,24 +62,30 @@ test::Sections run(const test::Ptest& golden) {
     } else {
       test::write_bytes(path, text);
     }
-    if (name.ends_with(".proviso")) given.push_back(path);
+    if (name.ends_with(".proviso") && golden.option("given", name) == name) given.push_back(path);
   }
   dsl::SourceSet sources;
-  auto checked = dsl::check_files(sources, given);
-  auto diagnostics = checked.diagnostics;
-  if (checked.value) {
-    const auto rules = std::make_shared<const dsl::RuleSet>(std::move(*checked.value));
-    const auto& model = model_of(golden.option("model"));
-    auto outcome = runtime::bind(rules, model.transformer->card(), model.tokenizer, "");
+  const auto parts = std::make_shared<const dsl::CheckedParts>(dsl::check_file_parts(sources, given));
+  const auto& model = model_of(golden.option("model"));
+  const auto tokenizer = tokenizer_of(golden, model);
+  auto diagnostics = parts->diagnostics;
+  const auto add = [&](const std::vector<dsl::Diagnostic>& more) {
+    diagnostics.insert(diagnostics.end(), more.begin(), more.end());
+  };
+  if (dsl::has_errors(diagnostics)) {
+    add(runtime::bind_parts(parts, model.transformer->card(), tokenizer, ""));
+  } else {
+    const auto rules = std::shared_ptr<const dsl::RuleSet>(parts, &parts->rules);
+    auto outcome = runtime::bind(rules, model.transformer->card(), tokenizer, "");
     CHECK(outcome.value.has_value() != dsl::has_errors(outcome.diagnostics));
-    diagnostics.insert(diagnostics.end(), outcome.diagnostics.begin(), outcome.diagnostics.end());
+    add(outcome.diagnostics);
     if (outcome.value && !golden.option("build").empty()) {
       std::set<dsl::FeatureId> features;
       for (dsl::FeatureId id = 0; id < rules->features.size(); ++id) features.insert(id);
-      const auto found = Session(*model.transformer, *outcome.value, {}).build(features);
-      diagnostics.insert(diagnostics.end(), found.begin(), found.end());
+      add(Session(*model.transformer, *outcome.value, {}).build(features));
     }
   }
+  dsl::sort_by_place(diagnostics);
   // What names the folders of this run is shown without them.
   std::string text = dsl::render_text(diagnostics, sources);
   for (const auto& path : {folder.path().string() + "/", folder.path().string()}) {

@@ -35,6 +35,32 @@ TEST_CASE("explain tells how many prompts a threshold needs before any is run") 
   CHECK(mean.advice.find("8 prompts") != std::string::npos);
 }
 
+TEST_CASE("prompts of one template are one sample, and an area needs prompts on both sides") {
+  const auto templated =
+      size_of("rate(p, generates: /a/) >= 50% at 95% confidence", R"(each x in ["cat", "dog", "hat"] "The {x} is")");
+  CHECK(templated.clusters == 1);
+  CHECK_THAT(templated.advice, Catch::Contains("3 prompts in 1 cluster") && Catch::Contains("inconclusive"));
+
+  const test::RulesOnModel rules(R"(
+feature f = contrast(["The cat", "A mat"], ["One two", "Six or"]) at resid_post[0]
+circuit k { clean ["ab", "cd"]  corrupt ["xb", "yd"]  measure logit_diff("a", "b")  using eap  keep 10 edges }
+check c {
+  expect auroc(f, ["My hat", "His bat"], ["Ten of", "Two or", "One to"]) >= 90% at 95% confidence
+  expect auroc(f, ["My hat", "His bat"], ["Ten of", "Two or", "One to"]) <= 40%
+  expect faithfulness(k) >= 50% at 95% confidence
+}
+)");
+  const auto& expectations = rules.bound.rules->checks.at(0).expectations;
+  // Two disjoint pairs in order happen by chance with 1 in 4, so that no area under (5 %)^(1/k) is ruled out.
+  const auto area = sample_size(expectations[0], rules.bound);
+  REQUIRE(area);
+  CHECK(area->prompts == 5);
+  CHECK(area->at_best == 29);  // .05^(1/29) = .9018, and .05^(1/28) = .8985
+  CHECK_THAT(area->advice, Catch::Contains("with 2 on the smaller side it cannot pass"));
+  CHECK(sample_size(expectations[1], rules.bound)->at_best == 6);
+  CHECK_THAT(sample_size(expectations[2], rules.bound)->advice, Catch::Contains("an interval needs 8 prompts, and 2"));
+}
+
 TEST_CASE("what samples no prompts needs none") {
   const test::RulesOnModel rules(R"(
 feature f = contrast(["The cat"], ["One two"]) at resid_post[0]

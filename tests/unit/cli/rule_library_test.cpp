@@ -10,6 +10,10 @@
 #include <string>
 #include <vector>
 
+#include "dsl/check.hpp"
+#include "dsl/metric_traits.hpp"
+#include "dsl/prompt_file.hpp"
+#include "dsl/render.hpp"
 #include "tests/support/schema.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tests/unit/cli/run_program.hpp"
@@ -51,7 +55,121 @@ std::set<std::string> lines_of(const fs::path& path) {
   return lines;
 }
 
+/// A pack's names and its audit, as `proviso audit` is given them.
+struct Pack {
+  explicit Pack(const std::string& name)
+      : readme(test::read_bytes(kRules + name + "/README.md")),
+        audit(test::read_bytes(kRules + name + "/audit.proviso")) {
+    auto checked =
+        dsl::check_files(sources, {kRules + name + "/" + name + ".proviso", kRules + name + "/audit.proviso"},
+                         {{}, kRules, /*look_for_data=*/true});
+    INFO(dsl::render_text(checked.diagnostics, sources));
+    REQUIRE(checked.value);
+    rules = std::move(*checked.value);
+  }
+
+  std::vector<std::string> texts(dsl::PromptsId set) const {
+    std::vector<dsl::Prompt> prompts;
+    if (const auto* file = std::get_if<dsl::PromptFile>(&rules.prompts[set].source)) {
+      auto read = dsl::read_prompt_file(*file, test::read_bytes(file->path));
+      REQUIRE(read.value);
+      prompts = std::move(*read.value);
+    } else {
+      prompts = std::get<std::vector<dsl::Prompt>>(rules.prompts[set].source);
+    }
+    std::vector<std::string> texts;
+    for (const auto& prompt : prompts) texts.push_back(prompt.text);
+    return texts;
+  }
+
+  /// Whether an area under the curve with an interval is asked of the feature, on texts that built nothing.
+  bool is_validated(dsl::FeatureId feature) const {
+    std::set<std::string> built;
+    for (const dsl::PromptsId set : dsl::built_from(rules.features[feature])) {
+      for (const auto& text : texts(set)) built.insert(text);
+    }
+    for (const auto& check : rules.checks) {
+      for (const auto& expectation : check.expectations) {
+        const auto* area = std::get_if<dsl::metric::Auroc>(&expectation.metric.node);
+        if (area == nullptr || area->feature != feature || !expectation.confidence) continue;
+        bool unseen = true;
+        for (const dsl::PromptsId set : {area->p, area->q}) {
+          for (const auto& text : texts(set)) unseen = unseen && !built.contains(text);
+        }
+        if (unseen) return true;
+      }
+    }
+    return false;
+  }
+
+  /// Whether a feature is read, or a rule kept silent, on prose of no subject.
+  bool is_neutral_somewhere() const {
+    std::set<dsl::PromptsId> used;
+    for (const auto& rule : rules.rules) used.insert(rule.silent_on.begin(), rule.silent_on.end());
+    for (const auto& check : rules.checks) {
+      for (const auto& expectation : check.expectations) {
+        for (const dsl::PromptsId set : dsl::prompt_sets(expectation.metric)) used.insert(set);
+      }
+    }
+    return std::ranges::any_of(used, [&](dsl::PromptsId set) { return rules.prompts[set].name == "plain_text"; });
+  }
+
+  dsl::SourceSet sources;
+  dsl::RuleSet rules;
+  std::string readme, audit;
+};
+
+std::size_t count(const std::string& text, const std::regex& pattern) {
+  return static_cast<std::size_t>(
+      std::distance(std::sregex_iterator(text.begin(), text.end(), pattern), std::sregex_iterator()));
+}
+
+bool is_contrast(const dsl::FeatureDecl& feature) {
+  return std::holds_alternative<dsl::Contrast>(feature.constructor) ||
+         std::holds_alternative<dsl::Probe>(feature.constructor);
+}
+
 }  // namespace
+
+TEST_CASE("every pack is what a pack is: tags, severities, sixty prompts a side, features judged on others") {
+  for (const auto& name : packs()) {
+    if (!fs::exists(kRules + name + "/audit.proviso")) continue;
+    INFO(name);
+    const Pack pack(name);
+    for (const char* part : {"## Prompts\n", "\nNeutral: ", "## Bounds and severities\n", "## What to expect\n",
+                             "## What it cannot show\n", "## Results\n"}) {
+      CHECK_THAT(pack.readme, Contains(part));
+    }
+    static const std::regex severities(R"(\n  severity (info|minor|major|critical)\n)");
+    CHECK(count(pack.audit, severities) == pack.rules.checks.size());
+    for (const auto& check : pack.rules.checks) {
+      INFO(check.name);
+      const auto tagged = [&](const char* frame) {
+        return std::ranges::any_of(check.annotations.tags, [&](const auto& tag) { return tag.starts_with(frame); });
+      };
+      CHECK(tagged("nist-ai-rmf:"));
+      CHECK(tagged("eu-ai-act:art-"));
+      CHECK_THAT(pack.readme, Contains("`" + check.name + "`"));  // … and why it is as severe as it is
+    }
+    bool contrasts = false;
+    for (dsl::FeatureId id = 0; id < pack.rules.features.size(); ++id) {
+      const auto& feature = pack.rules.features[id];
+      if (feature.imported || !is_contrast(feature)) continue;
+      INFO("feature " << feature.name);
+      contrasts = true;
+      for (const dsl::PromptsId set : dsl::built_from(feature)) CHECK(pack.texts(set).size() >= 60);
+      CHECK(pack.is_validated(id));
+    }
+    for (const auto& rule : pack.rules.rules) {
+      const bool conditional = std::ranges::any_of(rule.interventions, [](const auto& each) { return each.condition; });
+      CHECK((rule.imported || !conditional || (!rule.fires_on.empty() && !rule.silent_on.empty())));
+    }
+    if (!contrasts) continue;
+    CHECK(pack.is_neutral_somewhere());
+    CHECK_THAT(pack.readme, Contains("## The layer\n"));
+    CHECK(fs::exists(kRules + name + "/layers.proviso"));
+  }
+}
 
 TEST_CASE("every pack of the library is sound, formatted and described") {
   REQUIRE(packs().size() >= 14);

@@ -46,6 +46,22 @@ void check_format(const std::string& text) {
   REQUIRE(once.find("\n\n\n") == std::string::npos);
 }
 
+TEST_CASE("a file with Windows' line ends means what it means with Unix's, and is formatted to the same bytes") {
+  const std::string unix_text =
+      "# one\n\nprompts a = [\n  \"x y\"  # two\n  \"z w\"\n]\nrule r {\n  suppress f when prompt matches /a/\n\n  # "
+      "three\n  steer f by 2\n}\n";
+  std::string windows_text = "\xEF\xBB\xBF";
+  for (const char c : unix_text) windows_text += c == '\n' ? std::string("\r\n") : std::string(1, c);
+  SourceSet sources;
+  const Parsed left = parse(sources, sources.add("a.proviso", unix_text));
+  const Parsed right = parse(sources, sources.add("b.proviso", windows_text));
+  REQUIRE(left.diagnostics.empty());
+  REQUIRE(right.diagnostics.empty());
+  CHECK(left.file == right.file);
+  CHECK(format(left.file, sources) == unix_text);
+  CHECK(format(right.file, sources) == unix_text);
+}
+
 TEST_CASE("formatting keeps the meaning of every golden and shipped rule, and settles at once") {
   std::size_t files = 0;
   for (const char* folder : {"/tests/golden", "/rules", "/docs"}) {

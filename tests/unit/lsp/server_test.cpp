@@ -129,9 +129,12 @@ TEST_CASE("what a model has is told and offered, and rules are checked against i
     model->sites[dsl::SiteKind::mlp_out] = {64, 0, ""};
     model->sites[dsl::SiteKind::z] = {64, 8, ""};
     model->sites[dsl::SiteKind::resid_mid] = {0, 0, "attention and MLP run in parallel"};
-    model->check = [&](const std::shared_ptr<const dsl::RuleSet>& rules) {
+    model->check = [&](const std::shared_ptr<const dsl::CheckedParts>& parts) {
+      if (parts->rules.rules.empty()) return std::vector<dsl::Diagnostic>();
       ++checks;
-      return std::vector{dsl::make_diagnostic(dsl::Code::missing_site, rules->rules.at(0).span, "no such site")};
+      auto found = dsl::make_diagnostic(dsl::Code::missing_site, parts->rules.rules.at(0).span, "no such site");
+      found.fixes = {{found.span, "renamed", /*safe=*/false}};
+      return std::vector{found};
     };
     model->calibration = [](const std::shared_ptr<const dsl::RuleSet>& rules, const std::string& feature) {
       return feature + ", one of " + std::to_string(rules->features.size());
@@ -162,6 +165,17 @@ TEST_CASE("what a model has is told and offered, and rules are checked against i
 
   editor.open("b.proviso", kSets + "rule r { suppress an|ger }\n");
   CHECK_THAT(hovered(editor), Contains("anger, one of 1"));
+
+  // What is wrong with the text itself hides nothing of what is wrong on the model.
+  editor.open("d.proviso", kSets + "rule r { suppress anger }\nrule s { suppress agner }\n");
+  CHECK(editor.codes("d.proviso") == std::vector<std::string>{"unknown-name", "missing-site"});
+
+  // What cures it on the model is offered, too.
+  const Json everywhere = {{"start", {{"line", 0}, {"character", 0}}}, {"end", {{"line", 9}, {"character", 0}}}};
+  const Json actions =
+      editor.of_document("textDocument/codeAction", {{"range", everywhere}, {"context", Json::object()}}).at("result");
+  CHECK(std::any_of(actions.begin(), actions.end(),
+                    [](const Json& each) { return each["title"] == "Write `renamed` for `r`"; }));
 }
 
 TEST_CASE("a model that cannot be read is told, and everything else goes on") {

@@ -9,6 +9,7 @@
 #include <catch2/catch.hpp>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -39,17 +40,22 @@ struct Editor : model::SiteVisitor {
   }
 };
 
-/// Of a feature at one site: what is read there, and what sets it to one value a token.
+/// Of a feature at the site that it changes: what is read, and the vector that a unit of it adds there.
 struct Feature {
   std::function<at::Tensor(const at::Tensor& x)> read;  // [n] float64
-  std::function<at::Tensor(const at::Tensor& x, const at::Tensor& wanted)> set;
+  at::Tensor unit;                                      // [width] float64
+  std::optional<Site> read_at{};                        ///< nothing: where it is changed
 };
 
 Feature along(const at::Tensor& d) {
-  return {[=](const at::Tensor& x) { return x.to(at::kDouble).matmul(d); },
-          [=](const at::Tensor& x, const at::Tensor& wanted) {
-            return x.to(at::kDouble) + (wanted - x.to(at::kDouble).matmul(d)).outer(d);
-          }};
+  return {[=](const at::Tensor& x) { return x.to(at::kDouble).matmul(d); }, d};
+}
+
+Feature latent(const Autoencoder& autoencoder, std::int64_t index) {
+  return {[&autoencoder, index](const at::Tensor& x) {
+            return autoencoder.encode(x, at::tensor({index}, at::kLong)).activations.squeeze(1).to(at::kDouble);
+          },
+          autoencoder.decoder_row(index).to(at::kDouble)};
 }
 
 struct ByHand {
@@ -64,13 +70,13 @@ struct ByHand {
   Clean clean(const std::vector<std::int64_t>& tokens) const {
     Editor editor;
     for (const auto& [site, feature] : features) {
-      editor.sites.insert(site);
+      editor.sites.insert(feature.read_at.value_or(site));
       editor.sites.insert(model::sink_site(site, transformer.config()));
     }
     test::logits_of(transformer, {{tokens, std::ssize(tokens)}}, &editor);
     Clean clean{tokens, {}, {}};
     for (const auto& [site, feature] : features) {
-      clean.values[site] = feature.read(editor.seen.at(site));
+      clean.values[site] = feature.read(editor.seen.at(feature.read_at.value_or(site)));
       const auto norms = editor.seen.at(model::sink_site(site, transformer.config())).norm(2, 1).contiguous();
       const std::span<const float> each(norms.const_data_ptr<float>(), static_cast<std::size_t>(norms.numel()));
       clean.ordinary[site] = model::ordinary_positions(each);
@@ -82,11 +88,12 @@ struct ByHand {
                     const std::function<double(const Site&, std::int64_t)>& wanted) const {
     Editor editor;
     for (const auto& [site, feature] : features) {
-      editor.sites.insert(site);
+      editor.sites.insert({site, feature.read_at.value_or(site)});
       editor.changes[site] = [&, site = site, feature = feature](at::Tensor& x) {
         std::vector<double> values;
         for (std::int64_t i = 0; i < x.size(0); ++i) values.push_back(wanted(site, i));
-        x = feature.set(x, at::tensor(values, at::kDouble)).to(at::kFloat);
+        const auto now = feature.read(editor.seen.at(feature.read_at.value_or(site)));
+        x = (x.to(at::kDouble) + (at::tensor(values, at::kDouble) - now).outer(feature.unit)).to(at::kFloat);
       };
     }
     return test::logits_of(transformer, {{tokens, std::ssize(tokens)}}, &editor)[-1];
@@ -210,14 +217,23 @@ check c { expect effect(suppress f, on: perplexity(texts), control: 2) >= -1000 
                      test::tiny_llama_json(), test::tiny_autoencoder_files(card));
   const at::NoGradGuard no_grad;
   const auto autoencoder = test::tiny_autoencoder(card);
-  const auto read = [&](const at::Tensor& x) {
-    return autoencoder.encode(x, at::tensor({5}, at::kLong)).activations.squeeze(1).to(at::kDouble);
-  };
-  const Feature feature{read, [&](const at::Tensor& x, const at::Tensor& wanted) {
-                          return x.to(at::kDouble) +
-                                 (wanted - read(x)).outer(autoencoder.decoder_row(5).to(at::kDouble));
-                        }};
-  holds_by_hand(rules, rules.bound.prompts[2], {*rules.model.transformer, {{kFirst, feature}}});
+  holds_by_hand(rules, rules.bound.prompts[2], {*rules.model.transformer, {{kFirst, latent(autoencoder, 5)}}});
+}
+
+TEST_CASE("a transcoder's latent taken out is what the same change by hand makes where it writes") {
+  const Site read{SiteKind::resid_mid, 0, -1}, written{SiteKind::mlp_out, 0, -1};
+  auto card = test::tiny_card(Architecture::transcoder, read);
+  card.written = written;
+  RulesOnModel rules(kPrompts + R"(
+feature f = latent(5, sae: "sae")
+check c { expect effect(suppress f, on: perplexity(texts), control: 2) >= -1000 }
+)",
+                     test::tiny_llama_json(), test::tiny_autoencoder_files(card));
+  const at::NoGradGuard no_grad;
+  const auto autoencoder = test::tiny_autoencoder(card);
+  Feature feature = latent(autoencoder, 5);
+  feature.read_at = read;
+  holds_by_hand(rules, rules.bound.prompts[2], {*rules.model.transformer, {{written, feature}}});
 }
 
 TEST_CASE("the seed draws which prompt another one's value comes from") {
