@@ -62,7 +62,7 @@ const std::string kTooFewPrompts = "fewer than 8 prompts";
 const std::string kNoPrompts = "no prompts";
 const std::string kNotFinite = "a value is not a finite number";
 const std::string kAllEqual = "all values are equal";
-const std::string kFewDiffer = "fewer than 8 prompts differ from all others";
+const std::string kFewDiffer = "too few prompts differ from the one value of all others";
 const std::string kUnbounded = "the interval has no finite end";
 const std::string kUnpaired = "before and after are not the same prompts";
 
@@ -104,20 +104,28 @@ struct Ratio {
   double rounding = 0;
 };
 
-/// How many prompts differ from the one value that most of them share.
-std::int64_t differing(const std::vector<double>& numerator, const std::vector<double>& denominator) {
+/// How many prompts have the commonest of the values.
+std::size_t commonest(const std::vector<double>& numerator, const std::vector<double>& denominator) {
   std::vector<double> values(numerator.size());
   for (std::size_t i = 0; i < values.size(); ++i)
     values[i] = denominator[i] == 0 ? numerator[i] : numerator[i] / denominator[i];
-  if (!std::all_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); })) return 0;
+  if (!std::all_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); })) return 1;
   std::sort(values.begin(), values.end());
   const double rounding = 1e-12 * std::max(std::abs(values.front()), std::abs(values.back()));
-  std::size_t commonest = 0, run = 0;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    run = i > 0 && values[i] - values[i - 1] <= rounding ? run + 1 : 1;
-    commonest = std::max(commonest, run);
+  std::size_t most = 1;
+  for (std::size_t i = 1, run = 1; i < values.size(); ++i) {
+    run = values[i] - values[i - 1] <= rounding ? run + 1 : 1;
+    most = std::max(most, run);
   }
-  return static_cast<std::int64_t>(values.size() - commonest);
+  return most;
+}
+
+/// Whether a bootstrap-t's ends would be made of resamples without spread: those that draw nothing but the one value
+/// that `equal` of n prompts share. They must be rarer than a tenth of a tail. (A rule that changed three texts of
+/// eighty and left the others as they were shows by how much on average, and not how surely.)
+bool lacks_spread(std::size_t equal, std::size_t n, double confidence) {
+  const double share = static_cast<double>(equal) / static_cast<double>(n);
+  return std::pow(share, static_cast<double>(n)) > (1 - confidence) / 20;
 }
 
 /// Between the order statistics at p (B + 1), as for the ranks of B resamples.
@@ -174,7 +182,7 @@ Estimate estimate_ratio(std::span<const Sample> samples, std::vector<double> num
                         Method method, double confidence, std::uint64_t seed) {
   const std::size_t n = samples.size();
   if (n == 0) return without_interval(kNaN, n, confidence, kNoPrompts);
-  const std::int64_t apart = differing(numerator, denominator);
+  const std::size_t equal = commonest(numerator, denominator);
   const Ratio ratio(std::move(numerator), std::move(denominator));
   if (!std::isfinite(ratio.value)) return without_interval(kNaN, n, confidence, kNotFinite);
   const Clusters clusters(samples);
@@ -189,9 +197,7 @@ Estimate estimate_ratio(std::span<const Sample> samples, std::vector<double> num
   if (over_clusters) {
     const double half = t_quantile(clusters.degrees(), confidence) * error;
     estimate.interval = Interval{ratio.value - half, ratio.value + half};
-  } else if (apart < kFewestPromptsToBootstrap) {
-    // A resample without any of k such prompts has no spread, which happens with probability e^−k: the ends would be
-    // made of those. A few texts that a rule changed among many that it did not do not tell how far their mean lies.
+  } else if (lacks_spread(equal, n, confidence)) {
     estimate.why_no_interval = kFewDiffer;
   } else {
     estimate.interval = bootstrap_t(ratio, error, confidence, seed);

@@ -50,8 +50,9 @@ struct Sample {
 Estimate wilson(std::span<const Sample> successes, double confidence);
 
 /// Weighted mean: bootstrap-t (Efron and Tibshirani 1993, chapter 12), 2,000 resamples of prompts from a Mersenne
-/// twister seeded with `seed`, the same on every platform. None with fewer than 8 prompts, nor where fewer than 8
-/// differ from the one value that all others share. Where clusters repeat: `cluster_t_mean`.
+/// twister seeded with `seed`, the same on every platform. None with fewer than 8 prompts, nor where so many share
+/// one value that resamples of nothing else come up in a tail's tenth or more (at 95 %: fewer than 6 differ from it).
+/// Where clusters repeat: `cluster_t_mean`.
 Estimate bootstrap_t_mean(std::span<const Sample> samples, double confidence, std::uint64_t seed);
 
 /// Weighted mean over prompts with the linearised variance over clusters, k/(k − 1) · Σ(Σ w (y − ȳ))² / (Σw)², and

@@ -61,6 +61,11 @@ std::optional<Arguments> Checker::arguments(const ast::Call& call, std::initiali
                                    callee + " takes " + (positional == 0 ? "no" : std::to_string(positional)) +
                                        (positional == 1 ? " argument" : " arguments") + " without a name",
                                    {named});
+      const auto* name = std::get_if<ast::Name>(&argument.value);
+      if (name != nullptr && &argument != call.arguments.data() &&
+          std::holds_alternative<ast::Intervention>((&argument - 1)->value) && site_from_name(name->text)) {
+        surplus.help = {"inside parentheses several sites stand in brackets: at [mlp_out[*], " + name->text + "]"};
+      }
       // `rate(angry, /idiot/)`: one argument too many, and one that must be named is not.
       std::vector<std::string_view> unnamed;
       for (const Parameter& each : parameters) {

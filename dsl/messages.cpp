@@ -185,7 +185,41 @@ Fix joining_word(const Stop& stop) {
   return {stop.span(stop.at, end), std::move(word)};
 }
 
+/// What looks like a space or like nothing: a name for it, in a message where it could not be seen.
+std::string_view invisible(std::uint32_t code_point) {
+  switch (code_point) {
+    case 0x00A0:
+    case 0x2007:
+    case 0x202F:
+      return "a no-break space";
+    case 0x200B:
+    case 0x2060:
+    case 0xFEFF:
+      return "a space without width";
+    case 0x3000:
+      return "an ideographic space";
+    default:
+      return {};
+  }
+}
+
+std::optional<Diagnostic> foreign_letter(const Stop& stop) {
+  if (stop.found.empty() || static_cast<unsigned char>(stop.found.front()) < 0x80) return std::nullopt;
+  const std::uint32_t code_point = front_code_point(stop.found).value;
+  if (const std::string_view space = invisible(code_point); !space.empty()) {
+    return fixed(
+        at_found(stop, Code::syntax, "expected " + std::string(stop.expected.what) + ", found " + std::string(space),
+                 {"write a plain space"}),
+        {stop.found_span(), " "});
+  }
+  const bool ends_word = stop.before == stop.at && !stop.previous.empty() && is_word_char(stop.previous.front());
+  if (!ends_word && !stop.expects(Expected::Kind::name)) return std::nullopt;
+  return at_found(stop, Code::syntax, expected_found(stop),
+                  {"names are made of the letters a to z and A to Z, digits and `_`"});
+}
+
 std::optional<Diagnostic> foreign_spelling(const Stop& stop) {
+  if (auto diagnostic = foreign_letter(stop)) return diagnostic;
   const char next = stop.at + 1 < stop.text.size() ? stop.text[stop.at + 1] : '\0';
   const std::string_view found = stop.found;
   if (found == "%" && !stop.previous.empty() && is_digit(stop.previous.front())) {
@@ -224,6 +258,10 @@ std::optional<Diagnostic> foreign_spelling(const Stop& stop) {
   if (found == ":" && stop.expects(Expected::Kind::equals)) {
     return fixed(at_found(stop, Code::syntax, expected_found(stop), {"a declaration is written with `=`: `NAME = …`"}),
                  {stop.span(stop.before, stop.at + 1), " ="});
+  }
+  if (found == "[" && stop.expects(Expected::Kind::arguments_end) && stop.before == stop.at) {
+    return at_found(stop, Code::syntax, expected_found(stop),
+                    {"inside parentheses several sites stand in brackets: `at [mlp_out[*], attn_out[*]]`"});
   }
   if (found == "/" && stop.before == stop.at) {
     return at_found(stop, Code::syntax, expected_found(stop), {"a `/` inside a regular expression is written `\\/`"});
@@ -269,6 +307,10 @@ Diagnostic body_end(const Stop& stop) {
   if (stop.found == "at") {
     return at_found(stop, Code::syntax, "`at N% confidence` does not stand here",
                     {"write `expect METRIC OP NUMBER at N% confidence across …`"});
+  }
+  if (stop.found == "beyond" || stop.found == "relative") {
+    return at_found(stop, Code::syntax, in_ticks(stop.found) + " stands before the confidence",
+                    {"write `expect METRIC OP NUMBER relative beyond control at N% confidence across …`"});
   }
   if (in_rule && (stop.found == "by" || stop.found == "to")) {
     return at_found(stop, Code::syntax, "the amount stands before `at` and `when`", {std::string(kOrder)});

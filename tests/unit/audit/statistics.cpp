@@ -201,6 +201,28 @@ TEST_CASE("A bootstrap wants 8 prompts") {
   CHECK(bootstrap_t_mean(singles({1, 2, 3, 4, 5, 6, 7, 8}), 0.95, 0).interval);
 }
 
+TEST_CASE("A few changes among many prompts that did not change have no interval") {
+  const auto changed = [](std::size_t count) {
+    std::vector<Sample> before, after;
+    for (std::size_t i = 0; i < 80; ++i) {
+      before.push_back({20 + 0.1 * static_cast<double>(i), static_cast<std::int64_t>(i), 10});
+      after.push_back(before.back());
+      if (i < count) after.back().value += 0.3 + 0.2 * static_cast<double>(i % 3);
+    }
+    return exp_ratio_rise(before, after, 0.95, 1);
+  };
+  const Estimate few = changed(3), enough = changed(8);
+  CHECK(few.value > 0);
+  CHECK_FALSE(few.interval);
+  CHECK(few.why_no_interval == "too few prompts differ from the one value of all others");
+  REQUIRE(enough.interval);
+  CHECK(enough.interval->low > 0);
+  CHECK(enough.interval->high < 0.1);
+  CHECK_FALSE(changed(5).interval);
+  CHECK(changed(6).interval);
+  CHECK(changed(6).value < enough.value);
+}
+
 TEST_CASE("What cannot be measured says so") {
   const std::vector<Sample> none, poisoned = singles({1, 0, kNaN, 1, 0, 1, 1, 0, 1, 1}),
                                   equal = singles(std::vector<double>(10, 0.1));

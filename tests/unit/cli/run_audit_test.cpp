@@ -300,6 +300,17 @@ TEST_CASE("activations are harvested once a site, whatever it is called") {
   CHECK(tiny.run({"activations", "--at", "resid_post[2]", "--prompts", prompts, "-o", harvested}).code == 2);
 }
 
+TEST_CASE("check --model tells what is wrong with a file and what of it does not fit the model, in the file's order") {
+  const Case tiny(
+      "rule r { suppress f at mlp_out[98] }\nrule s { suppress missing }\nrule t { suppress f at attn_out[97] }\n");
+  const auto ran = tiny.run({"check", tiny.file, "--output", "json"});
+  CHECK(ran.code == 2);
+  CHECK(ran.err == "");
+  std::vector<std::string> codes;
+  for (const auto& found : nlohmann::json::parse(ran.out)) codes.push_back(found["code"]);
+  CHECK(codes == std::vector<std::string>{"index-out-of-range", "unknown-name", "index-out-of-range"});
+}
+
 TEST_CASE("explain says what each sentence becomes") {
   const Case tiny(R"(
 rule r { suppress f at mlp_out[*], resid_post[1]  steer f by 1 at attn_out[0] when position >= 1 }
@@ -344,6 +355,20 @@ check other { expect rate(["Six or"], generates: /a/, tokens: 2) <= 50% at 95% c
   CHECK(rule["cost"]["tokens"] == 12);
   CHECK(std::string(rule["would_save"]).find("without its condition it would become a weight edit") == 0);
   CHECK(explained["totals"]["flops"].get<double>() > 0);
+  // Two sides of two prompts build the feature, up to where it is read; a text is generated to its last token.
+  const auto& building = explained["building"];
+  REQUIRE(building.size() == 3);
+  CHECK(building[0]["tokens"] == 11 + 10);
+  CHECK(building[1]["tokens"] == 11 + 13);
+  CHECK(building[0]["stops_after"] == "mlp_out[0]");
+  CHECK(building[2]["for"] == "the model's sink states, once");
+  CHECK(building[2]["tokens"] == 24);
+  const auto& loaded = explained["states"][0];
+  CHECK(loaded["generated_texts"] == 1);
+  CHECK(loaded["generated_tokens"] == 6 + 2 - 1);
+  CHECK(explained["totals"]["flops_generating"] == loaded["flops_generating"]);
+  CHECK(loaded["flops_generating"].get<double>() > 0);
+  CHECK(explained["totals"]["flops_building"].get<double>() > building[0]["flops"].get<double>());
   const auto& checks = explained["checks"];
   REQUIRE(checks.size() == 3);
   CHECK(checks[0]["tokens_alone"] == 24);  // with the baseline
