@@ -252,6 +252,7 @@ class Auditor {
     add("prompts ", rules_.prompts);
     add("feature ", rules_.features);
     add("rule ", rules_.rules);
+    add("", rules_.remarks);
   }
 
   /// Sentences over all states that they were in force in, controls apart.

@@ -103,8 +103,9 @@ class Merger {
     join(result_.examples, report.examples, [](const ExampleResult& example) {
       return "example " + example.rule + " " + example.kind + " (" + example.where + ")";
     });
-    join(result_.annotated, report.annotated,
-         [](const Annotated& annotated) { return "the notes of " + annotated.declaration; });
+    join(result_.annotated, report.annotated, [](const Annotated& annotated) {
+      return "the notes of " + annotated.declaration + " (" + annotated.where + ")";
+    });
     for (const FeatureResult& feature : report.features) this->feature(feature);
     for (const RuleActivity& activity : report.rule_activity) {
       const Tree tree = tree_of_part(activity);

@@ -61,6 +61,7 @@ CheckedParts Checker::run(std::vector<Diagnostic> diagnostics) {
     for (const ast::Declaration& declaration : module.file.declarations) {
       if (const auto* model = std::get_if<ast::Model>(&declaration)) define_model(*model);
       if (const auto* waive = std::get_if<ast::Waive>(&declaration)) define_waiver(*waive);
+      remark(declaration);
     }
   }
 
@@ -342,6 +343,29 @@ void Checker::define_waiver(const ast::Waive& waive) {
   const auto by = non_empty(waive.by, "who answers for the waiver");
   const auto because = non_empty(waive.because, "the waiver's reason");
   if (by && because) rule_set_.waivers.push_back({id->second, waive.until, *by, *because, waive.span});
+}
+
+/// What a declaration says of itself that no later stage has a place for.
+void Checker::remark(const ast::Declaration& declaration) {
+  Declared remark;
+  const ast::Notes* notes = nullptr;
+  if (const auto* model = std::get_if<ast::Model>(&declaration)) {
+    remark.name = "model";
+    remark.span = model->span;
+    notes = &model->notes;
+  } else if (const auto* waive = std::get_if<ast::Waive>(&declaration)) {
+    remark.name = "waive " + waive->check.text;
+    remark.span = waive->span;
+    notes = &waive->notes;
+  } else if (const auto* use = std::get_if<ast::Use>(&declaration)) {
+    const auto* library = std::get_if<ast::LibraryName>(&use->what);
+    remark.name = "use " + (library != nullptr ? "std/" + library->name : std::get<ast::String>(use->what).value);
+    remark.span = use->span;
+    notes = &use->notes;
+  }
+  if (notes == nullptr || *notes == ast::Notes()) return;
+  remark.annotations = annotations_of(*notes);
+  rule_set_.remarks.push_back(std::move(remark));
 }
 
 // ---- the stage -------------------------------------------------------------------------------

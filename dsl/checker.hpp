@@ -75,6 +75,7 @@ class Checker {
   void check_change(const metric::Effect& effect, Span span);
   void define_under(const ast::Under& under, CheckDecl& check);
   void define_waiver(const ast::Waive& waive);
+  void remark(const ast::Declaration& declaration);
 
   // ---- check_arguments.cpp: calls and the values in them ----
   std::optional<Arguments> arguments(const ast::Call& call, std::initializer_list<Parameter> parameters);

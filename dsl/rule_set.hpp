@@ -519,6 +519,7 @@ struct RuleSet {
   std::vector<CircuitDecl> circuits;
   std::vector<CheckDecl> checks;
   std::vector<Waiver> waivers;
+  std::vector<Declared> remarks;  ///< `use`, `model` and `waive` that say something of themselves: "use std/plain"
 
   /// The rules and edits that the files declare themselves: what they `use` is in force only where they say so.
   std::vector<RuleId> own_rules() const;

@@ -264,6 +264,9 @@ check c { under rule r  expect kl(texts) >= 0 }
 
 TEST_CASE("declarations say of themselves what the report repeats, and alternatives are counted") {
   const auto report = audited(kTexts + R"(
+model "Tiny ones" { family llama  meta { owner "us" } }
+check c { expect perplexity(p) <= 1 }
+waive c "For now" until 2099-01-01 by "us" because "it is random"
 feature f "What sits" = contrast(p, q) at resid_post[0] { tags ["t"] }
 rule r "Sits" {
   status experimental
@@ -271,7 +274,10 @@ rule r "Sits" {
   fires on ["The cat"]
 }
 )");
-  CHECK_FALSE(report.annotated.empty());
+  std::map<std::string, std::string> titles;
+  for (const Annotated& each : report.annotated) titles[each.declaration] = each.annotations.title;
+  CHECK(titles == std::map<std::string, std::string>{
+                      {"feature f", "What sits"}, {"model", "Tiny ones"}, {"rule r", "Sits"}, {"waive c", "For now"}});
   REQUIRE(report.rule_activity.size() == 1);
   using Branches = std::vector<std::pair<std::string, std::int64_t>>;
   CHECK(report.rule_activity[0].branches == Branches{{"token is \"t\"", 1}, {"token is \"z\"", 0}});
