@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 
 #include <algorithm>
 #include <chrono>
@@ -30,6 +31,7 @@ using Work = std::function<void()>;
 double seconds_of(const Work& work) {
   const auto start = std::chrono::steady_clock::now();
   work();
+  if (at::hasCUDA()) at::detail::getCUDAHooks().deviceSynchronize(0);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
@@ -251,8 +253,8 @@ const std::map<std::string, json (*)(const Bench&)> kWorks = {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 6 || !kWorks.contains(argv[1])) {
-    std::cerr << "usage: proviso_bench WORK MODEL float32|bfloat16 THREADS REPEATS; WORK is one of";
+  if (argc < 6 || argc > 7 || !kWorks.contains(argv[1])) {
+    std::cerr << "usage: proviso_bench WORK MODEL float32|bfloat16 THREADS REPEATS [DEVICE]; WORK is one of";
     for (const auto& [name, work] : kWorks) std::cerr << ' ' << name;
     std::cerr << '\n';
     return 2;
@@ -260,8 +262,8 @@ int main(int argc, char** argv) {
   const std::string path = argv[2];
   at::set_num_threads(std::stoi(argv[4]));
   const model::ModelCard card = model::read_model_card(path);
-  const auto transformer =
-      model::Transformer::load(card, {std::strcmp(argv[3], "bfloat16") == 0 ? at::kBFloat16 : at::kFloat, at::kCPU});
+  const auto dtype = std::strcmp(argv[3], "bfloat16") == 0 ? at::kBFloat16 : at::kFloat;
+  const auto transformer = model::Transformer::load(card, {dtype, at::Device(argc > 6 ? argv[6] : "cpu")});
   const auto tokenizer = model::Tokenizer::load(path);
   std::cout << kWorks.at(argv[1])({*transformer, *tokenizer, std::stoi(argv[5])}).dump() << std::endl;
 }

@@ -13,7 +13,7 @@ using model::InputError;
 
 void Binder::site(const dsl::SiteSpec& spec) {
   if (const std::string why = card_.missing_site(spec.kind); !why.empty()) {
-    error(Code::missing_site, spec.span, why);
+    error(Code::missing_site, spec.span, why, {"name resid_pre, which every part of the layer reads, or resid_post"});
     return;
   }
   const auto range = [&](const dsl::IndexSet& set, std::int64_t count, const char* what) {

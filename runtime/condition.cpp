@@ -199,7 +199,8 @@ Mask ConditionSet::Evaluation::evaluate(std::size_t index) {
       }
       break;
     case Kind::token_in: {
-      const auto* tokens = layout_.tokens.const_data_ptr<std::int64_t>();
+      const at::Tensor here = layout_.tokens.cpu();
+      const auto* tokens = here.const_data_ptr<std::int64_t>();
       for (std::size_t i = 0; i < size; ++i) mask[i] = std::binary_search(n.ids.begin(), n.ids.end(), tokens[i]);
       break;
     }

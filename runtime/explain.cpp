@@ -89,6 +89,10 @@ std::string would_save(const PlannedSentence& sentence, const BoundRules& bound)
   if (std::holds_alternative<dsl::Latent>(bound.rules->features[sentence.sentence.feature].constructor)) return "";
   if (sentence.sentence.operation == dsl::Operation::cap) return "";
   const bool writers = std::all_of(sentence.hooks.begin(), sentence.hooks.end(), passes::has_linear_writer);
+  const auto never_folds = [&](const dsl::Site& site) {
+    return passes::has_linear_writer(site) && !passes::lacks_bias(sentence.sentence, site, bound).empty();
+  };
+  if (std::any_of(sentence.hooks.begin(), sentence.hooks.end(), never_folds)) return "";
   const std::string rest = "it would become a weight edit and cost nothing at run time";
   if (sentence.sentence.condition) {
     return (writers ? "without its condition " : "without its condition, at mlp_out, attn_out or embed, ") + rest;

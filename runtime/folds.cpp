@@ -78,7 +78,7 @@ std::vector<FoldedSite> fold_sentences(const std::vector<PlannedSentence>& sente
     const editing::FoldRequest request{at::stack(rows), at::tensor(gains, at::kDouble),
                                        at::tensor(targets, at::kDouble), at::tensor(zeros, at::kDouble),
                                        at::tensor(scales, at::kDouble)};
-    // The plan folds only at linear writers, and both families can take a bias at each.
+    // The plan folds only at linear writers, and constants only where the family has a bias for them.
     result.deltas = std::get<std::vector<editing::WeightDelta>>(editing::fold(request, transformer, site));
     folded.push_back(std::move(result));
   }

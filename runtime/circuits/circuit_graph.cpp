@@ -46,7 +46,7 @@ CircuitGraph::Readers CircuitGraph::readers(SiteKind kind, std::int64_t layer) c
     case SiteKind::v:
       return {first + 2 * heads_, heads_, first_head(layer)};
     case SiteKind::mlp_pre:
-      return {first + 3 * heads_, 1, mlp(layer)};
+      return {first + 3 * heads_, 1, parallel_ ? first_head(layer) : mlp(layer)};
     case SiteKind::final_norm:
       return {destinations() - 1, 1, sources()};
     default:
@@ -70,7 +70,9 @@ std::optional<std::int64_t> CircuitGraph::source_of(std::int64_t destination) co
 
 std::int64_t CircuitGraph::edges() const {
   std::int64_t count = sources();
-  for (std::int64_t layer = 0; layer < layers_; ++layer) count += 3 * heads_ * first_head(layer) + mlp(layer);
+  for (std::int64_t layer = 0; layer < layers_; ++layer) {
+    count += 3 * heads_ * first_head(layer) + readers(SiteKind::mlp_pre, layer).sources;
+  }
   return count;
 }
 

@@ -19,7 +19,8 @@ namespace proviso::runtime {
 /// Both are numbered in the order of the forward pass; sets of edges are tensors [destinations, sources] of bools.
 class CircuitGraph {
  public:
-  explicit CircuitGraph(const model::ModelConfig& config) : layers_(config.layers), heads_(config.heads) {}
+  explicit CircuitGraph(const model::ModelConfig& config)
+      : layers_(config.layers), heads_(config.heads), parallel_(config.parallel_blocks) {}
 
   std::int64_t layers() const { return layers_; }
   std::int64_t heads() const { return heads_; }
@@ -65,6 +66,7 @@ class CircuitGraph {
   std::optional<std::int64_t> source_of(std::int64_t destination) const;
 
   std::int64_t layers_, heads_;
+  bool parallel_;  ///< an MLP reads nothing of its own layer's heads
 };
 
 }  // namespace proviso::runtime

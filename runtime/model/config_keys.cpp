@@ -81,7 +81,7 @@ std::optional<std::int64_t> ConfigKeys::token(const std::string& key) {
 
 void ConfigKeys::admit(const std::string& key, std::string_view admitted) {
   const auto found = object_.find(key);
-  if (found == object_.end()) return;
+  if (found == object_.end() || read_.contains(key)) return;
   read_.insert(key);
   if (admitted.empty()) return;
   const Json values = Json::parse(admitted);

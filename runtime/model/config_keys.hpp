@@ -17,6 +17,7 @@ class ConfigKeys {
   /// `source` names the file in messages, `prefix` the object in it ("rope_scaling.").
   ConfigKeys(const nlohmann::json& object, std::string source, std::string prefix = "");
 
+  bool holds(const std::string& key) const { return object_.contains(key); }
   /// The value, now read; null where it is absent.
   const nlohmann::json& read(const std::string& key);
 
@@ -28,7 +29,7 @@ class ConfigKeys {
   std::string text_or(const std::string& key, const std::string& otherwise);
   std::optional<std::int64_t> token(const std::string& key);  ///< the first, where a list is given
 
-  /// Says that `key` may hold one of `admitted` (a JSON array; "" admits any value) or be absent.
+  /// Says that `key`, unless it has been read, may hold one of `admitted` (a JSON array; "" admits any value) or be absent.
   void admit(const std::string& key, std::string_view admitted);
   /// Throws `InputError` with every key that was neither read nor admitted.
   void finish() const;

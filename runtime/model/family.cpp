@@ -27,16 +27,17 @@ std::vector<std::string_view> buffers_of(Family wanted) {
 
 const std::vector<FamilyTable>& families() {
   static const std::vector<FamilyTable> tables = {
-#define PROVISO_FAMILY(family, architecture, base_prefix, norm, activation, positions, mlp) \
-  {Family::family,                                                                          \
-   #family,                                                                                 \
-   architecture,                                                                            \
-   base_prefix,                                                                             \
-   NormKind::norm,                                                                          \
-   Activation::activation,                                                                  \
-   Positions::positions,                                                                    \
-   MlpKind::mlp,                                                                            \
-   tensors_of(Family::family),                                                              \
+#define PROVISO_FAMILY(family, gguf, architecture, base_prefix, norm, activation, positions, mlp) \
+  {Family::family,                                                                                \
+   #family,                                                                                       \
+   gguf,                                                                                          \
+   architecture,                                                                                  \
+   base_prefix,                                                                                   \
+   NormKind::norm,                                                                                \
+   Activation::activation,                                                                        \
+   Positions::positions,                                                                          \
+   MlpKind::mlp,                                                                                  \
+   tensors_of(Family::family),                                                                    \
    buffers_of(Family::family)},
 #include "runtime/model/families.def"
   };
@@ -51,6 +52,8 @@ std::int64_t size_of(Dimension dimension, const ModelConfig& config) {
       return 1;
     case Dimension::width:
       return config.width;
+    case Dimension::head:
+      return config.head_dim;
     case Dimension::queries:
       return config.query_width();
     case Dimension::keys:
@@ -107,6 +110,13 @@ const FamilyTable& family_table(Family family) { return families()[static_cast<s
 std::optional<Family> family_from_name(std::string_view name) {
   for (const FamilyTable& table : families()) {
     if (table.name == name) return table.family;
+  }
+  return std::nullopt;
+}
+
+std::optional<Family> family_from_gguf_name(std::string_view name) {
+  for (const FamilyTable& table : families()) {
+    if (!name.empty() && table.gguf_name == name) return table.family;
   }
   return std::nullopt;
 }

@@ -22,8 +22,10 @@ enum class TensorRole {
   key_bias,
   value,
   value_bias,
-  query_key_value,  ///< one fused map: rows of all queries, then keys, then values
+  query_key_value,  ///< one fused map
   query_key_value_bias,
+  query_norm,  ///< of each head's queries, between the map and the rotary embedding
+  key_norm,
   attention_out,
   attention_out_bias,
   mlp_norm,
@@ -40,16 +42,19 @@ enum class TensorRole {
 };
 
 /// A size of a tensor, as a symbol.
-enum class Dimension { none, width, queries, keys, queries_keys_values, neurons, vocabulary, context };
+enum class Dimension { none, width, head, queries, keys, queries_keys_values, neurons, vocabulary, context };
 std::int64_t size_of(Dimension dimension, const ModelConfig& config);
 
 /// When a model has a tensor: ever, or where its configuration has such biases, or an unembedding of its own.
 enum class Presence { always, attention_bias, mlp_bias, untied };
 enum class Storage { linear, conv1d };
-enum class Rows { plain, rotary };
+/// The order of a map's rows that belong to heads. `rotary`: a GGUF file has the rotary pairs of each head interleaved.
+/// `by_head`, of a fused map: queries, keys and values of the first head, then of the next, where GGUF files, and `plain`
+/// everywhere, have those of all heads: queries, then keys, then values.
+enum class Rows { plain, rotary, by_head };
 
 enum class NormKind { rms, layer };
-enum class Activation { silu, gelu_tanh };
+enum class Activation { silu, gelu, gelu_tanh };
 enum class Positions { rotary, table };
 enum class MlpKind { plain, gated };  ///< down(act(up x)), or down(act(gate x) · up x)
 
@@ -61,7 +66,7 @@ struct TensorSpec {
   Dimension in;  ///< none for a vector
   Presence presence;
   Storage storage;  ///< in a Hugging Face file; GGUF files are always linear
-  Rows rows;        ///< in a GGUF file; Hugging Face files are always plain
+  Rows rows;
 
   bool layered() const { return name.find("{}") != std::string_view::npos; }
   bool present(const ModelConfig& config) const;
@@ -74,7 +79,8 @@ std::string at_layer(std::string_view name, std::int64_t layer);
 /// All that tells one family from another; the rows are in families.def.
 struct FamilyTable {
   Family family;
-  std::string_view name;          ///< config.json's `model_type` and GGUF's `general.architecture`
+  std::string_view name;          ///< config.json's `model_type`
+  std::string_view gguf_name;     ///< GGUF's `general.architecture`; "" where that is another family's
   std::string_view architecture;  ///< "LlamaForCausalLM"
   std::string_view base_prefix;   ///< left out of every name in files of the bare base model
   NormKind norm;
@@ -91,5 +97,6 @@ struct FamilyTable {
 
 const FamilyTable& family_table(Family family);
 std::optional<Family> family_from_name(std::string_view name);
+std::optional<Family> family_from_gguf_name(std::string_view name);
 
 }  // namespace proviso::model

@@ -125,6 +125,7 @@ ForwardPass::ForwardPass(const ModelConfig& config, const Weights& weights, cons
   for (std::int64_t layer = -1; layer < config.layers; ++layer) {
     for (std::size_t index = 0; index < kSiteKinds; ++index) {
       const dsl::Site site{static_cast<SiteKind>(index), layer};
+      if (site.kind == SiteKind::resid_mid && config.parallel_blocks) continue;
       if (dsl::site_has_layer(site.kind) == (layer >= 0) && dsl::canonical(site) == site) {
         wanted_[site_index(site.kind, layer)] = pass.visitor->wants(site);
       }
@@ -192,12 +193,17 @@ bool ForwardPass::run_layer(std::int64_t layer) {
     stream_ = stream_.index_select(0, kept_);
     z = z.index_select(0, kept_);
   }
-  return add_to_stream(SiteKind::attn_out, SiteKind::resid_mid, layer, z,
-                       {TensorRole::attention_out, TensorRole::attention_out_bias}) &&
-         run_mlp(layer, norm(read(SiteKind::mlp_pre, layer), TensorRole::mlp_norm, TensorRole::mlp_norm_bias, layer),
-                 neurons) &&
-         add_to_stream(SiteKind::mlp_out, SiteKind::resid_post, layer, neurons,
-                       {TensorRole::down, TensorRole::down_bias});
+  const auto read_by_mlp = [&] {
+    return norm(read(SiteKind::mlp_pre, layer), TensorRole::mlp_norm, TensorRole::mlp_norm_bias, layer);
+  };
+  // Before the attention's output joins the stream, where the two run in parallel.
+  at::Tensor x = config_.parallel_blocks ? read_by_mlp() : at::Tensor();
+  if (!add_to_stream(SiteKind::attn_out, SiteKind::resid_mid, layer, z,
+                     {TensorRole::attention_out, TensorRole::attention_out_bias}))
+    return false;
+  if (!x.defined()) x = read_by_mlp();
+  return run_mlp(layer, x, neurons) && add_to_stream(SiteKind::mlp_out, SiteKind::resid_post, layer, neurons,
+                                                     {TensorRole::down, TensorRole::down_bias});
 }
 
 at::Tensor ForwardPass::read(SiteKind reader, std::int64_t layer) {
@@ -206,9 +212,9 @@ at::Tensor ForwardPass::read(SiteKind reader, std::int64_t layer) {
 
 ForwardPass::Parts ForwardPass::queries_keys_values(std::int64_t layer) const {
   const at::Tensor x = norm(stream_, TensorRole::attention_norm, TensorRole::attention_norm_bias, layer);
-  if (family_.find(TensorRole::query_key_value)) {
-    return apply(x, {TensorRole::query_key_value, TensorRole::query_key_value_bias}, layer)
-        .split_with_sizes({config_.query_width(), config_.kv_width(), config_.kv_width()}, 1);
+  if (const TensorSpec* fused = family_.find(TensorRole::query_key_value)) {
+    const at::Tensor out = apply(x, {TensorRole::query_key_value, TensorRole::query_key_value_bias}, layer);
+    return {fused_part(out, *fused, 0, 1), fused_part(out, *fused, 1, 1), fused_part(out, *fused, 2, 1)};
   }
   return apply(x,
                {{TensorRole::query, TensorRole::query_bias},
@@ -217,22 +223,28 @@ ForwardPass::Parts ForwardPass::queries_keys_values(std::int64_t layer) const {
                layer);
 }
 
+at::Tensor ForwardPass::fused_part(const at::Tensor& of_all, const TensorSpec& spec, std::int64_t part,
+                                   std::int64_t dim) const {
+  if (spec.rows == Rows::by_head) {
+    return of_all.unflatten(dim, {config_.heads, 3, config_.head_dim}).select(dim + 1, part).flatten(dim, dim + 1);
+  }
+  const std::int64_t queries = config_.query_width(), keys = config_.kv_width();
+  return part == 0 ? of_all.narrow(dim, 0, queries) : of_all.narrow(dim, queries + (part - 1) * keys, keys);
+}
+
 ForwardPass::Parts ForwardPass::separate_queries_keys_values(std::int64_t layer) {
   static constexpr SiteKind kReaders[] = {SiteKind::q, SiteKind::k, SiteKind::v};
   static constexpr Map kMaps[] = {{TensorRole::query, TensorRole::query_bias},
                                   {TensorRole::key, TensorRole::key_bias},
                                   {TensorRole::value, TensorRole::value_bias}};
-  const bool fused = family_.find(TensorRole::query_key_value) != nullptr;
-  const std::int64_t rows[] = {config_.query_width(), config_.kv_width(), config_.kv_width()};
+  const TensorSpec* fused = family_.find(TensorRole::query_key_value);
   Parts parts;
-  std::int64_t first = 0;
   for (std::size_t i = 0; i < std::size(kReaders); ++i) {
     at::Tensor weight = weights_.of(fused ? TensorRole::query_key_value : kMaps[i].weight, layer);
     at::Tensor bias = weights_.of(fused ? TensorRole::query_key_value_bias : kMaps[i].bias, layer);
     if (fused) {
-      weight = weight.narrow(0, first, rows[i]);
-      bias = bias.narrow(0, first, rows[i]);
-      first += rows[i];
+      weight = fused_part(weight, *fused, static_cast<std::int64_t>(i), 0);
+      if (bias.defined()) bias = fused_part(bias, *fused, static_cast<std::int64_t>(i), 0);
     }
     const at::Tensor input = pass_.reader->input(kReaders[i], layer, stream_);  // [n, heads, width]
     const at::Tensor normed =
@@ -246,9 +258,14 @@ bool ForwardPass::attend(std::int64_t layer, at::Tensor& z) {
   Parts qkv = pass_.reader ? separate_queries_keys_values(layer) : queries_keys_values(layer);
   at::Tensor &q = qkv[0], &k = qkv[1], &v = qkv[2];
   if (!reach(SiteKind::q, layer, q) || !reach(SiteKind::k, layer, k) || !reach(SiteKind::v, layer, v)) return false;
+  const bool normed = family_.find(TensorRole::query_norm) != nullptr;
+  if (normed) {
+    q = norm_heads(q, TensorRole::query_norm, layer);
+    k = norm_heads(k, TensorRole::key_norm, layer);
+  }
   if (family_.positions == Positions::rotary) {
-    q = rotate(q, rotary_, config_.head_dim, wants(SiteKind::q, layer));
-    k = rotate(k, rotary_, config_.head_dim, wants(SiteKind::k, layer));
+    q = rotate(q, rotary_, config_.head_dim, !normed && wants(SiteKind::q, layer));
+    k = rotate(k, rotary_, config_.head_dim, !normed && wants(SiteKind::k, layer));
   }
   Attention::PatternVisitor see_pattern;
   if (wants(SiteKind::pattern, layer)) {
@@ -315,6 +332,10 @@ at::Tensor ForwardPass::norm(const at::Tensor& x, TensorRole gain, TensorRole bi
   const at::Tensor& weight = weights_.of(gain, layer);
   if (family_.norm == NormKind::rms) return rms_norm(x, weight, config_.norm_eps);
   return at::layer_norm(x, {config_.width}, weight, weights_.of(bias, layer), config_.norm_eps);
+}
+
+at::Tensor ForwardPass::norm_heads(const at::Tensor& x, TensorRole gain, std::int64_t layer) const {
+  return norm(x.reshape({-1, config_.head_dim}), gain, gain, layer).view(x.sizes());
 }
 
 at::Tensor ForwardPass::apply(const at::Tensor& x, Map map, std::int64_t layer) const {

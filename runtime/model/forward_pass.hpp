@@ -41,6 +41,8 @@ class ForwardPass {
   Parts queries_keys_values(std::int64_t layer) const;
   /// The same where each query head reads an input of its own.
   Parts separate_queries_keys_values(std::int64_t layer);
+  /// Queries (0), keys (1) or values (2) of what a fused map gives, or of its rows, along `dim`.
+  at::Tensor fused_part(const at::Tensor& of_all, const TensorSpec& spec, std::int64_t part, std::int64_t dim) const;
   /// What a map other than these reads: the stream, unless the pass has a reader.
   at::Tensor read(dsl::SiteKind reader, std::int64_t layer);
   bool run_mlp(std::int64_t layer, const at::Tensor& x, at::Tensor& neurons);
@@ -48,6 +50,8 @@ class ForwardPass {
   void unembed();
 
   at::Tensor norm(const at::Tensor& x, TensorRole gain, TensorRole bias, std::int64_t layer) const;
+  /// Of each head on its own: x [n, heads · head_dim].
+  at::Tensor norm_heads(const at::Tensor& x, TensorRole gain, std::int64_t layer) const;
   at::Tensor apply(const at::Tensor& x, Map map, std::int64_t layer) const;
   Parts apply(const at::Tensor& x, const std::vector<Map>& maps, std::int64_t layer) const;
 

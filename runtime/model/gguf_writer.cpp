@@ -29,6 +29,27 @@ at::Tensor permute_rotary(const at::Tensor& rows, std::int64_t head_dim) {
   return rows.reshape(split).transpose(1, 2).reshape(shape);
 }
 
+/// Rows of a fused map from those of each head in turn to all queries, keys, values.
+at::Tensor join_by_kind(const at::Tensor& rows, std::int64_t head_dim) {
+  const auto shape = rows.sizes().vec();
+  std::vector<std::int64_t> split = {shape[0] / (3 * head_dim), 3, head_dim};
+  split.insert(split.end(), shape.begin() + 1, shape.end());
+  return rows.reshape(split).transpose(0, 1).reshape(shape);
+}
+
+/// As a GGUF file has the rows of `value`.
+at::Tensor in_gguf_order(const at::Tensor& value, Rows rows, std::int64_t head_dim) {
+  switch (rows) {
+    case Rows::plain:
+      return value;
+    case Rows::rotary:
+      return permute_rotary(value, head_dim);
+    case Rows::by_head:
+      return join_by_kind(value, head_dim);
+  }
+  return value;
+}
+
 [[noreturn]] void refuse(const ModelCard& card, const std::string& name, const std::string& why,
                          const std::string& cure) {
   throw InputError(card.path + ": tensor '" + name + "' " + why + "\n  help: " + cure);
@@ -87,8 +108,9 @@ void write_gguf_model(const Transformer& transformer, const std::set<std::string
     }
     const CardTensor& tensor = *found->second;
     const at::Tensor value = transformer.get(tensor.name);
+    const Rows rows = tensor.rotary_permuted ? Rows::rotary : tensor.joined_by_kind ? Rows::by_head : Rows::plain;
     add(stored.name, changed_type(card, tensor.name, asked), stored.shape,
-        tensor.rotary_permuted ? permute_rotary(value, card.config.head_dim) : value);
+        in_gguf_order(value, rows, card.config.head_dim));
   }
 
   const ModelConfig config = config_now(transformer);
@@ -107,7 +129,7 @@ void write_gguf_model(const Transformer& transformer, const std::set<std::string
       at::Tensor value = transformer.get(name);
       if (!value.defined()) value = at::zeros(spec.shape(config));
       add(stored_name, ElementType::f32, spec.shape(config),
-          spec.rows == Rows::rotary ? permute_rotary(value, card.config.head_dim) : value);
+          in_gguf_order(value, spec.rows, card.config.head_dim));
     }
   }
   write_gguf(path, source, tensors);

@@ -252,7 +252,7 @@ at::Tensor silu_multiply_fused(const at::Tensor& gate, const at::Tensor& up) {
 }
 
 void rotate_in_place(at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, std::int64_t head_dim) {
-  const std::int64_t rows = x.size(0), heads = x.size(1) / head_dim, half = head_dim / 2;
+  const std::int64_t rows = x.size(0), heads = x.size(1) / head_dim, half = cos.size(1);
   for_type(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     T* data = static_cast<T*>(x.data_ptr());

@@ -14,6 +14,7 @@ bool kernels_run_on(const at::Tensor& x);
 at::Tensor rms_norm_fused(const at::Tensor& x, const at::Tensor& gain, double eps);
 /// silu(gate) · up, into a new tensor; rows of both may be strided.
 at::Tensor silu_multiply_fused(const at::Tensor& gate, const at::Tensor& up);
+/// Pairs (i, i + width/2) of the first `width` elements of each head; cos and sin are [n, width/2].
 void rotate_in_place(at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, std::int64_t head_dim);
 
 /// x Wᵀ for few rows of float32, where reading W bounds the time: [n, in] · [out, in] -> [n, out].

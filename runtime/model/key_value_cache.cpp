@@ -71,8 +71,9 @@ KeyValueCache KeyValueCache::select(const std::vector<std::int64_t>& rows) const
   for (const State::Layer& layer : state->layers) {
     State::Layer& copy = selected.state->layers.emplace_back(layer);
     if (!layer.k.defined()) continue;
-    copy.k = layer.k.index_select(0, index);
-    copy.v = layer.v.index_select(0, index);
+    const at::Tensor where = index.to(layer.k.device());
+    copy.k = layer.k.index_select(0, where);
+    copy.v = layer.v.index_select(0, where);
   }
   return selected;
 }

@@ -86,7 +86,9 @@ at::Tensor activate(Activation activation, const at::Tensor& gate, const at::Ten
       !is_differentiated(up)) {
     return silu_multiply_fused(gate, up);
   }
-  const at::Tensor activated = activation == Activation::silu ? at::silu(gate) : at::gelu(gate, "tanh");
+  const at::Tensor activated = activation == Activation::silu   ? at::silu(gate)
+                               : activation == Activation::gelu ? at::gelu(gate, "none")
+                                                                : at::gelu(gate, "tanh");
   return up.defined() ? activated * up : activated;
 }
 

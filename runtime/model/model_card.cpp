@@ -68,6 +68,7 @@ void place_tensors(ModelCard& card, std::unordered_map<std::string, StoredTensor
     stored.erase(found);
     tensor.transposed = !gguf && spec.storage == Storage::conv1d;
     tensor.rotary_permuted = gguf && spec.rows == Rows::rotary;
+    tensor.joined_by_kind = gguf && spec.rows == Rows::by_head;
     std::vector<std::int64_t> shape = spec.shape(card.config);
     if (tensor.transposed) std::reverse(shape.begin(), shape.end());
     if (tensor.stored.shape != shape) {
@@ -274,8 +275,9 @@ std::int64_t ModelCard::site_heads(dsl::SiteKind kind) const {
   return dsl::site_width(kind) == dsl::SiteWidth::key_value ? config.kv_heads : config.heads;
 }
 
-std::string ModelCard::missing_site(dsl::SiteKind) const {
-  return "";  // the blocks of both families are sequential and have every site
+std::string ModelCard::missing_site(dsl::SiteKind kind) const {
+  if (kind != dsl::SiteKind::resid_mid || !config.parallel_blocks) return "";
+  return name + " has no resid_mid: its attention and its MLP run in parallel, and both read resid_pre";
 }
 
 ModelCard read_model_card(const std::string& path) {

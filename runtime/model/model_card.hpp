@@ -13,12 +13,14 @@ namespace proviso::model {
 
 /// Where a stored tensor belongs. Names are the Hugging Face ones ("model.layers.0.mlp.down_proj.weight")
 /// in every format; `transposed` says that the file holds [in, out] (GPT-2's Conv1D), `rotary_permuted`
-/// that the rows of q and k are in GGUF's interleaved order.
+/// that the rows of q and k are in GGUF's interleaved order, `joined_by_kind` that a fused map has those of all queries
+/// first, then keys, then values, where the family's own order is head by head.
 struct CardTensor {
   StoredTensor stored;
   std::string name;
   bool transposed = false;
   bool rotary_permuted = false;
+  bool joined_by_kind = false;
 };
 
 enum class SourceFormat { hugging_face, gguf };

@@ -22,10 +22,10 @@ std::string families_read() {
   return names;
 }
 
-/// The family that `key` names.
-Family read_family(ConfigKeys& keys, const std::string& key) {
+/// The family that `key` names, by a Hugging Face name or by a GGUF one.
+Family read_family(ConfigKeys& keys, const std::string& key, std::optional<Family> (*by_name)(std::string_view)) {
   const std::string name = keys.text_or(key, "");
-  const std::optional<Family> family = family_from_name(name);
+  const std::optional<Family> family = by_name(name);
   if (!family) keys.refuse(key, "is '" + name + "'; models of the families " + families_read() + " are read");
   return *family;
 }
@@ -39,7 +39,9 @@ void check_sizes(const ModelConfig& config, const std::string& source) {
   require(config.heads % config.kv_heads == 0, std::to_string(config.heads) + " attention heads cannot share " +
                                                    std::to_string(config.kv_heads) + " key-value heads");
   if (family_table(config.family).positions == Positions::rotary) {
-    require(config.head_dim % 2 == 0, "heads of " + std::to_string(config.head_dim) + " have no rotary pairs");
+    require(config.rotary_width % 2 == 0 && config.rotary_width > 0 && config.rotary_width <= config.head_dim,
+            std::to_string(config.rotary_width) + " elements of heads of " + std::to_string(config.head_dim) +
+                " have no rotary pairs");
   }
 }
 
@@ -55,7 +57,12 @@ void check_llama3(const RopeScaling& rope, const ConfigKeys& keys) {
   if (rope.low_freq_factor >= rope.high_freq_factor) keys.refuse("high_freq_factor", "must be above 'low_freq_factor'");
 }
 
-/// `rope_scaling`, or `rope_parameters` in newer files, which hold the base as well.
+/// How many elements of a head a share of it is, as the reference counts.
+std::int64_t share_of_head(double share, const ModelConfig& config) {
+  return static_cast<std::int64_t>(share * static_cast<double>(config.head_dim));
+}
+
+/// `rope_scaling`, or `rope_parameters` in newer files, which hold the base and the share of each head as well.
 void read_rope(const Json& object, const std::string& source, const std::string& key, ModelConfig& config) {
   if (object.is_null()) return;
   if (!object.is_object()) throw InputError(source + ": '" + key + "' must be an object");
@@ -64,6 +71,8 @@ void read_rope(const Json& object, const std::string& source, const std::string&
   const std::string name = keys.text_or("rope_type", old_name);
   if (object.contains("type") && name != old_name) keys.refuse("type", "contradicts 'rope_type'");
   config.rope_theta = keys.number_or("rope_theta", config.rope_theta);
+  if (object.contains("partial_rotary_factor"))
+    config.rotary_width = share_of_head(keys.number("partial_rotary_factor"), config);
   RopeScaling& rope = config.rope;
   if (name == "linear") {
     rope.kind = RopeScaling::Kind::linear;
@@ -81,25 +90,76 @@ void read_rope(const Json& object, const std::string& source, const std::string&
   keys.finish();
 }
 
+/// A sliding window hides the tokens before it, so texts no longer than it are computed as without one.
+void bound_context(ModelConfig& config, std::int64_t window) { config.context = std::min(config.context, window); }
+
+/// The window of the layers that have one: Mistral's all, Qwen's from some layer on, or those of `layer_types`.
+void read_window(ConfigKeys& keys, ModelConfig& config) {
+  constexpr std::int64_t kOtherwise = 4096, kFirstLayerOtherwise = 28;  // what the reference takes for absent keys
+  const Json& types = keys.read("layer_types");
+  const auto names = [&](const char* name) { return std::count(types.begin(), types.end(), Json(name)); };
+  const std::int64_t sliding = names("sliding_attention");
+  if (names("full_attention") + sliding != std::ssize(types)) {
+    keys.refuse("layer_types", "names other layers than full_attention and sliding_attention");
+  }
+  if (config.family == Family::llama) {
+    if (sliding > 0) keys.refuse("layer_types", "names other layers than full_attention");
+    return;
+  }
+  const Json& stated = keys.read("sliding_window");
+  const bool absent = !keys.holds("sliding_window");
+  if (config.family == Family::mistral) {
+    if (absent || !stated.is_null()) bound_context(config, keys.size_or("sliding_window", kOtherwise));
+    return;
+  }
+  const bool used = keys.flag_or("use_sliding_window", false);
+  const bool slides = types.is_null() ? config.layers > keys.size_or("max_window_layers", kFirstLayerOtherwise) : sliding > 0;
+  if (slides && used && (absent || !stated.is_null())) {
+    bound_context(config, keys.size_or("sliding_window", kOtherwise));
+  } else if (sliding > 0) {
+    keys.refuse("layer_types", "names sliding_attention, and no window is in use");
+  }
+  keys.admit("max_window_layers", "");
+}
+
+/// llama, and the families that differ from it in biases, norms of q and k, and windows.
 void read_llama(ConfigKeys& keys, const std::string& source, ModelConfig& config) {
+  const bool llama = config.family == Family::llama, qwen3 = config.family == Family::qwen3;
   config.width = keys.size("hidden_size");
   config.layers = keys.size("num_hidden_layers");
   config.heads = keys.size("num_attention_heads");
-  config.kv_heads = keys.size_or("num_key_value_heads", config.heads);
-  config.head_dim = keys.read("head_dim").is_null() ? head_dim_of(config, source) : keys.size("head_dim");
+  // The reference's sizes for absent keys are of its first published model.
+  config.kv_heads = llama ? keys.size_or("num_key_value_heads", config.heads) : keys.size("num_key_value_heads");
+  const bool computed = keys.read("head_dim").is_null() && !qwen3;
+  config.head_dim = config.rotary_width = computed ? head_dim_of(config, source) : keys.size("head_dim");
   config.neurons = keys.size("intermediate_size");
   config.context = keys.size("max_position_embeddings");
   config.norm_eps = keys.number_or("rms_norm_eps", 1e-6);
   config.rope_theta = keys.number_or("rope_theta", 10000);
   for (const char* key : {"rope_scaling", "rope_parameters"}) read_rope(keys.read(key), source, key, config);
-  config.attention_bias = keys.flag_or("attention_bias", false);
-  config.mlp_bias = keys.flag_or("mlp_bias", false);
+  if (llama || qwen3) config.attention_bias = keys.flag_or("attention_bias", false);
+  if (llama) config.mlp_bias = keys.flag_or("mlp_bias", false);
   config.tied_embeddings = keys.flag_or("tie_word_embeddings", false);
   keys.admit("hidden_act", R"(["silu", "swish"])");
-  const Json& layer_types = keys.read("layer_types");
-  if (std::any_of(layer_types.begin(), layer_types.end(), [](const Json& type) { return type != "full_attention"; })) {
-    keys.refuse("layer_types", "names other layers than full_attention");
-  }
+  read_window(keys, config);
+}
+
+void read_gpt_neox(ConfigKeys& keys, const std::string& source, ModelConfig& config) {
+  config.width = keys.size("hidden_size");
+  config.layers = keys.size("num_hidden_layers");
+  config.heads = config.kv_heads = keys.size("num_attention_heads");
+  config.head_dim = head_dim_of(config, source);
+  config.neurons = keys.size("intermediate_size");
+  config.context = keys.size("max_position_embeddings");
+  config.norm_eps = keys.number_or("layer_norm_eps", 1e-5);
+  // Newer files say both in other words, too, and some in these alone.
+  config.rope_theta = keys.number_or("rope_theta", keys.number_or("rotary_emb_base", 10000));
+  config.rotary_width = share_of_head(keys.number_or("partial_rotary_factor", keys.number_or("rotary_pct", 0.25)), config);
+  for (const char* key : {"rope_scaling", "rope_parameters"}) read_rope(keys.read(key), source, key, config);
+  config.parallel_blocks = keys.flag_or("use_parallel_residual", true);
+  config.attention_bias = keys.flag_or("attention_bias", true);
+  config.tied_embeddings = keys.flag_or("tie_word_embeddings", false);
+  keys.admit("hidden_act", R"(["gelu"])");
 }
 
 void read_gpt2(ConfigKeys& keys, const std::string& source, ModelConfig& config) {
@@ -140,7 +200,7 @@ const StoredTensor* find_tensor(const GgufFile& file, std::string_view name) {
 RopeScaling recognise_llama3(const StoredTensor& divisors, ModelConfig config, const std::string& source) {
   const std::string where = source + ": tensor '" + divisors.name + "'";
   const std::int64_t count = divisors.elements();
-  if (count != config.head_dim / 2) throw InputError(where + " has the wrong size " + shape_text(divisors.shape));
+  if (count != config.rotary_width / 2) throw InputError(where + " has the wrong size " + shape_text(divisors.shape));
   std::vector<float> given(static_cast<std::size_t>(count));
   dequantize(divisors, given);
 
@@ -171,6 +231,7 @@ void read_gguf_rope(ConfigKeys& keys, const GgufFile& file, const std::string& s
   keys.admit("rope.scaling.original_context_length", "");
   keys.admit("rope.scaling.finetuned", "");
   keys.admit("rope.scaling.attn_factor", "[1.0]");
+  if (config.family == Family::gpt_neox) config.rotary_width = keys.size("rope.dimension_count");
   keys.admit("rope.dimension_count", "[" + std::to_string(config.head_dim) + "]");
   if (scaling != "none" && scaling != "linear")
     keys.refuse("rope.scaling.type", "is '" + scaling + "'; none and linear are computed");
@@ -188,8 +249,8 @@ void read_gguf_rope(ConfigKeys& keys, const GgufFile& file, const std::string& s
 std::vector<float> rope_frequencies(const ModelConfig& config) {
   const RopeScaling& rope = config.rope;
   std::vector<float> frequencies;
-  for (std::int64_t i = 0; i < config.head_dim; i += 2) {
-    const float exponent = static_cast<float>(i) / static_cast<float>(config.head_dim);
+  for (std::int64_t i = 0; i < config.rotary_width; i += 2) {
+    const float exponent = static_cast<float>(i) / static_cast<float>(config.rotary_width);
     const float frequency = 1.0f / std::pow(static_cast<float>(config.rope_theta), exponent);
     const auto factor = static_cast<float>(rope.factor);
     switch (rope.kind) {
@@ -217,14 +278,20 @@ ModelConfig read_hugging_face_config(std::string_view text, const std::string& p
   const Json json = parse_json_object(text, path);
   ConfigKeys keys(json, path);
   ModelConfig config;
-  config.family = read_family(keys, "model_type");
+  config.family = read_family(keys, "model_type", family_from_name);
   keys.admit("architectures", R"([null, [], [")" + std::string(family_table(config.family).architecture) + R"("]])");
   config.vocabulary = keys.size("vocab_size");
   config.bos = keys.token("bos_token_id");
   config.eos = keys.token("eos_token_id");
   switch (config.family) {
     case Family::llama:
+    case Family::mistral:
+    case Family::qwen2:
+    case Family::qwen3:
       read_llama(keys, path, config);
+      break;
+    case Family::gpt_neox:
+      read_gpt_neox(keys, path, config);
       break;
     case Family::gpt2:
       read_gpt2(keys, path, config);
@@ -245,14 +312,14 @@ ModelConfig read_gguf_config(const GgufFile& file, const std::string& path) {
   }
   ConfigKeys of_file(general, path);
   ModelConfig config;
-  config.family = read_family(of_file, "general.architecture");
+  config.family = read_family(of_file, "general.architecture", family_from_gguf_name);
   if (of_file.text_or("general.type", "model") != "model") of_file.refuse("general.type", "is not 'model'");
   if (const Json& parts = of_file.read("split.count"); !parts.is_null() && parts != 0 && parts != 1) {
     of_file.refuse("split.count", "says that this is one of several parts; join them first (llama-gguf-split --merge)");
   }
 
   const FamilyTable& table = family_table(config.family);
-  const std::string prefix = std::string(table.name) + ".";
+  const std::string prefix = std::string(table.gguf_name) + ".";
   Json own = Json::object();
   for (const auto& [key, value] : general.items()) {
     if (key.starts_with(prefix)) own[key.substr(prefix.size())] = value;
@@ -270,6 +337,11 @@ ModelConfig read_gguf_config(const GgufFile& file, const std::string& path) {
   keys.admit("attention.value_length", "[" + std::to_string(config.head_dim) + "]");
   config.norm_eps =
       keys.number(table.norm == NormKind::rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon");
+  config.rotary_width = config.head_dim;
+  if (config.family == Family::gpt_neox) {
+    if (keys.read("use_parallel_residual").is_null()) keys.refuse("use_parallel_residual", "is missing");
+    config.parallel_blocks = keys.flag_or("use_parallel_residual", true);
+  }
   if (table.positions == Positions::rotary) read_gguf_rope(keys, file, path, config);
   keys.admit("attention.causal", "[true]");
   keys.admit("expert_count", "[0]");

@@ -36,12 +36,16 @@ struct ModelConfig {
   std::int64_t head_dim = 0;
   std::int64_t neurons = 0;  ///< of one MLP
   std::int64_t vocabulary = 0;
-  std::int64_t context = 0;  ///< most tokens in one sequence
+  /// Most tokens in one sequence. Where a sliding window is shorter than what the model was made for, the window: up to
+  /// there it hides nothing.
+  std::int64_t context = 0;
   double norm_eps = 1e-5;
   double rope_theta = 10000;
   RopeScaling rope;
+  std::int64_t rotary_width = 0;  ///< so many elements of each head, from the first, are turned by their position
+  bool parallel_blocks = false;   ///< attention and MLP both read what enters the layer: there is no resid_mid
   bool tied_embeddings = false;
-  bool attention_bias = false;  ///< q, k, v and o of the llama family
+  bool attention_bias = false;  ///< of the attention's maps, where the family leaves it to the configuration
   bool mlp_bias = false;
   std::optional<std::int64_t> bos, eos;
 
@@ -49,7 +53,7 @@ struct ModelConfig {
   std::int64_t kv_width() const { return kv_heads * head_dim; }
 };
 
-/// The head_dim / 2 frequencies of the rotary embedding, scaled; in float32 as the reference computes them.
+/// The rotary_width / 2 frequencies of the rotary embedding, scaled; in float32 as the reference computes them.
 std::vector<float> rope_frequencies(const ModelConfig& config);
 
 /// From the text of a config.json. Throws `InputError` naming `path` and every key that cannot be honoured.

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -86,6 +87,13 @@ Json rope_scaling(const RopeScaling& rope) {
   return nullptr;
 }
 
+/// The least share of a head that the reference, which cuts off fractions, takes for `rotary_width` elements.
+double rotary_share(const ModelConfig& config) {
+  const auto head_dim = static_cast<double>(config.head_dim), width = static_cast<double>(config.rotary_width);
+  const double share = width / head_dim;
+  return share * head_dim < width ? std::nextafter(share, 1.0) : share;
+}
+
 Json token_id(const std::optional<std::int64_t>& id) { return id ? Json(*id) : Json(nullptr); }
 
 /// A config.json for a model that came without one.
@@ -96,6 +104,9 @@ Json new_config(const ModelConfig& config) {
                {"eos_token_id", token_id(config.eos)}};
   switch (config.family) {
     case Family::llama:
+    case Family::mistral:
+    case Family::qwen2:
+    case Family::qwen3:
       json.update({{"hidden_size", config.width},
                    {"num_hidden_layers", config.layers},
                    {"num_attention_heads", config.heads},
@@ -107,6 +118,20 @@ Json new_config(const ModelConfig& config) {
                    {"rope_theta", config.rope_theta},
                    {"rope_scaling", rope_scaling(config.rope)},
                    {"hidden_act", "silu"}});
+      if (config.family == Family::mistral) json["sliding_window"] = nullptr;  // absent, it would be 4096
+      break;
+    case Family::gpt_neox:
+      json.update({{"hidden_size", config.width},
+                   {"num_hidden_layers", config.layers},
+                   {"num_attention_heads", config.heads},
+                   {"intermediate_size", config.neurons},
+                   {"max_position_embeddings", config.context},
+                   {"layer_norm_eps", config.norm_eps},
+                   {"rotary_emb_base", config.rope_theta},
+                   {"rotary_pct", rotary_share(config)},
+                   {"rope_scaling", rope_scaling(config.rope)},
+                   {"use_parallel_residual", config.parallel_blocks},
+                   {"hidden_act", "gelu"}});
       break;
     case Family::gpt2:
       json.update({{"n_embd", config.width},
@@ -128,10 +153,12 @@ Json config_json(const ModelCard& card, const ModelConfig& config, ElementType t
   json["architectures"] = Json::array({family_table(config.family).architecture});
   json["tie_word_embeddings"] = config.tied_embeddings;
   json[json.contains("dtype") ? "dtype" : "torch_dtype"] = type_word(type);
-  if (config.family == Family::llama) {
-    json["attention_bias"] = config.attention_bias;
-    json["mlp_bias"] = config.mlp_bias;
-  }
+  const auto asks = [&](Presence presence) {
+    return std::ranges::any_of(family_table(config.family).tensors,
+                               [&](const TensorSpec& spec) { return spec.presence == presence; });
+  };
+  if (asks(Presence::attention_bias)) json["attention_bias"] = config.attention_bias;
+  if (asks(Presence::mlp_bias)) json["mlp_bias"] = config.mlp_bias;
   return json;
 }
 

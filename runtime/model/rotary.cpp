@@ -19,10 +19,12 @@ at::Tensor rotate(at::Tensor x, const RotaryTable& table, std::int64_t head_dim,
     return x;
   }
   const std::int64_t n = x.size(0);
-  const at::Tensor halves = x.reshape({n, x.size(1) / head_dim, 2, head_dim / 2});
-  const at::Tensor first = halves.select(2, 0), second = halves.select(2, 1);
+  const at::Tensor heads = x.reshape({n, x.size(1) / head_dim, head_dim});
+  const std::int64_t half = table.cos.size(1);
+  const at::Tensor first = heads.narrow(2, 0, half), second = heads.narrow(2, half, half);
   const at::Tensor cos = table.cos.unsqueeze(1).to(x.dtype()), sin = table.sin.unsqueeze(1).to(x.dtype());
-  return at::stack({first * cos - second * sin, second * cos + first * sin}, 2).view({n, x.size(1)});
+  const at::Tensor rest = heads.narrow(2, 2 * half, head_dim - 2 * half);
+  return at::cat({first * cos - second * sin, second * cos + first * sin, rest}, 2).view({n, x.size(1)});
 }
 
 }  // namespace proviso::model

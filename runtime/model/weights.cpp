@@ -41,7 +41,7 @@ bool is_mappable(const CardTensor& tensor, at::ScalarType dtype, at::Device devi
   const bool plain = type == ElementType::f32 || type == ElementType::f16 || type == ElementType::bf16;
   const bool aligned = reinterpret_cast<std::uintptr_t>(tensor.stored.bytes.data()) % at::elementSize(dtype) == 0;
   return plain && scalar_type(type) == dtype && aligned && !tensor.transposed && !tensor.rotary_permuted &&
-         device.is_cpu();
+         !tensor.joined_by_kind && device.is_cpu();
 }
 
 /// The elements that one step of a parallel expansion handles: whole blocks of every stored type.
@@ -74,14 +74,24 @@ at::Tensor unpermute_rotary(const at::Tensor& rows, std::int64_t head_dim) {
   return rows.view(split).transpose(1, 2).reshape(shape);
 }
 
+/// Rows of a fused map from all queries, keys, values to those of each head in turn.
+at::Tensor by_head(const at::Tensor& rows, std::int64_t head_dim) {
+  const auto shape = rows.sizes().vec();
+  std::vector<std::int64_t> split = {3, shape[0] / (3 * head_dim), head_dim};
+  split.insert(split.end(), shape.begin() + 1, shape.end());
+  return rows.view(split).transpose(0, 1).reshape(shape);
+}
+
 /// Converts into `destination`, which has the model's shape and dtype.
 void expand(const CardTensor& tensor, std::int64_t head_dim, at::Tensor& destination) {
-  const bool direct = destination.scalar_type() == at::kFloat && !tensor.transposed && !tensor.rotary_permuted;
+  const bool direct = destination.scalar_type() == at::kFloat && !tensor.transposed && !tensor.rotary_permuted &&
+                      !tensor.joined_by_kind;
   if (direct) return dequantize_in_parallel(tensor.stored, destination.data_ptr<float>());
   at::Tensor values = at::empty(tensor.stored.shape, at::kFloat);
   dequantize_in_parallel(tensor.stored, values.data_ptr<float>());
   if (tensor.transposed) values = values.t();
   if (tensor.rotary_permuted) values = unpermute_rotary(values, head_dim);
+  if (tensor.joined_by_kind) values = by_head(values, head_dim);
   destination.copy_(values);
 }
 

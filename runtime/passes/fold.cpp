@@ -3,6 +3,7 @@
 #include <set>
 
 #include "runtime/condition.hpp"
+#include "runtime/model/family.hpp"
 #include "runtime/passes/passes.hpp"
 
 namespace proviso::runtime::passes {
@@ -13,6 +14,32 @@ bool has_linear_writer(const dsl::Site& site) {
 }
 
 namespace {
+
+/// Whether the feature's 0 may lie elsewhere than the origin at its own site, which only building it tells.
+bool may_have_offset(const dsl::FeatureDecl& feature) {
+  const auto moved = [](const dsl::ZeroPoint& zero) { return zero.kind != dsl::ZeroPoint::Kind::origin; };
+  if (const auto* contrast = std::get_if<dsl::Contrast>(&feature.constructor)) return moved(contrast->zero);
+  if (const auto* probe = std::get_if<dsl::Probe>(&feature.constructor)) return moved(probe->zero);
+  const auto* stored = std::get_if<dsl::StoredDirection>(&feature.constructor);
+  return stored && stored->offset != 0;
+}
+
+bool may_add_constant(const dsl::Intervention& sentence, const dsl::Site& site, const BoundRules& bound) {
+  const bool offset =
+      bound.feature_sites[sentence.feature] == site && may_have_offset(bound.rules->features[sentence.feature]);
+  switch (sentence.operation) {
+    case dsl::Operation::suppress:
+    case dsl::Operation::amplify:
+      return offset;
+    case dsl::Operation::clamp:
+      return offset || sentence.amount != 0;
+    case dsl::Operation::steer:
+      return sentence.amount != 0;
+    case dsl::Operation::cap:
+      break;  // never folds
+  }
+  return false;
+}
 
 bool is_latent(dsl::FeatureId feature, const BoundRules& bound) {
   return std::holds_alternative<dsl::Latent>(bound.rules->features[feature].constructor);
@@ -27,6 +54,17 @@ std::string cannot_fold(const dsl::Intervention& sentence, const BoundRules& bou
 }
 
 }  // namespace
+
+std::string lacks_bias(const dsl::Intervention& sentence, const dsl::Site& site, const BoundRules& bound) {
+  const model::FamilyTable& family = model::family_table(bound.card->config.family);
+  const bool takes_constant =
+      site.kind == dsl::SiteKind::embed ||  // by every row
+      family.find(site.kind == dsl::SiteKind::attn_out ? model::TensorRole::attention_out_bias
+                                                       : model::TensorRole::down_bias);
+  if (takes_constant || !may_add_constant(sentence, site, bound)) return "";
+  return "a constant is added at " + dsl::to_string(site) + ", whose map has no bias in models of the family " +
+         std::string(family.name);
+}
 
 /// A site folds only where every intervention at it folds and nothing else reads there: a read at a site
 /// sees no write at it, which a changed weight could not grant.
@@ -45,6 +83,9 @@ Plan fold(Plan plan, const BoundRules& bound) {
       const std::string why = cannot_fold(sentence.sentence, bound);
       for (const auto& site : sentence.hooks) {
         if (!why.empty()) kept.emplace(site, "another sentence there stays a hook: " + why);
+        if (!why.empty() || !has_linear_writer(site)) continue;
+        if (const std::string lacking = lacks_bias(sentence.sentence, site, bound); !lacking.empty())
+          kept.emplace(site, lacking);
       }
       // A transcoder's latent acts elsewhere than it is read.
       if (is_latent(sentence.sentence.feature, bound)) read.insert(bound.feature_sites[sentence.sentence.feature]);

@@ -1,5 +1,7 @@
 #include "runtime/tokenizer/normalizer.hpp"
 
+#include "runtime/tokenizer/normal_form.hpp"
+
 namespace proviso::model {
 namespace {
 
@@ -20,6 +22,8 @@ std::string apply(const Replace& step, std::string text) {
   }
   return out.append(text, end);
 }
+
+std::string apply(const Compose&, std::string text) { return to_normal_form_c(std::move(text)); }
 
 }  // namespace
 

@@ -19,7 +19,10 @@ struct Replace {
   std::string replacement;
 };
 
-using Normalizer = std::variant<Prepend, Replace>;
+/// Unicode's normal form C.
+struct Compose {};
+
+using Normalizer = std::variant<Prepend, Replace, Compose>;
 
 std::string normalize(const std::vector<Normalizer>& normalizers, std::string text);
 

@@ -55,6 +55,8 @@ std::vector<Normalizer> read_normalizers(const JsonNode& tokenizer) {
       out.emplace_back(Prepend{node["prepend"].text()});
     } else if (type == "Replace") {
       out.emplace_back(Replace{read_pattern(node["pattern"]), node["content"].text()});
+    } else if (type == "NFC") {
+      out.emplace_back(Compose{});
     } else {
       refuse_type(node);
     }

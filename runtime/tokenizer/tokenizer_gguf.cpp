@@ -14,12 +14,13 @@ using Json = nlohmann::json;
 
 struct PreTokenizerEntry {
   const char* name;
-  const char* json;
+  const char *json, *normalizer;
   bool ignore_merges, adds_bos;
 };
 
 constexpr PreTokenizerEntry kPreTokenizers[] = {
-#define PROVISO_GGUF_PRE(name, json, ignore_merges, adds_bos) {name, json, ignore_merges, adds_bos},
+#define PROVISO_GGUF_PRE(name, json, normalizer, ignore_merges, adds_bos) \
+  {name, json, normalizer, ignore_merges, adds_bos},
 #include "runtime/tokenizer/gguf_pre_tokenizers.def"
 #undef PROVISO_GGUF_PRE
 };
@@ -188,6 +189,7 @@ Scheme byte_level_scheme(const Metadata& metadata) {
   const PreTokenizerEntry& entry = pre_tokenizer_of(metadata);
   Scheme scheme;
   scheme.pre_tokenizer = Json::parse(entry.json);
+  scheme.normalizer = Json::parse(entry.normalizer);
   scheme.decoder = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}};
   scheme.options.ignore_merges = entry.ignore_merges;
   scheme.adds_bos = entry.adds_bos;

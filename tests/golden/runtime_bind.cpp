@@ -7,6 +7,7 @@
 // the one that `option: given` names.
 
 #include <catch2/catch.hpp>
+#include <map>
 #include <memory>
 #include <set>
 #include <sstream>
@@ -38,8 +39,10 @@ void write_listed_tensors(const std::string& path, const std::string& listed) {
 }
 
 const test::RandomModel& model_of(const std::string& family) {
-  static const test::RandomModel llama(test::tiny_llama_json()), gpt2(test::tiny_gpt2_json());
-  return family == "gpt2" ? gpt2 : llama;
+  static std::map<std::string, test::RandomModel> models;
+  const std::string name = family.empty() ? "llama" : family;
+  const auto found = models.find(name);
+  return found != models.end() ? found->second : models.emplace(name, test::tiny_json(name)).first->second;
 }
 
 /// The model's tokenizer, with the chat template that the test gives it.

@@ -12,12 +12,15 @@
 namespace proviso::test {
 
 /// Tiny random models, one for each form that the body takes, made by tests/parity/model/make_tiny_models.py.
-inline const std::vector<std::string> kTinyModels = {"llama_llama3_bias_untied", "llama_linear_tied", "gpt2"};
+inline const std::vector<std::string> kTinyModels = {
+    "llama_llama3_bias_untied", "llama_linear_tied", "gpt2", "gpt_neox_parallel", "gpt_neox_sequential_tied", "mistral",
+    "qwen2", "qwen3"};
 
 inline std::string tiny_model_path(const std::string& name) { return PROVISO_SOURCE_DIR "/tests/parity/model/" + name; }
 
-inline std::unique_ptr<model::Transformer> load_tiny_model(const std::string& name, at::ScalarType dtype = at::kFloat) {
-  return model::Transformer::load(model::read_model_card(tiny_model_path(name)), {dtype, at::kCPU});
+inline std::unique_ptr<model::Transformer> load_tiny_model(const std::string& name, at::ScalarType dtype = at::kFloat,
+                                                           at::Device device = at::kCPU) {
+  return model::Transformer::load(model::read_model_card(tiny_model_path(name)), {dtype, device});
 }
 
 inline std::vector<model::Row> rows_of(const std::vector<std::vector<std::int64_t>>& tokens) {

@@ -64,6 +64,31 @@ inline nlohmann::json tiny_gpt2_json() {
           {"activation_function", "gelu_new"}};
 }
 
+/// Of the other families, as llama's with what differs.
+inline nlohmann::json tiny_json(const std::string& family) {
+  if (family == "llama") return tiny_llama_json();
+  if (family == "gpt2") return tiny_gpt2_json();
+  nlohmann::json json = tiny_llama_json();
+  json["model_type"] = family;
+  if (family == "mistral") json.update({{"architectures", {"MistralForCausalLM"}}, {"sliding_window", nullptr}});
+  if (family == "qwen2") json["architectures"] = {"Qwen2ForCausalLM"};
+  if (family == "qwen3") json.update({{"architectures", {"Qwen3ForCausalLM"}}, {"head_dim", 4}});
+  if (family == "gpt_neox") {
+    return {{"architectures", {"GPTNeoXForCausalLM"}},
+            {"model_type", "gpt_neox"},
+            {"hidden_size", 16},
+            {"num_hidden_layers", 2},
+            {"num_attention_heads", 4},
+            {"intermediate_size", 24},
+            {"vocab_size", 40},
+            {"max_position_embeddings", 64},
+            {"layer_norm_eps", 1e-5},
+            {"rotary_pct", 0.5},
+            {"hidden_act", "gelu"}};
+  }
+  return json;
+}
+
 inline TinyModel tiny_model(const nlohmann::json& json) {
   TinyModel model{.config = model::read_hugging_face_config(json.dump(), "config.json"), .json = json, .tensors = {}};
   float next = -0.5f;
@@ -129,9 +154,23 @@ inline std::vector<float> interleaved(const TinyModel::Tensor& tensor, std::int6
   return result;
 }
 
+/// Rows of a fused map from those of each head in turn to all queries, keys, values, as llama.cpp's converter does.
+inline std::vector<float> joined_by_kind(const TinyModel::Tensor& tensor, std::int64_t head_dim) {
+  const std::int64_t columns = tensor.shape.size() == 2 ? tensor.shape[1] : 1, all = tensor.shape[0] / 3;
+  std::vector<float> result(tensor.values.size());
+  for (std::int64_t row = 0; row < tensor.shape[0]; ++row) {
+    const std::int64_t head = row / (3 * head_dim), kind = row / head_dim % 3, place = row % head_dim;
+    std::memcpy(&result[static_cast<std::size_t>((kind * all + head * head_dim + place) * columns)],
+                &tensor.values[static_cast<std::size_t>(row * columns)],
+                static_cast<std::size_t>(columns) * sizeof(float));
+  }
+  return result;
+}
+
 inline GgufBuilder gguf_of(const TinyModel& model) {
   const model::ModelConfig& config = model.config;
-  const std::string prefix(model::family_name(config.family));
+  const model::FamilyTable& family = model::family_table(config.family);
+  const std::string prefix(family.gguf_name);
   const auto number = [&](const char* key, std::int64_t value) {
     return std::pair(prefix + key, static_cast<std::uint32_t>(value));
   };
@@ -145,19 +184,21 @@ inline GgufBuilder gguf_of(const TinyModel& model) {
     builder.set(key, value);
   }
   const auto eps = static_cast<float>(config.norm_eps);
-  if (config.family == model::Family::llama) {
+  if (family.positions == model::Positions::rotary) {
     builder.set(prefix + ".attention.head_count_kv", static_cast<std::uint32_t>(config.kv_heads));
-    builder.set(prefix + ".rope.dimension_count", static_cast<std::uint32_t>(config.head_dim));
+    builder.set(prefix + ".rope.dimension_count", static_cast<std::uint32_t>(config.rotary_width));
     builder.set(prefix + ".rope.freq_base", static_cast<float>(config.rope_theta));
-    builder.set(prefix + ".attention.layer_norm_rms_epsilon", eps);
-  } else {
-    builder.set(prefix + ".attention.layer_norm_epsilon", eps);
   }
+  builder.set(prefix + (family.norm == model::NormKind::rms ? ".attention.layer_norm_rms_epsilon"
+                                                            : ".attention.layer_norm_epsilon"),
+              eps);
+  if (config.family == model::Family::gpt_neox) builder.set(prefix + ".use_parallel_residual", config.parallel_blocks);
   builder.set("tokenizer.ggml.tokens", std::vector<std::string>{"<s>", "a", "b"});
   builder.set("tokenizer.ggml.bos_token_id", 1u);
   for (const TinyModel::Tensor& tensor : model.tensors) {
-    const bool rotary = tensor.spec->rows == model::Rows::rotary;
-    const std::vector<float> values = rotary ? interleaved(tensor, config.head_dim) : tensor.values;
+    const std::vector<float> values = tensor.spec->rows == model::Rows::rotary    ? interleaved(tensor, config.head_dim)
+                                      : tensor.spec->rows == model::Rows::by_head ? joined_by_kind(tensor, config.head_dim)
+                                                                                  : tensor.values;
     const auto bytes = std::as_bytes(std::span(values));
     builder.tensor(model::at_layer(tensor.spec->gguf_name, tensor.layer), tensor.shape, 0,
                    std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));

@@ -22,6 +22,7 @@ from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normaliz
 HERE = os.path.dirname(os.path.abspath(__file__))
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
           r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 WHITE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2003\u200a\u2028\u2029\u202f\u205f\u3000"
 PROSE = """The river rose in the night, and by morning the lower fields were under water. "It's the third time
 this year," said the miller's daughter, "and we've had no help from the town; they'll say it isn't theirs to give."
@@ -114,6 +115,29 @@ def llama3_like():
     return t
 
 
+def qwen2_like():
+    t = Tokenizer(models.BPE())
+    t.normalizer = normalizers.NFC()
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN2), "isolated"),
+                                               pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    t.decoder = decoders.ByteLevel()
+    t.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
+    trained(t, [], 600, pre_tokenizers.ByteLevel.alphabet())
+    t.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    return t
+
+
+def gpt_neox_like():
+    t = Tokenizer(models.BPE())
+    t.normalizer = normalizers.NFC()
+    t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    t.decoder = decoders.ByteLevel()
+    t.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=True)
+    trained(t, ["<|endoftext|>", "<|padding|>"], 600, pre_tokenizers.ByteLevel.alphabet())
+    t.add_tokens([AddedToken(" " * n, normalized=True) for n in range(24, 1, -1)])  # runs of spaces are tokens
+    return t
+
+
 def gpt2_like():
     t = Tokenizer(models.BPE())
     t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=True)
@@ -197,14 +221,15 @@ def main():
     write("texts.json", json.dumps(texts, ensure_ascii=False, indent=0))
     reference = smollm2(sys.argv[1])
     write_expectations("smollm2", reference, texts, planes=True)
-    for name, make in [("llama3", llama3_like), ("gpt2", gpt2_like), ("llama2", llama2_like), ("metaspace", metaspace_like)]:
+    for name, make in [("llama3", llama3_like), ("gpt2", gpt2_like), ("llama2", llama2_like), ("metaspace", metaspace_like),
+                       ("qwen2", qwen2_like), ("gpt_neox", gpt_neox_like)]:
         tokenizer = make()
         tree = json.loads(tokenizer.to_str())
         if name == "gpt2":  # the older form of merges
             tree["model"]["merges"] = [" ".join(m) for m in tree["model"]["merges"]]
         write(f"small/{name}/tokenizer.json", json.dumps(tree, ensure_ascii=False, separators=(",", ":")) + "\n")
-        # The other two split as SmolLM2 does, and not at all.
-        write_expectations(name, tokenizer, texts, planes=name in ("llama3", "metaspace"))
+        # The others split as one of these does, or not at all.
+        write_expectations(name, tokenizer, texts, planes=name in ("llama3", "metaspace", "qwen2"))
     print(len(texts), "texts")
 
 

@@ -240,7 +240,7 @@ TEST_CASE("a configuration key that would change the model is refused by name") 
   llama("quantization_config", {{"bits", 4}}, "not computed");
   llama("architectures", {"MistralForCausalLM"}, "not computed");
   llama("layer_types", {"sliding_attention"}, "full_attention");
-  llama("model_type", "mistral", "'mistral'");
+  llama("model_type", "mixtral", "'mixtral'; models of the families llama, gpt2, mistral, qwen2, qwen3, gpt_neox are read");
   llama("rope_scaling", {{"rope_type", "yarn"}, {"factor", 2.0}}, "'yarn'");
   llama("rope_scaling", {{"rope_type", "linear"}}, "rope_scaling.factor");
   llama("rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}, {"extra", 1}}, "rope_scaling.extra");
@@ -265,6 +265,51 @@ TEST_CASE("a configuration key that would change the model is refused by name") 
   CHECK(refusal_of(tiny_llama_json(), "eos_token_id", {2, 3}).empty());
   CHECK(refusal_of(tiny_llama_json(), "rope_scaling", {{"type", "linear"}, {"factor", 2.0}}).empty());
   CHECK(refusal_of(tiny_llama_json(), "rope_parameters", {{"rope_type", "default"}, {"rope_theta", 5000.0}}).empty());
+}
+
+TEST_CASE("what differs from llama in its kin is understood, or refused by name") {
+  const auto config_of = [](nlohmann::json json, const nlohmann::json& changes) {
+    if (!changes.is_null()) json.update(changes);
+    return read_hugging_face_config(json.dump(), "config.json");
+  };
+  // Texts within a sliding window are computed as without one, so the window is the context.
+  const nlohmann::json mistral = tiny_json("mistral");
+  CHECK(config_of(mistral, {}).context == 64);
+  CHECK(config_of(mistral, {{"sliding_window", 16}}).context == 16);
+  CHECK(config_of(mistral, {{"max_position_embeddings", 32768}}).context == 32768);
+  nlohmann::json without_window = mistral;
+  without_window.erase("sliding_window");
+  CHECK(config_of(without_window, {{"max_position_embeddings", 32768}}).context == 4096);  // the reference's default
+  CHECK_THAT(refusal_of(mistral, "num_key_value_heads", nullptr), Catch::Contains("is missing"));
+  CHECK_THAT(refusal_of(mistral, "attention_bias", true), Catch::Contains("'attention_bias' (true) is not known"));
+
+  for (const std::string name : {"qwen2", "qwen3"}) {
+    const nlohmann::json qwen = tiny_json(name);
+    CHECK(config_of(qwen, {{"sliding_window", 8}, {"use_sliding_window", false}}).context == 64);
+    CHECK(config_of(qwen, {{"sliding_window", 8}, {"use_sliding_window", true}, {"max_window_layers", 2}}).context == 64);
+    CHECK(config_of(qwen, {{"sliding_window", 8}, {"use_sliding_window", true}, {"max_window_layers", 1}}).context == 8);
+    CHECK_THAT(refusal_of(qwen, "layer_types", {"full_attention", "sliding_attention"}),
+               Catch::Contains("no window is in use"));
+    CHECK_THAT(refusal_of(qwen, "layer_types", {"full_attention", "chunked_attention"}), Catch::Contains("layer_types"));
+  }
+  CHECK_THAT(refusal_of(tiny_json("qwen3"), "head_dim", nullptr), Catch::Contains("'head_dim' is missing"));
+
+  const nlohmann::json neox = tiny_json("gpt_neox");
+  CHECK(config_of(neox, {}).rotary_width == 2);
+  CHECK(config_of(neox, {}).parallel_blocks);
+  CHECK(config_of(neox, {}).attention_bias);
+  CHECK(config_of(neox, {{"rope_parameters", {{"rope_type", "default"}, {"partial_rotary_factor", 1.0}}}}).rotary_width == 4);
+  CHECK_THAT(refusal_of(neox, "rotary_pct", 0.25), Catch::Contains("no rotary pairs"));
+  CHECK_THAT(refusal_of(neox, "rotary_pct", 1.5), Catch::Contains("no rotary pairs"));
+  CHECK_THAT(refusal_of(neox, "hidden_act", "gelu_fast"), Catch::Contains("not computed"));
+
+  TemporaryFolder folder;
+  write_hugging_face(tiny_model(neox), folder / "tiny");
+  CHECK_THAT(read_model_card(folder / "tiny").missing_site(SiteKind::resid_mid), Catch::Contains("run in parallel"));
+  nlohmann::json in_turn = neox;
+  in_turn["use_parallel_residual"] = false;
+  write_bytes(folder / "in_turn.gguf", gguf_of(tiny_model(in_turn)).bytes());
+  CHECK(read_model_card(folder / "in_turn.gguf").missing_site(SiteKind::resid_mid).empty());
 }
 
 TEST_CASE("GGUF keys of the architecture are understood or refused by name") {

@@ -94,11 +94,11 @@ std::shared_ptr<const Tokenizer> small(const std::string& name) { return Tokeniz
 }  // namespace
 
 TEST_CASE("ids and texts are those of the tokenizers library", "[tokenizer][parity]") {
-  for (const char* name : {"llama3", "gpt2", "llama2", "metaspace"}) check_texts(*small(name), name);
+  for (const char* name : {"llama3", "gpt2", "llama2", "metaspace", "qwen2", "gpt_neox"}) check_texts(*small(name), name);
 }
 
 TEST_CASE("every code point is split as in the tokenizers library", "[tokenizer][parity]") {
-  for (const char* name : {"llama3", "metaspace"}) check_all_code_points(*small(name), name);
+  for (const char* name : {"llama3", "metaspace", "qwen2"}) check_all_code_points(*small(name), name);
 }
 
 TEST_CASE("SmolLM2's ids and texts are those of the tokenizers library", "[tokenizer][parity][model]") {

@@ -68,11 +68,14 @@ TEST_CASE("a written model is the model, in every family and from every format")
     CHECK(copy->tied() == model->tied());
     CHECK(read_bytes((folder / name) + "/tokenizer.json").find("\"ab\"") != std::string::npos);
   }
-  for (const nlohmann::json& json : {tiny_llama_json(), tiny_gpt2_json()}) {
-    const std::string name = json["model_type"];
+  for (const std::string name : {"llama", "gpt2", "gpt_neox", "qwen2", "qwen3"}) {
     INFO(name);
-    write_bytes(folder / (name + ".gguf"), gguf_of(tiny_model(json)).bytes());
+    const nlohmann::json json = tiny_json(name);
+    const TinyModel tiny = tiny_model(json);
+    write_bytes(folder / (name + ".gguf"), gguf_of(tiny).bytes());
+    write_hugging_face(tiny, folder / (name + " as published"));
     const auto model = load(folder / (name + ".gguf"));
+    check_equal(*load(folder / (name + " as published")), *model);
     check_equal(*model, *written(*model, folder, name + " from gguf"));
     const nlohmann::json config = config_of(folder, name + " from gguf");
     CHECK(config["architectures"] == json["architectures"]);

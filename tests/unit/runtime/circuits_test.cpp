@@ -33,7 +33,10 @@ nlohmann::json biased_llama() {
   return json;
 }
 
-nlohmann::json any_family() { return GENERATE(test::tiny_llama_json(), biased_llama(), test::tiny_gpt2_json()); }
+nlohmann::json any_family() {
+  return GENERATE(test::tiny_llama_json(), biased_llama(), test::tiny_gpt2_json(), test::tiny_json("gpt_neox"),
+                  test::tiny_json("qwen3"));
+}
 
 BoundCircuit pairs_of(const model::Tokenizer& tokenizer,
                       const std::vector<std::pair<std::string, std::string>>& texts) {
