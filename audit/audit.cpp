@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "audit/circuits.hpp"
@@ -113,15 +114,24 @@ class Auditor {
     for (dsl::CircuitId id = 0; id < rules_.circuits.size(); ++id) {
       runtime::CircuitKey as_found;
       as_found.circuit = id;
-      if (takes_circuit(id)) builder_.want_circuit(as_found);
+      if (takes_circuit(id)) {
+        builder_.want_circuit(as_found);
+        builder_.want_circuit(id, {options_.minimality, options_.stability});
+      }
     }
   }
 
   std::vector<CircuitResult> circuits(const runtime::Plan& plan, const runtime::Evidence& evidence,
                                       std::uint64_t seed) const {
     std::vector<CircuitResult> results;
-    for (const dsl::CircuitId id : plan.circuits) {
+    for (const auto& [id, asked] : plan.circuits) {
       results.push_back(circuit_result(bound_, id, evidence.circuit(id), where(rules_.circuits[id].span), seed));
+      for (const auto& [other, unused] : plan.circuits) {
+        if (other == id) continue;
+        const auto shared = runtime::overlap(evidence.circuit(id), evidence.circuit(other));
+        results.back().overlaps.push_back({rules_.circuits[other].name, shared.nodes ? "nodes" : "edges", shared.both,
+                                           shared.either, shared.share(), shared.by_chance});
+      }
     }
     return results;
   }
@@ -280,6 +290,7 @@ class Auditor {
         }
       }
     }
+    circuit_activity(report, plan, evidence);
     for (const auto& key : order) {
       const auto& [activity, sentence] = sums.at(key);
       RuleActivity result;
@@ -301,6 +312,37 @@ class Auditor {
         const std::string& text = sources_->at(span.source).text;
         result.branches.emplace_back(text.substr(span.begin, span.end - span.begin), activity.branches[i]);
       }
+      report.rule_activity.push_back(std::move(result));
+    }
+  }
+
+  /// Of suppressed circuits and patches: how far what was there lay from what was put in its place.
+  static void circuit_activity(Report& report, const runtime::Plan& plan, const runtime::Evidence& evidence) {
+    std::map<std::tuple<std::string, std::string, dsl::Site>, runtime::Activity> sums;
+    for (runtime::StateId id = 0; id < plan.states.size(); ++id) {
+      const auto& state = plan.states[id];
+      if (state.controls) continue;
+      for (std::size_t i = 0; i < state.replacements.size(); ++i) {
+        for (const auto& [site, activity] : evidence.state(id).activity[state.sentences.size() + i])
+          sums[{state.replacements[i].rule, state.replacements[i].text(), site}] += activity;
+      }
+    }
+    for (const auto& [key, activity] : sums) {
+      const auto& [rule, text, site] = key;
+      RuleActivity result;
+      result.rule = rule.empty() ? text : rule;
+      result.sentence = text;
+      result.feature = text.substr(text.find(' ') + 1);
+      result.site = dsl::to_string(site);
+      result.form = "hook";
+      result.positions = activity.positions;
+      result.active = activity.active;
+      result.mean = activity.positions > 0 ? activity.sum / static_cast<double>(activity.positions) : 0;
+      result.max = activity.max;
+      result.relative_change =
+          activity.active > 0 ? activity.relative_change / static_cast<double>(activity.active) : 0;
+      result.relative_change_at_0 =
+          activity.firsts > 0 ? activity.relative_change_at_0 / static_cast<double>(activity.firsts) : 0;
       report.rule_activity.push_back(std::move(result));
     }
   }

@@ -34,6 +34,7 @@ struct AuditOptions {
   std::optional<Together> together{};  ///< nothing: each edit by itself
   dsl::Date as_of;                     ///< for waivers
   std::set<std::string> passes_off;    ///< plan passes by name
+  bool minimality = false, stability = false;  ///< of circuits, also where no expectation asks
   bool every_margin = false;           ///< of examples: what conditions read on each prompt, not on the nearest alone
 };
 

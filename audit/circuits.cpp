@@ -67,11 +67,11 @@ std::string circuit_method_text(const CircuitResult& circuit) {
 
 }  // namespace
 
-std::vector<Sample> above_edgeless(const runtime::BoundCircuit& circuit, const runtime::CircuitRuns& runs,
+std::vector<Sample> above_edgeless(const std::vector<runtime::BoundPair>& pairs, const runtime::CircuitRuns& runs,
                                    const std::vector<double>& m) {
   std::vector<Sample> samples;
   for (std::size_t i = 0; i < m.size(); ++i) {
-    samples.push_back({m[i] - runs.edgeless[i], circuit.pairs[i].clean.cluster, 1});
+    samples.push_back({m[i] - runs.edgeless[i], pairs[i].clean.cluster, 1});
   }
   return samples;
 }
@@ -80,10 +80,12 @@ CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id
                              const runtime::CircuitEvidence& evidence, std::string where, std::uint64_t seed) {
   const auto& declared = bound.rules->circuits[id];
   const auto& circuit = bound.circuits[id];
-  const auto whole = above_edgeless(circuit, evidence, evidence.clean);
-  const auto recovered = [&](const std::vector<double>& m) {
-    return ratio_of_means(above_edgeless(circuit, evidence, m), whole, kReportedConfidence, seed);
+  const auto share_of = [&](const std::vector<runtime::BoundPair>& pairs, const runtime::CircuitRuns& runs,
+                            const std::vector<double>& m) {
+    return ratio_of_means(above_edgeless(pairs, runs, m), above_edgeless(pairs, runs, runs.clean), kReportedConfidence,
+                          seed);
   };
+  const auto recovered = [&](const std::vector<double>& m) { return share_of(circuit.measured(), evidence, m); };
   CircuitResult result;
   result.name = declared.name;
   result.annotations = declared.annotations;
@@ -96,10 +98,13 @@ CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id
     result.parameters = {{"budget", std::to_string(declared.method.budget)}};
   }
   const bool nodes = declared.keep.nodes;
-  result.selection = "the " + std::to_string(circuit.kept) + (nodes ? " nodes" : " edges") +
-                     " of largest |score| on the pairs measured" +
-                     (nodes ? ", with all edges between them, the embedding and the logits" : "");
-  result.pairs = std::ssize(circuit.pairs);
+  const bool held = !circuit.held.empty();
+  result.selection =
+      "the " + std::to_string(circuit.kept) + (nodes ? " nodes" : " edges") +
+      (declared.method.greedy ? " grown from the logits, each of largest |score| by then," : " of largest |score|") +
+      (held ? " on other pairs than those measured" : " on the pairs measured") +
+      (nodes ? ", with all edges between them, the embedding and the logits" : "");
+  result.pairs = std::ssize(circuit.measured());
   result.model_edges = evidence.model_edges;
   if (nodes) result.model_nodes = evidence.model_nodes;
   result.pruned = evidence.pruned;
@@ -117,8 +122,33 @@ CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id
   }
   result.cpr = area(result.curve, [](double f) { return f; });
   result.cmd = area(result.curve, [](double f) { return std::abs(1 - f); });
-  for (const auto& edge : evidence.edges) result.edges.push_back({edge.from, edge.to, edge.score});
-  for (const auto& node : evidence.nodes) result.nodes.push_back({node.name, node.score});
+  for (const auto& edge : evidence.edges)
+    result.edges.push_back({edge.from, edge.to, edge.score, std::nullopt, std::nullopt});
+  for (const auto& node : evidence.nodes) result.nodes.push_back({node.name, node.score, std::nullopt, std::nullopt});
+  // What is told of parts is told of nodes where those are kept.
+  const auto of_parts = [&](const std::vector<double>& values, auto CircuitEdgeResult::*of_edge,
+                            auto CircuitNodeResult::*of_node) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (nodes) {
+        result.nodes[i].*of_node = values[i];
+      } else {
+        result.edges[i].*of_edge = values[i];
+      }
+    }
+  };
+  if (held) {
+    const auto& on = *evidence.found_on;
+    result.found_on = {std::ssize(circuit.pairs), share_of(circuit.pairs, on, on.circuit),
+                       share_of(circuit.pairs, on, on.without)};
+  }
+  if (const auto& found = evidence.minimality) {
+    result.minimality = {found->needed, found->threshold, found->compared};
+    of_parts(found->drops, &CircuitEdgeResult::drop, &CircuitNodeResult::drop);
+  }
+  if (const auto& found = evidence.stability) {
+    result.stability = {found->draws, found->overlap, {found->low, found->high}, found->ablations, found->lines};
+    of_parts(found->inclusion, &CircuitEdgeResult::inclusion, &CircuitNodeResult::inclusion);
+  }
   result.seconds = evidence.seconds;
   return result;
 }
@@ -149,6 +179,34 @@ std::vector<std::pair<std::string, std::string>> circuit_facts(const CircuitResu
       {"faithful", share(circuit.faithfulness) + " of clean less corrupt is carried by the circuit alone"},
       {"complete", share(circuit.completeness) + " of it is left where the circuit is removed"}};
   facts.insert(facts.end(), carried.begin(), carried.end());
+  if (const auto& found = circuit.found_on) {
+    facts.emplace_back("found on", counted(found->pairs, "other pair") + ", of which it carries " +
+                                       share(found->faithfulness) + ", and " + share(found->completeness) +
+                                       " is left without it");
+  }
+  const std::string parts = circuit.model_nodes ? "nodes" : "edges";
+  if (const auto& found = circuit.minimality) {
+    facts.emplace_back("minimal", number_text(found->needed, true) + " of its " + parts +
+                                      " change m by more, each left out alone, than 95 % of " +
+                                      grouped(found->compared) + " from outside do where they are added (" +
+                                      number_text(found->threshold) + ")");
+  }
+  if (const auto& found = circuit.stability) {
+    std::string text = number_text(found->overlap, true) + " of its " + parts + " are found again [" +
+                       number_text(found->middle.low, true) + ", " + number_text(found->middle.high, true) + "] over " +
+                       grouped(found->draws) + " draws of the pairs";
+    for (const auto& [ablation, shared] : found->ablations)
+      text += "; " + number_text(shared, true) + " by " + ablation + " ablation";
+    for (std::size_t i = 0; i < found->lines.size(); ++i)
+      text += "; " + number_text(found->lines[i], true) + " on pairs " + std::to_string(i + 1) + " alone";
+    facts.emplace_back("stable", std::move(text));
+  }
+  for (const auto& other : circuit.overlaps) {
+    facts.emplace_back("overlap", number_text(other.share, true) + " of the " + other.parts + " that it or " +
+                                      other.circuit + " has are in both (" + grouped(other.both) + " of " +
+                                      grouped(other.either) + "; by chance " + number_text(other.by_chance, true) +
+                                      ")");
+  }
   if (!circuit.curve.empty()) {
     std::vector<std::string> curve;
     for (const auto& point : circuit.curve)

@@ -14,7 +14,7 @@ namespace proviso::audit {
 
 /// By pair: m less that of the graph without edges, which is the corrupt prompt's where corrupt activations replace
 /// others.
-std::vector<Sample> above_edgeless(const runtime::BoundCircuit& circuit, const runtime::CircuitRuns& runs,
+std::vector<Sample> above_edgeless(const std::vector<runtime::BoundPair>& pairs, const runtime::CircuitRuns& runs,
                                    const std::vector<double>& m);
 
 /// What was found, with every parameter that was used.
@@ -31,6 +31,9 @@ std::string circuits_text(const std::vector<CircuitResult>& circuits, std::size_
 /// Graphviz, a graph each: layers from left to right, edges as wide as they are strong (and nodes' borders, where nodes
 /// are kept), those that raise m blue and those that lower it red.
 std::string circuits_dot(const std::vector<CircuitResult>& circuits);
+/// One self-contained page without scripts: each circuit as a drawing, whose nodes show their edges alone where they are
+/// pointed at or reached with the keyboard, and as tables.
+std::string circuits_html(const std::vector<CircuitResult>& circuits);
 /// `circuits` as in a report, alone.
 std::string circuits_yaml(const std::vector<CircuitResult>& circuits);
 std::string circuits_json(const std::vector<CircuitResult>& circuits);

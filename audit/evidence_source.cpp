@@ -113,7 +113,7 @@ SequenceId ReadingSource::find(const Prompt& prompt, std::span<const std::int64_
 
 void ReadingSource::note(StateId state, const runtime::SentenceTraces& traces) {
   auto& sums = changed_[state];
-  sums.resize(plan_.states[state].sentences.size(), 0);
+  sums.resize(plan_.states[state].sentences.size() + plan_.states[state].replacements.size(), 0);
   finite_ = finite_ && traces.finite;
   for (std::size_t i = 0; i < traces.changed.size(); ++i) sums[i] += traces.changed[i];
 }
@@ -195,6 +195,15 @@ std::vector<runtime::SplicedLoss> ReadingSource::spliced(StateId state, const st
   const auto losses = evidence_.spliced(key);
   for (const auto& loss : losses) finite_ = finite_ && std::isfinite(loss.reconstructed) && std::isfinite(loss.ablated);
   return losses;
+}
+
+const runtime::CircuitEvidence* PlanningSource::found(dsl::CircuitId circuit, const runtime::CircuitAsked& asked) {
+  builder_.want_circuit(circuit, asked);
+  return nullptr;
+}
+
+const runtime::CircuitEvidence* ReadingSource::found(dsl::CircuitId circuit, const runtime::CircuitAsked&) {
+  return &evidence_.circuit(circuit);
 }
 
 const runtime::CircuitRuns* ReadingSource::circuit(const runtime::CircuitKey& key) {

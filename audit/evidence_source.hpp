@@ -59,6 +59,8 @@ class EvidenceSource {
                                                     const runtime::BoundPrompts& prompts) = 0;
   /// What a circuit's edges carry; null while a plan is made.
   virtual const runtime::CircuitRuns* circuit(const runtime::CircuitKey& key) = 0;
+  /// A circuit as it was found, on the model as loaded; null while a plan is made.
+  virtual const runtime::CircuitEvidence* found(dsl::CircuitId circuit, const runtime::CircuitAsked& asked) = 0;
 };
 
 /// Notes what is asked for in a plan.
@@ -79,6 +81,7 @@ class PlanningSource : public EvidenceSource {
   std::vector<runtime::SplicedLoss> spliced(runtime::StateId, const std::string& autoencoder,
                                             const runtime::BoundPrompts&) override;
   const runtime::CircuitRuns* circuit(const runtime::CircuitKey& key) override;
+  const runtime::CircuitEvidence* found(dsl::CircuitId circuit, const runtime::CircuitAsked& asked) override;
 
  private:
   runtime::PlanBuilder& builder_;
@@ -104,6 +107,7 @@ class ReadingSource : public EvidenceSource {
   std::vector<runtime::SplicedLoss> spliced(runtime::StateId, const std::string& autoencoder,
                                             const runtime::BoundPrompts&) override;
   const runtime::CircuitRuns* circuit(const runtime::CircuitKey& key) override;
+  const runtime::CircuitEvidence* found(dsl::CircuitId circuit, const runtime::CircuitAsked& asked) override;
 
   void forget() {
     changed_.clear();

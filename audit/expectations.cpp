@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "audit/under_attack.hpp"
@@ -14,6 +15,8 @@ namespace proviso::audit {
 namespace {
 
 constexpr double kReportedConfidence = 0.95;
+/// Draws of positions that an effect is shown beside, at most.
+constexpr std::int64_t kPositionControls = 8;
 
 /// One of the combinations that `across` asks for; of an expectation without it, the only one.
 struct Combination {
@@ -52,7 +55,9 @@ struct Numbers {
   runtime::StateId state = 0;             ///< that it is measured in: of an effect, with the change
   Values before;                          ///< of an effect: without the change
   Values after;                           ///< the metric itself, or with the change
-  std::vector<Values> controls;           ///< of an effect
+  std::vector<Values> controls;           ///< of an effect: random directions
+  std::optional<Values> wrong_sign;       ///< of an effect: the change turned round
+  std::vector<Values> positions;          ///< of an effect that no edit makes: the change at other positions
   std::optional<Values> baseline;         ///< under nothing
   std::optional<Values> baseline_before;  ///< of an effect, under nothing and without the change
 };
@@ -72,10 +77,10 @@ std::vector<dsl::EditId> edits_with(std::vector<dsl::EditId> edits, const dsl::m
 }
 
 runtime::StateId state_under(const Under& under, const dsl::Change* change, std::uint64_t seed,
-                             runtime::PlanBuilder& builder,
-                             std::optional<runtime::PlannedAblation> ablation = std::nullopt) {
-  const bool as_written = under.as_written && seed == 0;  // edits are written as they come by the run's own seed
-  return builder.state(under.edits, under.rules, change, seed, {under.attacks, std::move(ablation), as_written});
+                             runtime::PlanBuilder& builder) {
+  runtime::Beside beside{under.attacks};
+  beside.as_written = under.as_written && seed == 0;  // edits are written as they come by the run's own seed
+  return builder.state(under.edits, under.rules, change, seed, beside);
 }
 
 /// What becomes of the rules of a check that is under attack; of an effect, of those in force beside the change.
@@ -104,6 +109,39 @@ runtime::PlannedAblation planned_ablation(dsl::Ablation kind, const dsl::Metric&
   return planned;
 }
 
+/// Where a patch takes its values from, for the prompts that its effect is measured on.
+void plan_patch(const dsl::Patch& patch, const dsl::Metric& metric, const Subject& subject,
+                const runtime::BoundRules& bound, runtime::PlanBuilder& builder, runtime::Beside& beside) {
+  using Source = dsl::Patch::Source;
+  runtime::PlannedPatch planned;
+  if (patch.source == Source::mean) {
+    for (const auto& prompt : bound.prompts[patch.from]) {
+      const auto id = builder.sequence(prompt);
+      if (std::find(planned.from.begin(), planned.from.end(), id) == planned.from.end()) planned.from.push_back(id);
+    }
+  } else if (patch.source == Source::prompts) {
+    const auto& donors = bound.prompts[patch.from];
+    std::set<runtime::SequenceId> known;
+    for (const auto* prompts : measured_prompts(metric, subject, bound)) {
+      for (std::size_t i = 0; i < prompts->size(); ++i) {
+        const auto id = builder.sequence((*prompts)[i]);
+        if (known.insert(id).second) planned.donors.emplace_back(id, builder.sequence(donors[i]));
+      }
+    }
+  }
+  if (!patch.feature) {
+    beside.patch = std::move(planned);
+    return;
+  }
+  runtime::PlannedAblation ablation;
+  ablation.kind = patch.source == Source::zero   ? dsl::Ablation::zero
+                  : patch.source == Source::mean ? dsl::Ablation::mean
+                                                 : dsl::Ablation::resample;
+  if (patch.source == Source::mean) ablation.sets.push_back(std::move(planned.from));
+  ablation.donors = std::move(planned.donors);
+  beside.ablation = std::move(ablation);
+}
+
 Numbers numbers(const dsl::Expectation& expectation, const Combination& combination, Under under,
                 const runtime::BoundRules& bound, runtime::PlanBuilder& builder, EvidenceSource& source) {
   Numbers numbers;
@@ -120,9 +158,14 @@ Numbers numbers(const dsl::Expectation& expectation, const Combination& combinat
   };
   const auto changed = [&](const Under& where) {
     const Subject subject{0, {}, combination.paraphrases, where.attacks, seed};
-    std::optional<runtime::PlannedAblation> ablation;
-    if (combination.ablation) ablation = planned_ablation(*combination.ablation, metric, subject, bound, builder);
-    return state_under(where, &effect->change, seed, builder, std::move(ablation));
+    runtime::Beside beside{where.attacks};
+    if (combination.ablation)
+      beside.ablation = planned_ablation(*combination.ablation, metric, subject, bound, builder);
+    if (const auto* patch = std::get_if<dsl::Patch>(&effect->change)) {
+      beside.direct = effect->direct;
+      plan_patch(*patch, metric, subject, bound, builder, beside);
+    }
+    return builder.state(where.edits, where.rules, &effect->change, seed, beside);
   };
   if (!effect) {
     if (!under.empty()) numbers.baseline = in(builder.loaded(), std::nullopt);
@@ -140,6 +183,13 @@ Numbers numbers(const dsl::Expectation& expectation, const Combination& combinat
   for (std::int64_t i = 0; i < effect->controls; ++i) {
     numbers.controls.push_back(in(builder.control(numbers.state, i, seed), under.attacks));
   }
+  const auto control = [&](std::int64_t number, runtime::ControlKind kind) {
+    return in(builder.control(numbers.state, number, seed, kind), under.attacks);
+  };
+  numbers.wrong_sign = control(0, runtime::ControlKind::wrong_sign);
+  const bool by_edit = std::holds_alternative<dsl::ChangeEdit>(effect->change);
+  for (std::int64_t i = 0; !by_edit && i < std::min(effect->controls, kPositionControls); ++i)
+    numbers.positions.push_back(control(i, runtime::ControlKind::positions));
   return numbers;
 }
 
@@ -186,6 +236,11 @@ std::string vacuous(const ReadContext& c, const Numbers& n,
     auto& by = changed[sentences[i].of_change ? kChange : "rule " + sentences[i].rule];
     by = by || c.source.changed(state, i);
   }
+  const auto& replacements = c.plan.states[state].replacements;
+  for (std::size_t i = 0; i < replacements.size(); ++i) {
+    auto& by = changed[replacements[i].of_change ? kChange : "rule " + replacements[i].rule];
+    by = by || c.source.changed(state, sentences.size() + i);
+  }
   for (const auto& [what, did] : changed) {
     if (!did) return what + " changed no vector";
   }
@@ -201,17 +256,31 @@ std::string refused(const ReadContext& c, std::uint64_t seed) {
   return "";
 }
 
+double mean_of(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+double spread_of(const std::vector<double>& values) {
+  const double mean = mean_of(values);
+  double squares = 0;
+  for (double e : values) squares += (e - mean) * (e - mean);
+  return values.size() > 1 ? std::sqrt(squares / static_cast<double>(values.size() - 1)) : 0;
+}
+
 Control control(const Numbers& n, double effect, bool relative, std::uint64_t seed) {
-  std::vector<double> effects;
-  for (const auto& values : n.controls) {
-    effects.push_back(estimate_difference(n.before, values, relative, kReportedConfidence, seed).value);
-  }
+  const auto effect_of = [&](const Values& values) {
+    return estimate_difference(n.before, values, relative, kReportedConfidence, seed).value;
+  };
+  std::vector<double> effects, positions;
+  for (const auto& values : n.controls) effects.push_back(effect_of(values));
+  for (const auto& values : n.positions) positions.push_back(effect_of(values));
   Control control;
   control.n = static_cast<std::int64_t>(effects.size());
-  control.value = std::accumulate(effects.begin(), effects.end(), 0.0) / static_cast<double>(effects.size());
-  double squares = 0;
-  for (double e : effects) squares += (e - control.value) * (e - control.value);
-  control.spread = effects.size() > 1 ? std::sqrt(squares / static_cast<double>(effects.size() - 1)) : 0;
+  control.value = mean_of(effects);
+  control.spread = spread_of(effects);
+  if (n.wrong_sign) control.wrong_sign = effect_of(*n.wrong_sign);
+  if (!positions.empty())
+    control.positions = {std::ssize(positions), mean_of(positions), spread_of(positions)};
   control.rank =
       1 + std::count_if(effects.begin(), effects.end(), [&](double e) { return std::abs(e) >= std::abs(effect); });
   control.p = t_test_against(effect, effects);

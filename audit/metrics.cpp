@@ -320,6 +320,25 @@ class Measurer {
   void measure(const metric::Faithfulness& m) { recovered(m.circuit, &runtime::CircuitRuns::circuit); }
   void measure(const metric::Completeness& m) { recovered(m.circuit, &runtime::CircuitRuns::without); }
 
+  /// A number of the circuits as they were found, which samples no prompts here.
+  void of_found(const std::vector<dsl::CircuitId>& circuits, const runtime::CircuitAsked& asked, auto read) {
+    out_.kind = Values::Kind::number;
+    std::vector<const runtime::CircuitEvidence*> found;
+    for (const dsl::CircuitId id : circuits) found.push_back(source_.found(id, asked));
+    if (found.front() == nullptr) return;
+    out_.values.push_back({nullptr, {read(found), 0, 1}, ""});
+  }
+  void measure(const metric::Minimality& m) {
+    of_found({m.circuit}, {true, false}, [](const auto& found) { return found.front()->minimality->needed; });
+  }
+  void measure(const metric::Stability& m) {
+    of_found({m.circuit}, {false, true}, [](const auto& found) { return found.front()->stability->overlap; });
+  }
+  void measure(const metric::Overlap& m) {
+    of_found({m.first, m.second}, {},
+             [](const auto& found) { return runtime::overlap(*found[0], *found[1]).share(); });
+  }
+
   /// How much of clean less corrupt these m recover.
   void recovered(dsl::CircuitId id, std::vector<double> runtime::CircuitRuns::*m) {
     out_.kind = Values::Kind::recovered;
@@ -327,19 +346,21 @@ class Measurer {
     const auto& circuit = bound_.circuit(id, subject_.attacks, attack_seed);
     if (subject_.attacks) {
       for (const auto& sets : bound_.rules->circuits[id].pairs) {
+        if (sets.held == bound_.circuits[id].held.empty()) continue;  // not measured
         attacked(attacked_key(subject_, sets.clean));
         attacked(attacked_key(subject_, sets.corrupt));
       }
-      out_.pairs_left_out = std::ssize(bound_.circuits[id].pairs) - std::ssize(circuit.pairs);
+      out_.pairs_left_out = std::ssize(bound_.circuits[id].measured()) - std::ssize(circuit.measured());
     }
     const auto* runs = source_.circuit({id, state_, subject_.ablation, subject_.attacks, attack_seed});
-    out_.empty_set = circuit.pairs.empty();
-    if (!runs || circuit.pairs.empty()) return;
-    const auto parts = above_edgeless(circuit, *runs, runs->*m);
-    const auto wholes = above_edgeless(circuit, *runs, runs->clean);
+    const auto& pairs = circuit.measured();
+    out_.empty_set = pairs.empty();
+    if (!runs || pairs.empty()) return;
+    const auto parts = above_edgeless(pairs, *runs, runs->*m);
+    const auto wholes = above_edgeless(pairs, *runs, runs->clean);
     for (std::size_t i = 0; i < parts.size(); ++i) {
-      out_.values.push_back({&circuit.pairs[i].clean, parts[i], ""});
-      out_.others.push_back({&circuit.pairs[i].clean, wholes[i], ""});
+      out_.values.push_back({&pairs[i].clean, parts[i], ""});
+      out_.others.push_back({&pairs[i].clean, wholes[i], ""});
     }
   }
 

@@ -23,6 +23,12 @@ std::string_view status_name(Status status);
 /// Of a check: error, fail, vacuous, inconclusive, pass.
 Status worst(Status a, Status b);
 
+/// The change of an effect at other positions of the same prompts.
+struct PositionControl {
+  std::int64_t n = 0;
+  double value = 0, spread = 0;  ///< mean and standard deviation
+};
+
 struct Control {
   std::string kind = "random directions";
   std::int64_t n = 0;
@@ -31,6 +37,8 @@ struct Control {
   std::int64_t rank = 0;  ///< of the effect's size among them, from 1
   double p = 1;           ///< t-test against their spread
   double p_holm = 1;      ///< corrected over the file
+  std::optional<double> wrong_sign;          ///< of the change turned round
+  std::optional<PositionControl> positions;  ///< shown beside; p is of the random directions
 };
 
 struct Evidence {
@@ -192,11 +200,43 @@ struct CircuitEdgeResult {
   /// What m changes by where this edge alone is corrupted, by the method's estimate; none where nodes alone were
   /// patched.
   std::optional<double> score;
+  std::optional<double> drop;       ///< |Δm| of the circuit without it, where minimality was asked for
+  std::optional<double> inclusion;  ///< share of the draws of pairs that hold it, where stability was asked for
 };
 
 struct CircuitNodeResult {
   std::string name;  ///< "a3.h5", "m4"
   double score = 0;  ///< what m changes by where all that it writes is corrupted, by the method's estimate
+  std::optional<double> drop, inclusion;  ///< as an edge's
+};
+
+/// Whether a circuit needs its parts.
+struct CircuitMinimalityResult {
+  double needed = 0;     ///< the share of the parts whose drop is above the threshold
+  double threshold = 0;  ///< what 5 % of the parts from outside change m by, and more, where they are added
+  std::int64_t compared = 0;
+};
+
+/// What is found again where the circuit is looked for otherwise: |both| / |either|.
+struct CircuitStabilityResult {
+  std::int64_t draws = 0;
+  double overlap = 0;
+  Interval middle;                                        ///< the middle 95 % of the draws
+  std::vector<std::pair<std::string, double>> ablations;  ///< with the mean, or nothing, in place of corrupt values
+  std::vector<double> lines;                              ///< on each `clean … corrupt …` alone
+};
+
+/// The parts that another circuit shares.
+struct CircuitOverlapResult {
+  std::string circuit, parts;  ///< "nodes" or "edges"
+  std::int64_t both = 0, either = 0;
+  double share = 0, by_chance = 0;
+};
+
+/// What a circuit carries of the pairs that it was found on, where it is measured on others.
+struct CircuitFoundOn {
+  std::int64_t pairs = 0;
+  Estimate faithfulness, completeness;
 };
 
 struct CircuitCurvePoint {
@@ -225,6 +265,10 @@ struct CircuitResult {
   std::vector<CircuitEdgeResult> edges;  ///< the strongest first
   std::vector<CircuitNodeResult> nodes;  ///< the strongest first; none where edges are kept
   std::optional<std::int64_t> model_nodes;
+  std::optional<CircuitFoundOn> found_on;
+  std::optional<CircuitMinimalityResult> minimality;
+  std::optional<CircuitStabilityResult> stability;
+  std::vector<CircuitOverlapResult> overlaps;  ///< with the other circuits of the report
   double seconds = 0;
 };
 

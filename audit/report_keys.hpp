@@ -73,6 +73,11 @@ void describe(A& a, RunFacts& r) {
 }
 
 template <class A>
+void describe(A& a, PositionControl& p) {
+  a.key("n", p.n).key("value", p.value).key("spread", p.spread);
+}
+
+template <class A>
 void describe(A& a, Control& c) {
   a.key("kind", c.kind)
       .key("n", c.n)
@@ -80,7 +85,9 @@ void describe(A& a, Control& c) {
       .key("spread", c.spread)
       .key("rank", c.rank)
       .key("p", c.p)
-      .key("p_holm", c.p_holm);
+      .key("p_holm", c.p_holm)
+      .if_any("wrong_sign", c.wrong_sign)
+      .if_any("positions", c.positions);
 }
 
 template <class A>
@@ -259,12 +266,12 @@ void describe(A& a, FeatureResult& f) {
 
 template <class A>
 void describe(A& a, CircuitEdgeResult& e) {
-  a.key("from", e.from).key("to", e.to).if_any("score", e.score);
+  a.key("from", e.from).key("to", e.to).if_any("score", e.score).if_any("drop", e.drop).if_any("inclusion", e.inclusion);
 }
 
 template <class A>
 void describe(A& a, CircuitNodeResult& n) {
-  a.key("name", n.name).key("score", n.score);
+  a.key("name", n.name).key("score", n.score).if_any("drop", n.drop).if_any("inclusion", n.inclusion);
 }
 
 template <class A>
@@ -279,6 +286,35 @@ void describe(A& a, Estimate& e) {
       .key("confidence", e.confidence)
       .key("n", e.n)
       .if_any("why_no_interval", e.why_no_interval);
+}
+
+template <class A>
+void describe(A& a, CircuitMinimalityResult& m) {
+  a.key("needed", m.needed).key("threshold", m.threshold).key("compared", m.compared);
+}
+
+template <class A>
+void describe(A& a, CircuitStabilityResult& s) {
+  a.key("draws", s.draws)
+      .key("overlap", s.overlap)
+      .key("middle", s.middle)
+      .key("ablations", s.ablations)
+      .if_any("lines", s.lines);
+}
+
+template <class A>
+void describe(A& a, CircuitOverlapResult& o) {
+  a.key("circuit", o.circuit)
+      .key("of", o.parts)
+      .key("both", o.both)
+      .key("either", o.either)
+      .key("share", o.share)
+      .key("by_chance", o.by_chance);
+}
+
+template <class A>
+void describe(A& a, CircuitFoundOn& f) {
+  a.key("pairs", f.pairs).key("faithfulness", f.faithfulness).key("completeness", f.completeness);
 }
 
 template <class A>
@@ -300,6 +336,10 @@ void describe(A& a, CircuitResult& c) {
       .key("m_without", c.m_without)
       .key("faithfulness", c.faithfulness)
       .key("completeness", c.completeness)
+      .if_any("found_on", c.found_on)
+      .if_any("minimality", c.minimality)
+      .if_any("found_again", c.stability)
+      .if_any("overlaps", c.overlaps)
       .key("cpr", c.cpr)
       .key("cmd", c.cmd)
       .key_unless_reproducible("seconds", c.seconds)

@@ -120,7 +120,11 @@ std::string measurement_text(const ExpectationResult& result, const Written& wri
 std::string control_text(const Control& control, const Written& written) {
   return grouped(control.n) + " " + control.kind + ": mean " + number_text(control.value, written.percent) +
          ", spread " + number_text(control.spread, written.percent) + "; rank " + grouped(control.rank) + " of " +
-         grouped(control.n + 1) + ", p " + number_text(control.p) + ", corrected " + number_text(control.p_holm);
+         grouped(control.n + 1) + ", p " + number_text(control.p) + ", corrected " + number_text(control.p_holm) +
+         (control.wrong_sign ? "; wrong sign " + number_text(*control.wrong_sign, written.percent) : "") +
+         (control.positions ? "; other positions mean " + number_text(control.positions->value, written.percent) +
+                                  ", spread " + number_text(control.positions->spread, written.percent)
+                            : "");
 }
 
 std::string attacked_text(const ExpectationResult& result) {

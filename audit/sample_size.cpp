@@ -74,6 +74,9 @@ struct SamplesOf {
   std::optional<Sampled> operator()(const dsl::metric::LossRecovered& x) const { return set(x.prompts, false); }
   std::optional<Sampled> operator()(const dsl::metric::Faithfulness& x) const { return pairs(x.circuit); }
   std::optional<Sampled> operator()(const dsl::metric::Completeness& x) const { return pairs(x.circuit); }
+  std::optional<Sampled> operator()(const dsl::metric::Minimality&) const { return std::nullopt; }
+  std::optional<Sampled> operator()(const dsl::metric::Stability&) const { return std::nullopt; }
+  std::optional<Sampled> operator()(const dsl::metric::Overlap&) const { return std::nullopt; }
 };
 
 /// Wilson's interval for a share of n prompts, each a cluster of its own.

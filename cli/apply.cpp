@@ -142,8 +142,21 @@ class Entries {
 };
 
 /// Every rule that cannot be baked into weights, as an error each.
-std::vector<dsl::Diagnostic> unbakeable(const std::vector<runtime::PlannedSentence>& sentences) {
+std::vector<dsl::Diagnostic> unbakeable(const runtime::ModelState& state, const dsl::RuleSet& rules, bool keep_hooks) {
   std::vector<dsl::Diagnostic> found;
+  for (const auto& replacement : state.replacements) {
+    const auto& suppression = std::get<dsl::CircuitSuppression>(replacement.what);
+    const auto& circuit = rules.circuits[suppression.circuit];
+    found.push_back(dsl::make_diagnostic(
+        dsl::Code::not_foldable, replacement.span(),
+        "rule `" + replacement.rule + "` cannot be baked into weights: it leaves the attention sink at position 0 as " +
+            "it is, and what it takes out stands in the pairs of circuit `" + circuit.name + "`",
+        {circuit.keep.nodes ? "take the circuit out of the weights, at every position: edit E { remove circuit " +
+                                  circuit.name + "  using ablate }"
+                            : "let the circuit keep nodes, which an edit can remove: keep 5% nodes"}));
+  }
+  if (keep_hooks) return found;
+  const auto& sentences = state.sentences;
   for (const auto& sentence : sentences) {
     if (sentence.hooks.empty()) continue;
     found.push_back(dsl::make_diagnostic(
@@ -240,7 +253,7 @@ int apply(const Invocation& invocation, const Options& options) {
   const auto state = builder.state(edits, in_force);
   auto plan = runtime::optimise(builder.take(), bound, judged.passes_off);
   const auto& sentences = plan.states[state].sentences;
-  if (!options.keep_hooks && refuse(unbakeable(sentences))) return kInputAtFault;
+  if (refuse(unbakeable(plan.states[state], rules, options.keep_hooks))) return kInputAtFault;
 
   const auto transformer = load_weights(invocation, *opened->model);
   runtime::Session session(*transformer, bound, audit_session_options(invocation));

@@ -97,6 +97,18 @@ ordered_json activity(const runtime::Plan& plan, const runtime::Evidence& eviden
                       {"mean", sum.positions > 0 ? sum.sum / static_cast<double>(sum.positions) : 0.0},
                       {"max", sum.max}});
   }
+  const auto& replacements = plan.states[state].replacements;
+  for (std::size_t i = 0; i < replacements.size(); ++i) {
+    runtime::Activity sum;
+    for (const auto& [site, activity] : evidence.state(state).activity[sentences.size() + i]) sum += activity;
+    const auto& suppression = std::get<dsl::CircuitSuppression>(replacements[i].what);
+    listed.push_back({{"rule", replacements[i].rule},
+                      {"feature", "circuit " + bound.rules->circuits[suppression.circuit].name},
+                      {"positions", sum.positions},
+                      {"active", sum.active},
+                      {"mean", sum.positions > 0 ? sum.sum / static_cast<double>(sum.positions) : 0.0},
+                      {"max", sum.max}});
+  }
   return listed;
 }
 

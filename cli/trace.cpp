@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <iterator>
 #include <memory>
 #include <ostream>
 #include <string>
@@ -5,6 +7,7 @@
 
 #include "audit/audit.hpp"
 #include "audit/circuits.hpp"
+#include "audit/sweeps.hpp"
 #include "cli/auditing.hpp"
 #include "cli/models.hpp"
 #include "cli/output.hpp"
@@ -18,9 +21,13 @@ struct Options {
   std::vector<std::string> files;
   std::string model, output, only;
   std::size_t edges = 20;
+  bool minimality = false, stability = false;
+  std::vector<std::string> sweep;  ///< kinds of sites
+  bool screen = false;
+  double threshold = 0.1;
 };
 
-enum class Form { text, yaml, json, dot };
+enum class Form { text, yaml, json, dot, html };
 
 /// What `-o` is to hold, by its ending; `--output` decides where it is given.
 Form form_of(const Invocation& invocation, const std::string& path) {
@@ -32,20 +39,22 @@ Form form_of(const Invocation& invocation, const std::string& path) {
         return Form::yaml;
       case OutputFormat::json:
         return Form::json;
-      case OutputFormat::junit:
       case OutputFormat::html:
+        return Form::html;
+      case OutputFormat::junit:
         break;  // of other commands
     }
   }
   if (path.empty() || path == "-") return Form::text;
   static const std::vector<std::pair<std::string, Form>> kEndings = {{".dot", Form::dot},   {".gv", Form::dot},
                                                                      {".json", Form::json}, {".yaml", Form::yaml},
-                                                                     {".yml", Form::yaml},  {".txt", Form::text}};
+                                                                     {".yml", Form::yaml},  {".txt", Form::text},
+                                                                     {".html", Form::html}};
   for (const auto& [ending, form] : kEndings) {
     if (path.ends_with(ending)) return form;
   }
   throw model::InputError("-o " + path +
-                          ": the ending does not tell what to write\n  help: end it in .dot, .json, .yaml or .txt");
+                          ": the ending does not tell what to write\n  help: end it in .html, .dot, .json, .yaml or .txt");
 }
 
 /// That there is something to trace.
@@ -66,14 +75,71 @@ void check_selection(const dsl::RuleSet& rules, const audit::Selection& selectio
                           (nearest ? "\n  help: did you mean `" + *nearest + "`?" : ""));
 }
 
+/// `--sweep resid_pre,z`: the kinds of sites that can be swept.
+std::vector<dsl::SiteKind> swept_sites(const std::vector<std::string>& names) {
+  static const std::vector<std::pair<std::string, dsl::SiteKind>> kKinds = {{"resid_pre", dsl::SiteKind::resid_pre},
+                                                                            {"z", dsl::SiteKind::z},
+                                                                            {"mlp_out", dsl::SiteKind::mlp_out}};
+  std::vector<dsl::SiteKind> kinds;
+  for (const std::string& name : names) {
+    const auto found = std::find_if(kKinds.begin(), kKinds.end(), [&](const auto& each) { return each.first == name; });
+    if (found == kKinds.end())
+      throw model::InputError("--sweep " + name + ": what is swept is resid_pre (the stream), z (each head) or mlp_out");
+    if (std::find(kinds.begin(), kinds.end(), found->second) == kinds.end()) kinds.push_back(found->second);
+  }
+  return kinds;
+}
+
+int run_sweep(const Invocation& invocation, const Options& options, Form form) {
+  audit::SweepOptions wanted;
+  wanted.sites = swept_sites(options.sweep);
+  wanted.threshold = options.threshold;
+  wanted.seed = invocation.options.seed;
+  if (form == Form::dot) throw model::InputError("a sweep is no graph\n  help: end the file in .html, .json, .yaml or .txt");
+  const bool to_file = !options.output.empty() && options.output != "-";
+  if (to_file) model::require_writable(options.output);
+  const auto opened = bind_rules(invocation, options.files, options.model);
+  if (!opened->bound) return kInputAtFault;
+  audit::Selection selection;
+  selection.only = options.only;
+  check_selection(*opened->files->rules, selection);
+  const auto transformer = load_weights(invocation, *opened->model);
+  std::unique_ptr<model::Transformer> screening;
+  if (options.screen) {
+    model::Transformer::Options smaller = transformer->options();
+    smaller.dtype = at::kBFloat16;
+    screening = model::Transformer::load(opened->model->card, smaller);
+    wanted.screening = screening.get();
+  }
+  std::vector<audit::SweepResult> sweeps;
+  const auto& circuits = opened->files->rules->circuits;
+  for (dsl::CircuitId id = 0; id < circuits.size(); ++id) {
+    if (circuits[id].imported || !selection.takes(circuits[id])) continue;
+    auto found = audit::sweep_circuit(*transformer, *opened->bound, id, wanted);
+    std::move(found.begin(), found.end(), std::back_inserter(sweeps));
+  }
+  const Terminal seen = to_file ? Terminal{} : terminal(invocation.out);
+  const auto text = [&] { return audit::sweeps_text(sweeps, options.edges, seen.columns, seen.colour); };
+  write_result(invocation, options.output,
+               form == Form::json   ? audit::sweeps_json(sweeps)
+               : form == Form::yaml ? audit::sweeps_yaml(sweeps)
+               : form == Form::html ? audit::sweeps_html(sweeps)
+                                    : text());
+  if (to_file && form != Form::text && !invocation.options.quiet) invocation.out << text();
+  return kDone;
+}
+
 int run_trace(const Invocation& invocation, const Options& options) {
   const Form form = form_of(invocation, options.output);
+  if (!options.sweep.empty()) return run_sweep(invocation, options, form);
   const bool to_file = !options.output.empty() && options.output != "-";
   if (to_file) model::require_writable(options.output);
   const auto opened = bind_rules(invocation, options.files, options.model);
   if (!opened->bound) return kInputAtFault;
   audit::AuditOptions wanted;
   wanted.selection.only = options.only;
+  wanted.minimality = options.minimality;
+  wanted.stability = options.stability;
   check_selection(*opened->files->rules, wanted.selection);
   const auto transformer = load_weights(invocation, *opened->model);
   runtime::Session session(*transformer, *opened->bound, session_options(invocation));
@@ -94,6 +160,9 @@ int run_trace(const Invocation& invocation, const Options& options) {
     case Form::dot:
       write_result(invocation, options.output, audit::circuits_dot(circuits));
       break;
+    case Form::html:
+      write_result(invocation, options.output, audit::circuits_html(circuits));
+      break;
   }
   if (to_file && form != Form::text && !invocation.options.quiet) invocation.out << text();
   return kDone;
@@ -109,13 +178,30 @@ void register_trace(CLI::App& program, Invocation& invocation) {
   add_model_option(*command, options->model);
   command
       ->add_option("-o", options->output,
-                   "write the circuits here, as the ending says: .dot (Graphviz), .json, .yaml, .txt; `-` is standard "
-                   "output")
+                   "write the circuits here, as the ending says: .html (a page), .dot (Graphviz), .json, .yaml, .txt; "
+                   "`-` is standard output")
       ->check(kNotEmpty)
       ->type_name("FILE");
   command->add_option("--only", options->only, "only the circuit of this name, or those with this tag: `tag:T`")
       ->check(kNotEmpty)
       ->type_name("NAME");
+  command
+      ->add_option("--sweep", options->sweep,
+                   "in place of finding circuits, patch every layer and position of their pairs: resid_pre, z (each "
+                   "head), mlp_out, several with commas")
+      ->delimiter(',')
+      ->type_name("SITES");
+  command->add_flag("--screen", options->screen,
+                    "sweep in bfloat16, and run in float32 again what its error leaves undecided at the threshold");
+  command
+      ->add_option("--threshold", options->threshold,
+                   "the share of clean less corrupt from which a patch counts as large, where a sweep is screened (0.1)")
+      ->check(CLI::Range(0.0, 1.0))
+      ->type_name("SHARE");
+  command->add_flag("--minimality", options->minimality,
+                    "also leave out every edge (or node) alone: which of them the circuit needs");
+  command->add_flag("--stability", options->stability,
+                    "also find it again on 32 draws of its pairs, and by other ablations: what is found again");
   command
       ->add_option_function<std::string>(
           "--edges",

@@ -214,15 +214,27 @@ struct Condition {
 
 // ---- interventions and changes ---------------------------------------------------------------
 
-/// `suppress anger by 80% at mlp_out[*] when last anger > 0.5`
+/// `suppress anger by 80% at mlp_out[*] when last anger > 0.5`, `suppress circuit capital_of`
 struct Intervention {
   Operation operation = Operation::suppress;
+  bool circuit = false;  ///< `feature` names a circuit
   Name feature;
   std::optional<Number> amount;  ///< missing only with `suppress`
   std::vector<Site> sites;       ///< empty: the feature's own
   std::optional<Box<Condition>> condition;
   Place span;
   bool operator==(const Intervention&) const = default;
+};
+
+/// `patch z[9] head 3 from corrupt when position >= 2`, `patch feature anger from calm`: the source is a prompt set, the
+/// word `zero`, or `mean(P)`.
+struct Patch {
+  std::optional<Name> feature;
+  std::vector<Site> sites;  ///< empty where it is a feature's
+  std::variant<Name, PromptList, Call> source;
+  std::optional<Box<Condition>> condition;
+  Place span;
+  bool operator==(const Patch&) const = default;
 };
 
 struct RuleRef {
@@ -234,10 +246,10 @@ struct EditRef {
   bool operator==(const EditRef&) const = default;
 };
 
-/// What may stand for an argument. `Comparison` is `anger > 0.5` of `firing_rate`; an intervention,
+/// What may stand for an argument. `Comparison` is `anger > 0.5` of `firing_rate`; an intervention, a patch,
 /// `rule R` and `edit E` are the changes of `effect`.
 using Value = std::variant<Number, String, Regex, Name, Indices, PromptList, TokenDifference, Comparison, Call,
-                           Intervention, RuleRef, EditRef>;
+                           Intervention, Patch, RuleRef, EditRef>;
 
 struct Argument {
   std::optional<Name> label;  ///< `zero` of `zero: midpoint`
@@ -425,10 +437,12 @@ struct FactsFrom {
   bool operator==(const FactsFrom&) const = default;
 };
 
+/// `remove gender at mlp_out[*]`, `remove circuit deceit`
 struct Remove {
-  Name feature;
-  std::vector<Site> sites;
+  Name feature;             ///< or a circuit's
+  std::vector<Site> sites;  ///< empty where it is a circuit
   Place span;
+  bool circuit = false;
   bool operator==(const Remove&) const = default;
 };
 
@@ -457,10 +471,11 @@ struct Edit {
   bool operator==(const Edit&) const = default;
 };
 
-/// `clean "…" corrupt "…"`, or two prompt sets of equal length
+/// `clean "…" corrupt "…"`, or two prompt sets of equal length; `held clean P corrupt Q`
 struct Pair {
   std::variant<String, Name, PromptList> clean, corrupt;
   Place span;
+  bool held = false;
   bool operator==(const Pair&) const = default;
 };
 

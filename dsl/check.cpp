@@ -50,9 +50,9 @@ CheckedParts Checker::run(std::vector<Diagnostic> diagnostics) {
   // Each step reads only what those before it have defined.
   unsound_.prompts.merge(define_each(prompts_work_, &Checker::define_prompts));
   unsound_.features.merge(define_each(feature_work_, &Checker::define_feature));
+  unsound_.circuits.merge(define_each(circuit_work_, &Checker::define_circuit));
   define_each(rule_work_, &Checker::define_rule);
   unsound_.edits.merge(define_each(edit_work_, &Checker::define_edit));
-  unsound_.circuits.merge(define_each(circuit_work_, &Checker::define_circuit));
   define_each(check_work_, &Checker::define_check);
   for (const Module& module : modules_) {
     module_ = &module;
@@ -275,6 +275,7 @@ void Checker::define_check(const Work<ast::Check>& work) {
     }
     check_attack_direction(check, *read);
     check_attacked_circuit(check, *read);
+    check_circuit_as_found(node, check, *read);
     check_translated(check, *read);
     check.expectations.push_back(std::move(*read));
   }

@@ -29,6 +29,7 @@ struct Description {
   std::string operator()(const ast::Comparison&) const { return "a comparison"; }
   std::string operator()(const ast::Call& call) const { return "`" + call.name.text + "(…)`"; }
   std::string operator()(const ast::Intervention&) const { return "an intervention"; }
+  std::string operator()(const ast::Patch&) const { return "a patch"; }
   std::string operator()(const ast::RuleRef&) const { return "a rule"; }
   std::string operator()(const ast::EditRef&) const { return "an edit"; }
 };

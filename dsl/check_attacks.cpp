@@ -218,7 +218,7 @@ void Checker::check_attacked_circuit(const CheckDecl& check, const Expectation& 
   const auto& measured = effect != nullptr ? effect->on->node : expectation.metric.node;
   if (!std::holds_alternative<metric::Faithfulness>(measured) &&
       !std::holds_alternative<metric::Completeness>(measured)) {
-    return;
+    return;  // of the others it is said that they are of circuits as found
   }
   for (const Attack& each : check.under_attacks) {
     if (!each.searches() && each.kind != AttackKind::perturb && each.kind != AttackKind::translations) continue;

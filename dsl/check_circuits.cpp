@@ -9,6 +9,9 @@
 namespace proviso::dsl {
 namespace {
 
+/// What every method takes, beside its own.
+constexpr Parameter kSelect{"select", true, false};
+
 constexpr CircuitMethod kMethods[] = {CircuitMethod::eap, CircuitMethod::eap_ig, CircuitMethod::exact};
 
 }  // namespace
@@ -21,8 +24,9 @@ void Checker::define_circuit(const Work<ast::Circuit>& work) {
   const auto measured = node.measure ? circuit_measure(*node.measure) : std::nullopt;
   if (measured) circuit.measure = *measured;
   for (const ast::Pair& pair : node.pairs) {
-    const auto read = circuit_pairs(pair);
+    auto read = circuit_pairs(pair);
     if (!read) continue;
+    read->held = pair.held;
     circuit.pairs.push_back(*read);
     if (!measured || measured->kind != CircuitMeasure::Kind::answer_diff) continue;
     for (const PromptsId side : {read->clean, read->corrupt}) {
@@ -32,6 +36,11 @@ void Checker::define_circuit(const Work<ast::Circuit>& work) {
   if (const auto called = node.method ? circuit_method(node.method->method) : std::nullopt) circuit.method = *called;
   if (node.keep) {
     if (const auto kept = circuit_keep(*node.keep)) circuit.keep = *kept;
+    if (circuit.method.greedy && circuit.keep.nodes) {
+      report(Code::wrong_argument, node.method->method.span,
+             "`select: greedy` grows a circuit edge by edge, and this one keeps nodes",
+             {"leave `select` out, or keep edges: keep 1% edges"});
+    }
   } else {
     report(Code::missing_statement, node.name.span, "`" + node.name.text + "` does not say how many edges it keeps",
            {"write `keep 200 edges`, or a share of the model's: `keep 1% edges`, `keep 10% nodes`"});
@@ -56,7 +65,7 @@ std::optional<CircuitPairs> Checker::circuit_pairs(const ast::Pair& pair) {
            {"name prompts that differ in what the circuit is to carry"});
     return std::nullopt;
   }
-  return CircuitPairs{*clean, *corrupt, pair.span};
+  return CircuitPairs{*clean, *corrupt, pair.span, false};
 }
 
 std::optional<CircuitMeasure> Checker::circuit_measure(const ast::Measure& measure) {
@@ -118,19 +127,22 @@ std::optional<CircuitMethodCall> Checker::circuit_method(const ast::Call& call) 
   std::optional<std::int64_t> value;
   switch (result.method) {
     case CircuitMethod::eap:
-      if (!arguments(call, {})) return std::nullopt;
+    {
+      const auto given = arguments(call, {kSelect});
+      if (!given || !selection(given->at(0), result)) return std::nullopt;
       return result;
+    }
     case CircuitMethod::eap_ig: {
-      const auto given = arguments(call, {{"steps", true, false}});
-      if (!given) return std::nullopt;
+      const auto given = arguments(call, {{"steps", true, false}, kSelect});
+      if (!given || !selection(given->at(1), result)) return std::nullopt;
       if (given->at(0) == nullptr) return result;
       value = whole(*given->at(0), "`steps`", {.low = 1, .high = 1000});
       if (value) result.steps = *value;
       break;
     }
     case CircuitMethod::exact: {
-      const auto given = arguments(call, {{"budget", true, false}});
-      if (!given) return std::nullopt;
+      const auto given = arguments(call, {{"budget", true, false}, kSelect});
+      if (!given || !selection(given->at(1), result)) return std::nullopt;
       if (given->at(0) == nullptr) return result;
       value = whole(*given->at(0), "`budget`", {.low = 1, .high = 1e8});
       if (value) result.budget = *value;
@@ -139,6 +151,13 @@ std::optional<CircuitMethodCall> Checker::circuit_method(const ast::Call& call) 
   }
   if (!value) return std::nullopt;
   return result;
+}
+
+bool Checker::selection(const ast::Argument* argument, CircuitMethodCall& call) {
+  if (argument == nullptr) return true;
+  const auto chosen = word(*argument, {"strongest", "greedy"});
+  if (chosen) call.greedy = *chosen == "greedy";
+  return chosen.has_value();
 }
 
 std::optional<CircuitKeep> Checker::circuit_keep(const ast::Keep& keep) {
@@ -157,7 +176,43 @@ std::optional<CircuitKeep> Checker::circuit_keep(const ast::Keep& keep) {
   return result;
 }
 
-/// `faithfulness(C)`, `completeness(C)`
+/// `overlap(C, D)`
+std::optional<Metric> Checker::of_circuits(const ast::Call& call) {
+  const auto given = arguments(call, {{"a circuit's name"}, {"another circuit's name"}});
+  if (!given) return std::nullopt;
+  metric::Overlap overlap;
+  for (std::size_t i = 0; i < 2; ++i) {
+    const auto* name = std::get_if<ast::Name>(&given->at(i)->value);
+    if (name == nullptr) {
+      wrong_argument(*given->at(i), "a circuit's name");
+      return std::nullopt;
+    }
+    const auto circuit = find_id(SymbolKind::circuit, *name);
+    if (!circuit) return std::nullopt;
+    (i == 0 ? overlap.first : overlap.second) = *circuit;
+  }
+  if (overlap.first == overlap.second) {
+    report(Code::same_sides, given->at(1)->span, "a circuit shares all its parts with itself",
+           {"name two different circuits"});
+    return std::nullopt;
+  }
+  return Metric{overlap, canonical_text(call), call.span};
+}
+
+/// What is a property of a circuit as it was found does not change with what a check is under.
+void Checker::check_circuit_as_found(const ast::Check& node, const CheckDecl& check, const Expectation& expectation) {
+  const auto& measured = expectation.metric.node;
+  if (node.under.empty() ||
+      !(std::holds_alternative<metric::Minimality>(measured) || std::holds_alternative<metric::Stability>(measured) ||
+        std::holds_alternative<metric::Overlap>(measured))) {
+    return;
+  }
+  report(Code::circuit_as_found, expectation.metric.span,
+         "`" + expectation.metric.text + "` is of circuits as they were found, on the model as loaded",
+         {"measure it in a check that is under nothing; faithfulness and completeness can be measured under rules"});
+}
+
+/// `faithfulness(C)`, `completeness(C)`, `minimality(C)`, `stability(C)`
 std::optional<Metric> Checker::of_circuit(const ast::Call& call) {
   const auto given = arguments(call, {{"a circuit's name"}});
   if (!given) return std::nullopt;
@@ -171,6 +226,8 @@ std::optional<Metric> Checker::of_circuit(const ast::Call& call) {
   if (call.name.text == "faithfulness") {
     return Metric{metric::Faithfulness{*circuit}, canonical_text(call), call.span};
   }
+  if (call.name.text == "minimality") return Metric{metric::Minimality{*circuit}, canonical_text(call), call.span};
+  if (call.name.text == "stability") return Metric{metric::Stability{*circuit}, canonical_text(call), call.span};
   return Metric{metric::Completeness{*circuit}, canonical_text(call), call.span};
 }
 

@@ -44,6 +44,7 @@ const Parameter* parameter_named(const Parameter (&all)[N], EditMethod method, s
 std::vector<std::string> parameter_names(EditMethod method) {
   std::vector<std::string> names;
   if (method == EditMethod::rome) names = {"layer", "variant"};
+  if (method == EditMethod::ablate) names = {"to"};
   for (const NumberParameter& each : kNumbers) {
     if (each.method == method) names.emplace_back(each.name);
   }
@@ -72,6 +73,7 @@ std::string sample_call(EditMethod method) {
   const bool several = parameter_named(kLayers, method, "layers") != nullptr;
   const char* argument = subject == EditSubject::facts       ? several ? "layers: 4..8" : "layer: 5"
                          : subject == EditSubject::direction ? "strength: 80%"
+                         : subject == EditSubject::circuit   ? "to: mean"
                                                              : "held_out: 25%";
   return std::string(traits(method).name) + "(" + argument + ")";
 }
@@ -91,12 +93,16 @@ void Checker::define_edit(const Work<ast::Edit>& work) {
            {subject == EditSubject::facts
                 ? "facts are written by rome, memit, emmet, alphaedit or ft: using rome(layer: 5)"
             : subject == EditSubject::direction ? "directions are removed by project: using project"
+            : subject == EditSubject::circuit   ? "circuits are removed by ablate: using ablate"
                                                 : "labels are erased by leace: using leace"});
   };
   for (const auto& change : node.changes) {
     if (const auto* one = std::get_if<ast::Fact>(&change)) {
       suits(EditSubject::facts, one->span, "write facts");
       if (auto read = fact(*one)) edit.changes.emplace_back(std::move(*read));
+    } else if (const auto* removed = std::get_if<ast::Remove>(&change); removed != nullptr && removed->circuit) {
+      suits(EditSubject::circuit, removed->span, "remove circuits");
+      if (auto read = remove_circuit(*removed)) edit.changes.emplace_back(*read);
     } else if (const auto* direction = std::get_if<ast::Remove>(&change)) {
       suits(EditSubject::direction, direction->span, "remove directions");
       if (auto read = remove(*direction)) edit.changes.emplace_back(std::move(*read));
@@ -180,6 +186,21 @@ std::optional<Remove> Checker::remove(const ast::Remove& node) {
   }
   if (!sound || !check_widths(node.feature, *feature, node.sites)) return std::nullopt;
   return Remove{*id, {node.sites.begin(), node.sites.end()}, node.span};
+}
+
+std::optional<RemoveCircuit> Checker::remove_circuit(const ast::Remove& node) {
+  const auto id = find_id(SymbolKind::circuit, node.feature);
+  if (!id) return std::nullopt;
+  if (!rule_set_.circuits[*id].keep.nodes) {
+    report(Code::circuit_of_edges, node.feature.span,
+           "no weights can hold what is done to the edges of `" + node.feature.text +
+               "`: all that reads the stream reads one sum",
+           {"let the circuit keep nodes, whose maps can be changed: keep 5% nodes",
+            "or take its edges out in a rule: rule R { suppress circuit " + node.feature.text + " }"})
+        .related.push_back({rule_set_.circuits[*id].span, "it keeps edges"});
+    return std::nullopt;
+  }
+  return RemoveCircuit{*id, node.span};
 }
 
 bool Checker::linear_writers(const std::vector<ast::Site>& sites, const std::string& sentence) {
@@ -281,6 +302,10 @@ std::optional<MethodCall> Checker::method(const ast::Call& call) {
     } else if (parameter_named(kLayers, result.method, label) != nullptr) {
       result.layers = layers(argument);
       sound &= result.layers.has_value();
+    } else if (result.method == EditMethod::ablate && label == "to") {
+      const auto to = word(argument, {"mean", "zero"});
+      if (to) result.parameters[label] = *to;
+      sound &= to.has_value();
     } else if (result.method == EditMethod::rome && label == "variant") {
       const auto variant = word(argument, {"averaged", "original"});
       if (variant) result.parameters[label] = *variant;

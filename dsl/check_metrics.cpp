@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "dsl/checker.hpp"
+#include "dsl/condition_logic.hpp"
 #include "dsl/format.hpp"
 #include "dsl/metric_traits.hpp"
 #include "dsl/site_reach.hpp"
@@ -42,6 +43,9 @@ std::optional<Metric> Checker::metric(const ast::Call& call) {
       {"loss_recovered", &Checker::loss_recovered},
       {"faithfulness", &Checker::of_circuit},
       {"completeness", &Checker::of_circuit},
+      {"minimality", &Checker::of_circuit},
+      {"stability", &Checker::of_circuit},
+      {"overlap", &Checker::of_circuits},
   };
 
   const std::string& name = call.name.text;
@@ -248,7 +252,15 @@ Diagnostic built_from_these(Code code, Span span, const FeatureDecl& feature, co
 // ---- of changes ------------------------------------------------------------------------------
 
 std::optional<Change> Checker::change(const ast::Argument& argument) {
+  if (const auto* node = std::get_if<ast::Patch>(&argument.value)) {
+    auto read = patch(*node);
+    return read ? std::optional<Change>(std::move(*read)) : std::nullopt;
+  }
   if (const auto* node = std::get_if<ast::Intervention>(&argument.value)) {
+    if (node->circuit) {
+      auto read = circuit_suppression(*node);
+      return read ? std::optional<Change>(std::move(*read)) : std::nullopt;
+    }
     auto read = intervention(*node);
     return read ? std::optional<Change>(std::move(*read)) : std::nullopt;
   }
@@ -260,13 +272,16 @@ std::optional<Change> Checker::change(const ast::Argument& argument) {
     const auto id = find_id(SymbolKind::edit, node->edit);
     return id ? std::optional<Change>(ChangeEdit{*id}) : std::nullopt;
   }
-  wrong_argument(argument, "a change (an intervention, `rule R` or `edit E`)");
+  wrong_argument(argument, "a change (an intervention, a patch, `rule R` or `edit E`)");
   return std::nullopt;
 }
 
 std::optional<Metric> Checker::effect(const ast::Call& call) {
   const auto given =
-      arguments(call, {{"a change (an intervention, `rule R` or `edit E`)"}, {"on", true}, {"control", true, false}});
+      arguments(call, {{"a change (an intervention, a patch, `rule R` or `edit E`)"},
+                       {"on", true},
+                       {"control", true, false},
+                       {"path", true, false}});
   if (!given) return std::nullopt;
   metric::Effect effect;
   auto changed = change(*given->at(0));
@@ -283,7 +298,9 @@ std::optional<Metric> Checker::effect(const ast::Call& call) {
        std::holds_alternative<metric::Specificity>(on->node) ||
        std::holds_alternative<metric::LossRecovered>(on->node) ||
        std::holds_alternative<metric::Faithfulness>(on->node) ||
-       std::holds_alternative<metric::Completeness>(on->node))) {
+       std::holds_alternative<metric::Completeness>(on->node) ||
+       std::holds_alternative<metric::Minimality>(on->node) || std::holds_alternative<metric::Stability>(on->node) ||
+       std::holds_alternative<metric::Overlap>(on->node))) {
     const std::string& name = std::get<ast::Call>(given->at(1)->value).name.text;
     report(Code::effect_metric, given->at(1)->span, "no effect can be measured on `" + name + "`",
            {name == "cosine" ? "the directions of features do not change with the model's activations"
@@ -295,10 +312,84 @@ std::optional<Metric> Checker::effect(const ast::Call& call) {
     if (controls) effect.controls = *controls;
     sound &= controls.has_value();
   }
+  if (given->at(3) != nullptr) sound &= effect_path(*given->at(3), effect, changed);
   if (!sound) return std::nullopt;
   effect.change = std::move(*changed);
   effect.on = std::make_shared<const Metric>(std::move(*on));
   return made(call, std::move(effect));
+}
+
+/// `path: direct`: only what is added to the stream has a path of its own to the logits.
+bool Checker::effect_path(const ast::Argument& argument, metric::Effect& effect, const std::optional<Change>& change) {
+  const auto path = word(argument, {"total", "direct"});
+  if (!path) return false;
+  effect.direct = *path == "direct";
+  if (!effect.direct || !change) return true;
+  const auto* patch = std::get_if<Patch>(&*change);
+  const auto adds = [](const SiteSpec& site) {
+    return site.kind == SiteKind::embed || site.kind == SiteKind::attn_out || site.kind == SiteKind::mlp_out ||
+           site.kind == SiteKind::z;
+  };
+  if (patch != nullptr && !patch->feature && std::all_of(patch->sites.begin(), patch->sites.end(), adds)) return true;
+  report(Code::patch_path, argument.span, "only what is added to the stream has a direct path to the logits",
+         {"patch what heads and MLPs write: patch z[9] head 3, attn_out[*], mlp_out[*] or embed"});
+  return false;
+}
+
+std::optional<Patch> Checker::patch(const ast::Patch& node) {
+  Patch result;
+  result.text = canonical_text(node);
+  result.span = node.span;
+  bool sound = true;
+  if (const auto* call = std::get_if<ast::Call>(&node.source)) {
+    if (call->name.text != "mean") {
+      report(Code::unknown_argument, call->name.span, "nothing is patched from `" + call->name.text + "`",
+             {"patch from a prompt set, from zero, or from mean(P)"});
+      return std::nullopt;
+    }
+    const auto given = arguments(*call, {{"a set of prompts"}});
+    const auto set = given ? prompts(*given->at(0)) : std::nullopt;
+    if (!set) return std::nullopt;
+    result.source = Patch::Source::mean;
+    result.from = *set;
+  } else if (const auto* list = std::get_if<ast::PromptList>(&node.source)) {
+    result.from = anonymous(*list);
+  } else {
+    const auto& name = std::get<ast::Name>(node.source);
+    if (name.text == "zero" && !module_->scope.contains({SymbolKind::prompts, name.text})) {
+      result.source = Patch::Source::zero;
+    } else {
+      const auto set = prompts(name);
+      if (!set) return std::nullopt;
+      result.from = *set;
+    }
+  }
+  if (node.feature) {
+    const auto id = find_id(SymbolKind::feature, *node.feature);
+    if (!id || sound_feature(*id) == nullptr) return std::nullopt;
+    result.feature = *id;
+  }
+  result.sites.assign(node.sites.begin(), node.sites.end());
+  for (const ast::Site& site : node.sites) {
+    if (site.kind != SiteKind::pattern && site.kind != SiteKind::logits) continue;
+    report(Code::site_without_features, site.span, "nothing is patched at " + to_string(site),
+           {site.kind == SiteKind::logits ? "measure the logits, and patch what they are made of"
+                                          : "patch q and k, which patterns are made of, or z"});
+    sound = false;
+  }
+  if (node.condition) {
+    result.condition = condition(**node.condition);
+    sound &= result.condition != nullptr;
+    if (result.condition) check_holding(*result.condition);
+    if (result.condition && !features_read(*result.condition).empty()) {
+      report(Code::patch_condition, (*node.condition)->span,
+             "a patch acts at tokens and positions, and this condition reads a feature",
+             {"say which positions: when position >= 4"});
+      sound = false;
+    }
+  }
+  if (!sound) return std::nullopt;
+  return result;
 }
 
 /// `efficacy`, `paraphrase(P)`, `specificity(P)`: of the edit whose expectation this is, or of those a check is under.

@@ -47,7 +47,11 @@ void Checker::define_rule(const Work<ast::Rule>& work) {
   const ast::Rule& node = work.node();
   RuleDecl rule = rule_set_.rules[work.id];
   for (const ast::Intervention& each : node.interventions) {
-    if (auto read = intervention(each)) rule.interventions.push_back(std::move(*read));
+    if (each.circuit) {
+      if (auto read = circuit_suppression(each)) rule.circuits.push_back(std::move(*read));
+    } else if (auto read = intervention(each)) {
+      rule.interventions.push_back(std::move(*read));
+    }
   }
   if (node.interventions.empty()) {
     report(Code::empty_rule, node.name.span, "rule `" + node.name.text + "` does nothing",
@@ -126,6 +130,38 @@ std::optional<Intervention> Checker::intervention(const ast::Intervention& node)
            "`" + result.text + "` asks for the activation that is there: by itself it changes nothing",
            {"say how much it is to change, or leave it out"});
   }
+  return result;
+}
+
+std::optional<CircuitSuppression> Checker::circuit_suppression(const ast::Intervention& node) {
+  bool sound = true;
+  const auto refuse = [&](Span span, const std::string& what, const std::string& cure) {
+    report(Code::circuit_intervention, span, what, {cure});
+    sound = false;
+  };
+  if (node.operation != Operation::suppress) {
+    refuse(node.span, "a circuit has no activation to " + std::string(operation_name(node.operation)),
+           "take out what it carries: suppress circuit " + node.feature.text);
+  }
+  if (!node.sites.empty())
+    refuse(node.sites.front().span, "a circuit acts where its nodes write, and nowhere else",
+           "leave `at` out of the sentence");
+  if (node.condition)
+    refuse((*node.condition)->span, "a circuit is suppressed at every position from 1 on, whatever holds there",
+           "leave `when` out of the sentence");
+  const auto id = find_id(SymbolKind::circuit, node.feature);
+  if (!id) return std::nullopt;
+  CircuitSuppression result{*id, 1, canonical_text(node), node.span};
+  if (node.amount) {
+    const auto share = number(*node.amount, "what `suppress` takes", {.low = 0, .high = 1});
+    if (share) result.share = *share;
+    sound &= share.has_value();
+    if (share && *share == 0) {
+      report(Code::no_effect, node.span, "`" + result.text + "` takes nothing out: by itself it changes nothing",
+             {"say how much is to be taken out, or leave it out"});
+    }
+  }
+  if (!sound) return std::nullopt;
   return result;
 }
 

@@ -132,6 +132,8 @@ class Checker {
   // ---- check_rules.cpp ----
   void define_rule(const Work<ast::Rule>& work);
   std::optional<Intervention> intervention(const ast::Intervention& intervention);
+  std::optional<CircuitSuppression> circuit_suppression(const ast::Intervention& intervention);
+  std::optional<Patch> patch(const ast::Patch& patch);
   bool check_widths(const ast::Name& name, const FeatureDecl& feature, const std::vector<ast::Site>& sites);
   void check_order(const ast::Intervention& node, const Intervention& intervention);
 
@@ -148,6 +150,7 @@ class Checker {
   std::optional<IndexSet> layers(const ast::Argument& argument);
   std::optional<FactFile> fact_file(const ast::FactsFrom& facts);
   std::optional<Remove> remove(const ast::Remove& remove);
+  std::optional<RemoveCircuit> remove_circuit(const ast::Remove& remove);
   std::optional<Erase> erase(const ast::Erase& erase);
   bool linear_writers(const std::vector<ast::Site>& sites, const std::string& sentence);
   std::optional<MethodCall> method(const ast::Call& call);
@@ -159,11 +162,15 @@ class Checker {
   std::optional<CircuitMethodCall> circuit_method(const ast::Call& call);
   std::optional<CircuitKeep> circuit_keep(const ast::Keep& keep);
   std::optional<Metric> of_circuit(const ast::Call& call);
+  std::optional<Metric> of_circuits(const ast::Call& call);
+  void check_circuit_as_found(const ast::Check& node, const CheckDecl& check, const Expectation& expectation);
+  bool selection(const ast::Argument* argument, CircuitMethodCall& call);
 
   // ---- check_metrics.cpp ----
   std::optional<Metric> metric(const ast::Call& call);
   std::optional<Metric> effect(const ast::Call& call);
   std::optional<Change> change(const ast::Argument& argument);
+  bool effect_path(const ast::Argument& argument, metric::Effect& effect, const std::optional<Change>& change);
   std::optional<Metric> firing_rate(const ast::Call& call);
   std::optional<Metric> rate(const ast::Call& call);
   std::optional<Metric> over_positions(const ast::Call& call);

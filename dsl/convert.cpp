@@ -253,6 +253,7 @@ ast::Argument Converter::argument(const Node& node) {
 ast::Value Converter::value(const Node& node) {
   if (is<grammar::rule_ref>(node)) return ast::RuleRef{name(only(node))};
   if (is<grammar::edit_ref>(node)) return ast::EditRef{name(only(node))};
+  if (is<grammar::patch>(node)) return patch(node);
   if (is<grammar::inner_intervention>(node)) return intervention(node);
   if (is<grammar::regex>(node)) return regex(node);
   if (is<grammar::value_list>(node)) return value_list(node);
@@ -369,7 +370,9 @@ ast::Intervention Converter::intervention(const Node& node) {
   ast::Intervention out;
   out.span = span(node);
   out.operation = operation_from(child<grammar::operation>(node)->string_view());
-  out.feature = name(*child<grammar::feature_name>(node));
+  const Node& acted_on = *child<grammar::feature_name, grammar::circuit_name>(node);
+  out.circuit = is<grammar::circuit_name>(acted_on);
+  out.feature = name(acted_on);
   out.sites = sites(node);
   if (const Node* when = child<grammar::condition>(node)) out.condition = ast::Box<ast::Condition>(condition(*when));
 
@@ -390,8 +393,25 @@ ast::Intervention Converter::intervention(const Node& node) {
              {usage})
           .fixes.push_back({span(preposition), to ? "to" : "by"});
   } else if (out.operation != Operation::suppress) {
-    report(Code::syntax, span(*child<grammar::feature_name>(node)), in_ticks(operation) + " needs its amount", {usage});
+    report(Code::syntax, span(acted_on), in_ticks(operation) + " needs its amount", {usage});
   }
+  return out;
+}
+
+ast::Patch Converter::patch(const Node& node) {
+  ast::Patch out;
+  out.span = span(node);
+  if (const Node* feature = child<grammar::feature_name>(node)) out.feature = name(*feature);
+  out.sites = sites(node);
+  const Node& source = *child<grammar::name, grammar::prompt_list, grammar::call>(node);
+  if (is<grammar::call>(source)) {
+    out.source = call(source);
+  } else if (is<grammar::prompt_list>(source)) {
+    out.source = prompt_list(source);
+  } else {
+    out.source = name(source);
+  }
+  if (const Node* when = child<grammar::condition>(node)) out.condition = ast::Box<ast::Condition>(condition(*when));
   return out;
 }
 

@@ -72,6 +72,7 @@ class Converter {
   std::variant<ast::String, ast::Name, ast::PromptList> pair_side(const Node& node);
 
   ast::Intervention intervention(const Node& node);
+  ast::Patch patch(const Node& node);
   ast::Condition condition(const Node& node);
   ast::Condition conjunction(const Node& node);
   ast::Condition unary(const Node& node);

@@ -265,7 +265,9 @@ ast::Edit Converter::edit(const Node& node) {
     } else if (is<grammar::facts_from>(statement)) {
       out.changes.emplace_back(ast::FactsFrom{from_file(only(statement)), place});
     } else if (is<grammar::remove>(statement)) {
-      out.changes.emplace_back(ast::Remove{name(*child<grammar::feature_name>(statement)), sites(statement), place});
+      const Node& removed = *child<grammar::feature_name, grammar::circuit_name>(statement);
+      out.changes.emplace_back(
+          ast::Remove{name(removed), sites(statement), place, is<grammar::circuit_name>(removed)});
     } else if (is<grammar::erase>(statement)) {
       ast::Erase erase{{}, sites(statement), place};
       const Node& labels = only(statement);
@@ -305,8 +307,9 @@ ast::Circuit Converter::circuit(const Node& node) {
   for (const auto& each : node.children) {
     const Node& statement = *each;
     const Span place = span(statement);
-    if (is<grammar::pair>(statement)) {
-      out.pairs.push_back({pair_side(*statement.children[0]), pair_side(*statement.children[1]), place});
+    if (is<grammar::pair, grammar::held_pair>(statement)) {
+      out.pairs.push_back({pair_side(*statement.children[0]), pair_side(*statement.children[1]), place,
+                           is<grammar::held_pair>(statement)});
     } else if (is<grammar::measure>(statement)) {
       once(out.measure, ast::Measure{call(only(statement)), place}, place, "measure");
     } else if (is<grammar::using_method>(statement)) {
@@ -316,7 +319,8 @@ ast::Circuit Converter::circuit(const Node& node) {
     }
   }
   const Span place = out.name.span;
-  require(!out.pairs.empty(), place, out.name.text, "pair of prompts", "write `clean \"…\" corrupt \"…\"`");
+  const bool found_on_any = std::any_of(out.pairs.begin(), out.pairs.end(), [](const auto& pair) { return !pair.held; });
+  require(found_on_any, place, out.name.text, "pair of prompts", "write `clean \"…\" corrupt \"…\"`");
   require(out.measure.has_value(), place, out.name.text, "measure",
           "write `measure` and a metric, for example `measure logit_diff(\" a\", \" b\")`");
   require(out.method.has_value(), place, out.name.text, "method",

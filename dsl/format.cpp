@@ -446,6 +446,7 @@ class Formatter {
     return std::move(writer.word("}"));
   }
   static Writer written(const ast::Remove& remove) {
+    if (remove.circuit) return std::move(Writer().word("remove circuit") << remove.feature);
     return std::move((Writer().word("remove") << remove.feature).word("at").sites(remove.sites, false));
   }
   static Writer written(const ast::Erase& erase) {
@@ -484,7 +485,7 @@ class Formatter {
     std::vector<Statement> statements = notes(node.notes);
     for (const ast::Pair& pair : node.pairs) {
       Writer writer;
-      writer.word("clean");
+      writer.word(pair.held ? "held clean" : "clean");
       std::visit([&](const auto& side) { writer << side; }, pair.clean);
       writer.word("corrupt");
       std::visit([&](const auto& side) { writer << side; }, pair.corrupt);

@@ -17,6 +17,7 @@ std::string format(const ast::File& file, const SourceSet& sources);
 std::string canonical_text(const ast::Expectation& expectation);
 std::string canonical_text(const ast::Call& call);  ///< a metric, a method, a constructor, an attack
 std::string canonical_text(const ast::Intervention& intervention);
+std::string canonical_text(const ast::Patch& patch);
 std::string canonical_text(const ast::Condition& condition);
 std::string canonical_text(const ast::Value& value);
 

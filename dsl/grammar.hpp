@@ -160,8 +160,11 @@ struct at_a_number : seq<at<kw_at, layout, sor<digit, one<'-'>>>, kw_at> {};
 struct preposition : sor<kw_by, kw_to, at_a_number> {};
 struct amount : seq<preposition, need<number>> {};
 struct feature_name : name {};
+struct circuit_name : name {};
+struct circuit_ref : seq<kw_circuit, need<circuit_name>> {};
+struct acted_on : sor<circuit_ref, feature_name> {};
 struct when_part : seq<kw_when, need<condition>> {};
-struct intervention_head : seq<operation, need<feature_name>, opt<then<amount>>> {};
+struct intervention_head : seq<operation, need<acted_on>, opt<then<amount>>> {};
 
 struct bare_sites : commas<site> {};
 struct sites : sor<site_list, bare_sites> {};
@@ -174,6 +177,13 @@ struct at_inner_sites : seq<kw_at, need<inner_sites>> {};
 struct inner_intervention : seq<at<operation_ahead, layout, identifier_first>, intervention_head,
                                 opt<then<at_inner_sites>>, opt<then<when_part>>> {};
 
+/// `patch z[9] head 3 from P`, `patch feature anger from P`: the change of an effect.
+struct feature_ref : seq<kw_feature, need<feature_name>> {};
+struct patched : sor<feature_ref, inner_sites> {};
+struct patch_source : sor<call, prompts_ref> {};
+struct patch : seq<at<kw_patch, layout, sor<one<'['>, identifier_first>>, kw_patch, need<patched, kw_from, patch_source>,
+                   opt<then<when_part>>> {};
+
 // ---- values ----------------------------------------------------------------------------------
 
 struct rule_ref : seq<kw_rule, need<name>> {};
@@ -183,8 +193,8 @@ struct minus : one<'-'> {};
 struct difference : seq<text, opt<then<minus>, need<text>>> {};
 struct value_list : list_of<prompt_item, index_range> {};
 struct compared : seq<operand, star<then<compare>, need<operand>>> {};
-struct value : sor<rule_ref, edit_ref, inner_intervention, range, everything, difference, regex, value_list, compared> {
-};
+struct value : sor<rule_ref, edit_ref, patch, inner_intervention, range, everything, difference, regex, value_list,
+                   compared> {};
 
 // ---- expectations ----------------------------------------------------------------------------
 
@@ -265,7 +275,8 @@ struct rule : seq<heading<kw_rule>, body<rule_close, intervention, fires_on, sil
 
 struct fact : seq<kw_fact, need<text, kw_in, text>, opt<then<kw_from>, need<text>>, need<kw_to, text>> {};
 struct facts_from : seq<kw_facts, need<facts_file>> {};
-struct remove : seq<kw_remove, need<feature_name, kw_at, sites>> {};
+struct removed : sor<circuit_ref, seq<feature_name, need<kw_at, sites>>> {};
+struct remove : seq<kw_remove, need<removed>> {};
 struct class_list : seq<at<one<'['>, layout, sor<name_ahead, one<'['>>>, list_of<prompts_ref>> {};
 struct labels : sor<class_list, prompts_ref> {};
 struct erase : seq<kw_erase, need<labels>, opt<then<at_sites>>> {};
@@ -275,11 +286,12 @@ struct edit : seq<heading<kw_edit>, body<edit_close, facts_from, fact, remove, e
 
 struct pair_side : sor<text, prompt_list, name> {};
 struct pair : seq<kw_clean, need<pair_side, kw_corrupt, pair_side>> {};
+struct held_pair : seq<kw_held, need<kw_clean, pair_side, kw_corrupt, pair_side>> {};
 struct measure : seq<kw_measure, need<loose_call>> {};
 struct keep_unit : sor<kw_edges, kw_nodes> {};
 struct keep : seq<kw_keep, need<number, keep_unit>> {};
 struct circuit_close : one<'}'> {};
-struct circuit : seq<heading<kw_circuit>, body<circuit_close, pair, measure, using_method, keep>> {};
+struct circuit : seq<heading<kw_circuit>, body<circuit_close, pair, held_pair, measure, using_method, keep>> {};
 
 struct severity : seq<kw_severity, need<word>> {};
 struct under_rule : seq<kw_rule, layout, commas<name>> {};

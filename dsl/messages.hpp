@@ -77,6 +77,11 @@ PROVISO_EXPECT(word, "a word");
 PROVISO_EXPECT(own_name, "a name", Expected::Kind::name);
 PROVISO_EXPECT(name, "a name", Expected::Kind::name);
 PROVISO_EXPECT(feature_name, "the name of a feature", Expected::Kind::name);
+PROVISO_EXPECT(circuit_name, "the name of a circuit", Expected::Kind::name);
+PROVISO_EXPECT(acted_on, "the name of a feature, or `circuit` and a name", Expected::Kind::name);
+PROVISO_EXPECT(removed, "the name of a feature, or `circuit` and a name", Expected::Kind::name);
+PROVISO_EXPECT(patched, "a site, several in brackets, or `feature` and a name", Expected::Kind::name);
+PROVISO_EXPECT(patch_source, "a prompt set, `zero` or `mean(P)`", Expected::Kind::name);
 
 PROVISO_EXPECT(list_close, "`]`", Expected::Kind::list_end);
 PROVISO_EXPECT(call_close, "`,` or `)`", Expected::Kind::arguments_end);
@@ -89,9 +94,11 @@ PROVISO_EXPECT(kw_at, "`at`");
 PROVISO_EXPECT(kw_because, "`because` and the reason");
 PROVISO_EXPECT(kw_by, "`by` and the owner");
 PROVISO_EXPECT(kw_chat, "`chat`");
+PROVISO_EXPECT(kw_clean, "`clean` and a prompt");
 PROVISO_EXPECT(kw_confidence, "`confidence`");
 PROVISO_EXPECT(kw_control, "`control`");
 PROVISO_EXPECT(kw_corrupt, "`corrupt` and the other prompt");
+PROVISO_EXPECT(kw_from, "`from` and a prompt set");
 PROVISO_EXPECT(kw_in, "`in`");
 PROVISO_EXPECT(kw_matches, "`matches`");
 PROVISO_EXPECT(kw_on, "`on`");
@@ -141,7 +148,8 @@ PROVISO_EXPECT(rule_close, "a statement of a rule, or `}`", Expected::Kind::rule
                "suppress amplify clamp steer cap fires silent");
 PROVISO_EXPECT(edit_close, "a statement of an edit, or `}`", Expected::Kind::body_end,
                "fact facts remove erase using expect");
-PROVISO_EXPECT(circuit_close, "a statement of a circuit, or `}`", Expected::Kind::body_end, "clean measure using keep");
+PROVISO_EXPECT(circuit_close, "a statement of a circuit, or `}`", Expected::Kind::body_end,
+               "clean held measure using keep");
 PROVISO_EXPECT(check_close, "a statement of a check, or `}`", Expected::Kind::body_end, "severity under expect");
 
 #undef PROVISO_EXPECT

@@ -45,6 +45,9 @@ struct Traits {
   // A circuit can carry more than the whole model does, or the opposite.
   MetricTraits operator()(const metric::Faithfulness&) const { return {.low = -kInf, .high = kInf}; }
   MetricTraits operator()(const metric::Completeness&) const { return {.low = -kInf, .high = kInf}; }
+  MetricTraits operator()(const metric::Minimality&) const { return {.sampled = false}; }
+  MetricTraits operator()(const metric::Stability&) const { return {.sampled = false}; }
+  MetricTraits operator()(const metric::Overlap&) const { return {.sampled = false}; }
 };
 
 }  // namespace

@@ -202,8 +202,17 @@ struct Intervention {
   Span span;
 };
 
+/// `suppress circuit C`: of what the circuit carries, as much becomes what it is without the behaviour.
+struct CircuitSuppression {
+  CircuitId circuit = 0;
+  double share = 1;
+  std::string text;  ///< canonical
+  Span span;
+};
+
 struct RuleDecl : Declared {
   std::vector<Intervention> interventions;
+  std::vector<CircuitSuppression> circuits;
   std::vector<PromptsId> fires_on;
   std::vector<PromptsId> silent_on;
   Span fires_span, silent_span;
@@ -220,7 +229,21 @@ struct ChangeRule {
 struct ChangeEdit {
   EditId edit = 0;
 };
-using Change = std::variant<Intervention, ChangeRule, ChangeEdit>;
+/// `patch z[9] head 3 from P`: whole activations, or one feature's part of them, become those of other prompts.
+struct Patch {
+  enum class Source {
+    prompts,  ///< of `from`, each at the same place as the prompt measured and of as many tokens
+    zero,
+    mean  ///< over `from`
+  } source = Source::prompts;
+  PromptsId from = 0;
+  std::optional<FeatureId> feature;  ///< at its own site; nothing: `sites` are patched whole
+  std::vector<SiteSpec> sites;
+  ConditionPtr condition;  ///< null: at every position; reads no feature
+  std::string text;        ///< canonical
+  Span span;
+};
+using Change = std::variant<Intervention, ChangeRule, ChangeEdit, CircuitSuppression, Patch>;
 
 namespace metric {
 struct Probability {
@@ -282,6 +305,7 @@ struct Effect {
   Change change;
   MetricPtr on;
   std::int64_t controls = 32;
+  bool direct = false;  ///< by the path to the logits alone: all that later layers compute stays as it was
 };
 struct Efficacy {};
 struct Paraphrase {
@@ -301,13 +325,23 @@ struct Faithfulness {
 struct Completeness {
   CircuitId circuit = 0;
 };
+struct Minimality {
+  CircuitId circuit = 0;
+};
+struct Stability {
+  CircuitId circuit = 0;
+};
+struct Overlap {
+  CircuitId first = 0, second = 0;
+};
 }  // namespace metric
 
 struct Metric {
   std::variant<metric::Probability, metric::Rank, metric::LogitDiff, metric::Accuracy, metric::Rate, metric::Perplexity,
                metric::PerplexityRise, metric::Kl, metric::Mean, metric::Max, metric::FiringRate, metric::Auroc,
                metric::Cosine, metric::Effect, metric::Efficacy, metric::Paraphrase, metric::Specificity,
-               metric::LossRecovered, metric::Faithfulness, metric::Completeness>
+               metric::LossRecovered, metric::Faithfulness, metric::Completeness, metric::Minimality,
+               metric::Stability, metric::Overlap>
       node;
   std::string text;  ///< canonical
   Span span;
@@ -368,10 +402,15 @@ struct Erase {
   std::vector<SiteSpec> sites;  ///< empty: every linear writer of the model
   Span span;
 };
-using EditChange = std::variant<Fact, FactFile, Remove, Erase>;
+/// `remove circuit C`: what its heads and MLPs write becomes a constant.
+struct RemoveCircuit {
+  CircuitId circuit = 0;
+  Span span;
+};
+using EditChange = std::variant<Fact, FactFile, Remove, Erase, RemoveCircuit>;
 
 /// What a method changes.
-enum class EditSubject { facts, direction, labels };
+enum class EditSubject { facts, direction, labels, circuit };
 
 enum class EditMethod {
 #define PROVISO_EDIT_METHOD(method, subject) method,
@@ -443,6 +482,7 @@ struct Attack {
 struct CircuitPairs {
   PromptsId clean = 0, corrupt = 0;
   Span span;
+  bool held = false;  ///< measured on, and not found on
 };
 
 /// What a circuit is to carry: a number read after the last token of a prompt.
@@ -465,6 +505,7 @@ struct CircuitMethodCall {
   CircuitMethod method = CircuitMethod::eap_ig;
   std::int64_t steps = 5;       ///< of eap_ig: points between the corrupt and the clean embedding
   std::int64_t budget = 20000;  ///< of exact: the most edges, or nodes, that are patched one by one
+  bool greedy = false;          ///< grown from the logits, each edge into what is kept by then; otherwise the strongest
   Span span;
 };
 

@@ -14,7 +14,8 @@ struct selector
           Rule,
           tao::pegtl::parse_tree::store_content::on<
               // words and literals
-              grammar::word, grammar::own_name, grammar::name, grammar::label, grammar::feature_name, grammar::text,
+              grammar::word, grammar::own_name, grammar::name, grammar::label, grammar::feature_name, grammar::circuit_name,
+              grammar::text,
               grammar::regex, grammar::number, grammar::range_end, grammar::bound, grammar::date, grammar::hash,
               grammar::title, grammar::compare, grammar::operation, grammar::preposition, grammar::everything,
               grammar::kw_position, grammar::kw_generated, grammar::last_of_prompt, grammar::all_of_prompt,
@@ -29,14 +30,15 @@ struct selector
               // conditions and interventions
               grammar::condition, grammar::conjunction, grammar::unary, grammar::negation, grammar::any_position,
               grammar::last_token, grammar::prompt_matches, grammar::token_in, grammar::token_text, grammar::token_list,
-              grammar::comparison, grammar::intervention, grammar::inner_intervention,
+              grammar::comparison, grammar::intervention, grammar::inner_intervention, grammar::patch,
               // statements
               grammar::expectation, grammar::beyond_control, grammar::confidence, grammar::across, grammar::description,
               grammar::tags, grammar::meta, grammar::meta_entry, grammar::status, grammar::alias, grammar::requirement,
               grammar::from_file, grammar::facts_file, grammar::file_number, grammar::file_text, grammar::each,
               grammar::binding, grammar::as_chat, grammar::at_site, grammar::token_part, grammar::fires_on,
               grammar::silent_on, grammar::fact, grammar::facts_from, grammar::remove, grammar::erase,
-              grammar::class_list, grammar::using_method, grammar::pair, grammar::measure, grammar::keep,
+              grammar::class_list, grammar::using_method, grammar::pair, grammar::held_pair,
+              grammar::measure, grammar::keep,
               grammar::severity, grammar::under, grammar::under_rule, grammar::under_edit, grammar::under_attack,
               // declarations
               grammar::use, grammar::model, grammar::prompts, grammar::feature, grammar::rule, grammar::edit,

@@ -188,12 +188,27 @@ Writer& Writer::sites(const std::vector<ast::Site>& sites, bool inside_parenthes
 }
 
 Writer& Writer::intervention(const ast::Intervention& node, bool inside_parentheses) {
-  word(operation_name(node.operation)) << node.feature;
+  word(operation_name(node.operation));
+  if (node.circuit) word("circuit");
+  *this << node.feature;
   if (node.amount) {
     const bool to = node.operation == Operation::clamp || node.operation == Operation::cap;
     word(to ? "to" : "by") << *node.amount;
   }
   if (!node.sites.empty()) word("at").sites(node.sites, inside_parentheses);
+  if (node.condition) word("when") << **node.condition;
+  return *this;
+}
+
+Writer& Writer::operator<<(const ast::Patch& node) {
+  word("patch");
+  if (node.feature) {
+    word("feature") << *node.feature;
+  } else {
+    sites(node.sites, true);
+  }
+  word("from");
+  std::visit([&](const auto& source) { *this << source; }, node.source);
   if (node.condition) word("when") << **node.condition;
   return *this;
 }
@@ -215,6 +230,7 @@ Writer& Writer::operator<<(const ast::Expectation& expectation) {
 std::string canonical_text(const ast::Expectation& expectation) { return (Writer() << expectation).flat(); }
 std::string canonical_text(const ast::Call& call) { return (Writer() << call).flat(); }
 std::string canonical_text(const ast::Intervention& node) { return Writer().intervention(node, false).flat(); }
+std::string canonical_text(const ast::Patch& node) { return (Writer() << node).flat(); }
 std::string canonical_text(const ast::Condition& condition) { return (Writer() << condition).flat(); }
 std::string canonical_text(const ast::Value& value) { return Writer().value(value).flat(); }
 

@@ -33,6 +33,7 @@ class Writer {
   Writer& operator<<(const ast::Call& call);
   Writer& operator<<(const ast::Condition& condition);
   Writer& operator<<(const ast::Comparison& comparison);
+  Writer& operator<<(const ast::Patch& patch);
   Writer& operator<<(const ast::Expectation& expectation);
   Writer& strings(const std::vector<ast::String>& values, Span span);
   Writer& value(const ast::Value& value);

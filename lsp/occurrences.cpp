@@ -110,7 +110,7 @@ class Collector {
   void change(const ast::Fact&) {}
   void change(const ast::FactsFrom& facts) { path(facts.file.path); }
   void change(const ast::Remove& remove) {
-    reference(remove.feature, SymbolKind::feature);
+    reference(remove.feature, remove.circuit ? SymbolKind::circuit : SymbolKind::feature);
     for (const ast::Site& each : remove.sites) site(each);
   }
   void change(const ast::Erase& erase) {
@@ -122,8 +122,20 @@ class Collector {
     for (const ast::Site& each : erase.sites) site(each);
   }
 
+  void patch(const ast::Patch& node) {
+    if (node.feature) reference(*node.feature, SymbolKind::feature);
+    for (const ast::Site& each : node.sites) site(each);
+    if (const auto* name = std::get_if<ast::Name>(&node.source);
+        name != nullptr && module_.scope.contains({SymbolKind::prompts, name->text})) {
+      reference(*name, SymbolKind::prompts);
+    }
+    if (const auto* mean = std::get_if<ast::Call>(&node.source)) {
+      for (const ast::Argument& argument : mean->arguments) value(argument.value, "P");
+    }
+    if (node.condition) condition(**node.condition);
+  }
   void intervention(const ast::Intervention& node) {
-    reference(node.feature, SymbolKind::feature);
+    reference(node.feature, node.circuit ? SymbolKind::circuit : SymbolKind::feature);
     for (const ast::Site& each : node.sites) site(each);
     if (node.condition) condition(**node.condition);
   }
@@ -165,6 +177,7 @@ class Collector {
     }
     if (const auto* comparison = std::get_if<ast::Comparison>(&value)) return (*this)(*comparison);
     if (const auto* change = std::get_if<ast::Intervention>(&value)) return intervention(*change);
+    if (const auto* change = std::get_if<ast::Patch>(&value)) return patch(*change);
     if (const auto* rule = std::get_if<ast::RuleRef>(&value)) return reference(rule->rule, SymbolKind::rule);
     if (const auto* edit = std::get_if<ast::EditRef>(&value)) return reference(edit->edit, SymbolKind::edit);
     if (const auto* file = std::get_if<ast::String>(&value); file != nullptr && takes == "FILE") path(*file);

@@ -17,6 +17,12 @@ AblationValues::AblationValues(dsl::Ablation kind, std::vector<std::vector<Promp
   for (std::size_t i = 0; i < sets_.size(); ++i) draw(sets_[i], model::mix_seed(seed, i));
 }
 
+AblationValues::AblationValues(std::vector<std::pair<std::vector<std::int64_t>, PromptReading>> donors)
+    : kind_(dsl::Ablation::resample), place_by_place_(true), sets_(1) {
+  for (auto& [prompt, reading] : donors) sets_.front().push_back(std::move(reading));
+  for (std::size_t i = 0; i < donors.size(); ++i) donors_.emplace(donors[i].first, &sets_.front()[i]);
+}
+
 void AblationValues::average() {
   std::map<FeaturePlace, std::pair<double, std::int64_t>> sums;  // of the prompts' means; prompts
   for (const auto& set : sets_) {
@@ -57,6 +63,10 @@ float AblationValues::at(const FeaturePlace& place, std::span<const std::int64_t
   if (kind_ == dsl::Ablation::zero) return 0;
   if (kind_ == dsl::Ablation::mean) return means_.at(place);
   const PromptReading& donor = *donors_.find(prompt)->second;
+  if (place_by_place_) {
+    const auto& products = donor.products.at(place);
+    return products[static_cast<std::size_t>(std::min(position, std::ssize(products) - 1))];
+  }
   const Mask& ordinary = donor.ordinary.at(place.first);
   const std::int64_t length = std::ssize(donor.tokens);
   const std::int64_t same = std::clamp<std::int64_t>(position - std::ssize(prompt) + length, 0, length - 1);

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "dsl/rule_set.hpp"
@@ -33,6 +34,9 @@ class AblationValues {
  public:
   /// `sets`: of `zero` none; of `mean` at least one prompt of two tokens, of `resample` two in each set, no two equal.
   AblationValues(dsl::Ablation kind, std::vector<std::vector<PromptReading>> sets, std::uint64_t seed);
+  /// Of a patch: by prompt, the reading of another of as many tokens, which gives what it has at the same place, the
+  /// first position included; past the prompt what it has at its last.
+  explicit AblationValues(std::vector<std::pair<std::vector<std::int64_t>, PromptReading>> donors);
 
   /// For the token at `position` of a sequence that begins with `prompt`, one of those read.
   float at(const FeaturePlace& place, std::span<const std::int64_t> prompt, std::int64_t position) const;
@@ -42,6 +46,7 @@ class AblationValues {
   void draw(const std::vector<PromptReading>& set, std::uint64_t seed);
 
   dsl::Ablation kind_;
+  bool place_by_place_ = false;
   std::vector<std::vector<PromptReading>> sets_;
   std::map<FeaturePlace, float> means_;
   /// Looked up at every token: without a copy of the prompt.

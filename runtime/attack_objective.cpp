@@ -11,11 +11,12 @@
 namespace proviso::runtime {
 
 /// Adds to the stream, with a gradient, beside the hooks, through which it flows as if they added constants.
-class AttackObjective::Adding : public model::SiteVisitor {
+class AttackObjective::Adding : public model::ReadingVisitor {
  public:
   Adding(HookPass& hooks, const dsl::Site& site, const at::Tensor& added, std::optional<double> share)
       : hooks_(hooks), site_(site), added_(added), share_(share) {}
 
+  model::StreamReader* reader() override { return hooks_.reader(); }
   bool wants(const dsl::Site& site) const override { return site == site_ || hooks_.wants(site); }
   void visit(const dsl::Site& site, at::Tensor& x, const model::PackedLayout& layout) override {
     if (hooks_.wants(site)) {

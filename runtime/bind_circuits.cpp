@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "dsl/metric_traits.hpp"
@@ -19,7 +20,8 @@ void Binder::circuit(const dsl::CircuitDecl& declaration) {
   if (measure.kind != Kind::answer_diff) single_token(measure.a, measure.a_span);
   if (measure.kind == Kind::logit_diff) single_token(measure.b, measure.b_span);
   if (diagnostics_.size() != before) return;
-  for (const auto& sets : declaration.pairs) {
+  for (std::size_t line = 0; line < declaration.pairs.size(); ++line) {
+    const auto& sets = declaration.pairs[line];
     const auto &clean = bound_.prompts[sets.clean], &corrupt = bound_.prompts[sets.corrupt];
     if (clean.empty() || clean.size() != corrupt.size()) {
       error(Code::unequal_pairs, sets.span,
@@ -28,7 +30,8 @@ void Binder::circuit(const dsl::CircuitDecl& declaration) {
             {"give every clean prompt its corrupt one, and at least one pair"});
       continue;
     }
-    const std::int64_t clusters = std::ssize(bound.pairs);
+    auto& into = sets.held ? bound.held : bound.pairs;
+    const std::int64_t clusters = std::ssize(bound.pairs) + std::ssize(bound.held);
     for (std::size_t i = 0; i < clean.size(); ++i) {
       BoundPair pair{clean[i], corrupt[i]};
       pair.clean.cluster += clusters;  // those of another set are other ones
@@ -39,8 +42,19 @@ void Binder::circuit(const dsl::CircuitDecl& declaration) {
         pair.raised = bound_.token_id(measure.a);
         if (measure.kind == Kind::logit_diff) pair.lowered = bound_.token_id(measure.b);
       }
-      bound.pairs.push_back(std::move(pair));
+      pair.line = line;
+      into.push_back(std::move(pair));
     }
+  }
+  for (const auto& held : bound.held) {
+    const auto found_on = std::find_if(bound.pairs.begin(), bound.pairs.end(), [&](const BoundPair& pair) {
+      return pair.clean.tokens == held.clean.tokens && pair.corrupt.tokens == held.corrupt.tokens;
+    });
+    if (found_on == bound.pairs.end()) continue;
+    error(Code::held_pair, declaration.pairs[held.line].span,
+          "the circuit is found on this very pair: \"" + held.clean.text + "\"",
+          {"hold out pairs that it is not found on"});
+    break;
   }
   bound.kept = kept(declaration);
   bound_.circuits.back() = std::move(bound);
@@ -49,6 +63,14 @@ void Binder::circuit(const dsl::CircuitDecl& declaration) {
 void Binder::in_circuits(const dsl::Expectation& expectation, const std::vector<dsl::RuleId>& rules) {
   if (!dsl::measured_circuit(expectation.metric)) return;
   for (const dsl::RuleId rule : rules) {
+    for (const auto& suppression : rules_.rules[rule].circuits) {
+      const auto& circuit = rules_.circuits[suppression.circuit];
+      if (circuit.keep.nodes) continue;
+      error(Code::rule_in_circuit, expectation.metric.span,
+            "no circuit can be measured under " + quoted(rules_.rules[rule].name) + ": " + quoted(suppression.text) +
+                " takes edges out, and each reader has edges of its own while a circuit is measured",
+            {"suppress a circuit of nodes, or measure the behaviour itself under the rule"});
+    }
     for (const auto& sentence : rules_.rules[rule].interventions) {
       const std::string why = unclear_in_circuits(sentence);
       if (why.empty()) continue;

@@ -28,8 +28,8 @@ void Binder::edit(const dsl::EditDecl& declaration) {
       for (const auto& fact : read_file(file->file, dsl::read_fact_file)) this->fact(fact);
     } else if (const auto* direction = std::get_if<dsl::Remove>(&change)) {
       remove(*direction);
-    } else {
-      erase(std::get<dsl::Erase>(change));
+    } else if (const auto* labels = std::get_if<dsl::Erase>(&change)) {
+      erase(*labels);
     }
   }
 }

@@ -61,10 +61,35 @@ void Binder::metric(const dsl::Metric& metric) {
           training(node.feature, metric.span, Code::auroc_on_training);
         } else if constexpr (std::is_same_v<Node, dsl::metric::Effect>) {
           if (const auto* sentence = std::get_if<dsl::Intervention>(&node.change)) intervention(*sentence);
+          if (const auto* patched = std::get_if<dsl::Patch>(&node.change)) patch(*patched);
           this->metric(*node.on);
         }
       },
       metric.node);
+}
+
+void Binder::patch(const dsl::Patch& patch) {
+  for (const auto& spec : patch.sites) site(spec);
+  if (patch.source != dsl::Patch::Source::prompts) return;
+  const BoundPrompts& donors = bound_.prompts[patch.from];
+  for (const BoundPrompts* set : sets_) {
+    if (set->size() != donors.size()) {
+      error(Code::unequal_pairs, patch.span,
+            "there are " + std::to_string(set->size()) + " prompts and " + std::to_string(donors.size()) +
+                " to patch them from, which are paired in order",
+            {"give every prompt its counterpart"});
+      return;
+    }
+    for (std::size_t i = 0; i < donors.size(); ++i) {
+      const auto own = (*set)[i].tokens.size(), other = donors[i].tokens.size();
+      if (own == other) continue;
+      error(Code::unequal_lengths, patch.span,
+            "\"" + (*set)[i].text + "\" and \"" + donors[i].text + "\" have " + std::to_string(own) + " and " +
+                std::to_string(other) + " tokens in this model, and activations are patched token by token",
+            {"replace the word that is split by one of as many tokens as its counterpart"});
+      return;
+    }
+  }
 }
 
 void Binder::ablations(const dsl::Expectation& expectation) {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 #include <map>
 
 #include "dsl/literals.hpp"
@@ -120,9 +121,12 @@ void Binder::attack(dsl::CheckId check, const dsl::Expectation& expectation) {
 void Binder::attack(const AttackedCircuitKey& key) {
   const auto [found, is_new] = bound_.attacked_circuits.emplace(key, bound_.circuits[key.circuit]);
   if (!is_new) return;
-  auto& pairs = found->second.pairs;
+  auto& pairs = found->second.pairs;  // those measured alone
+  const bool held = !found->second.held.empty();
+  if (held) pairs = std::exchange(found->second.held, {});
   std::size_t next = 0;  // of the pairs as written, which stand in the order of their sets
   for (const auto& sets : rules_.circuits[key.circuit].pairs) {
+    if (sets.held != held) continue;
     for (const dsl::PromptsId set : {sets.clean, sets.corrupt})
       attack({key.check, key.seed, false, set}, bound_.prompts[set], written_[set], rules_.prompts[set].chat);
     const auto& clean = bound_.attacked.at({key.check, key.seed, false, sets.clean}).prompts;

@@ -75,11 +75,15 @@ struct BoundPair {
   BoundPrompt clean, corrupt;
   std::int64_t raised = 0;
   std::int64_t lowered = 0;  ///< nothing is subtracted where the measure is a probability
+  std::size_t line = 0;      ///< the `clean … corrupt …` that it comes from
 };
 struct BoundCircuit {
-  std::vector<BoundPair> pairs;
+  std::vector<BoundPair> pairs;  ///< that it is found on
+  std::vector<BoundPair> held;   ///< that it is measured on; empty: the same
   bool probability = false;  ///< of `raised`; otherwise its logit less that of `lowered`
   std::int64_t kept = 0;     ///< how many edges, or nodes where the declaration keeps those
+
+  const std::vector<BoundPair>& measured() const { return held.empty() ? pairs : held; }
 };
 
 /// A rule set on a model: every prompt is tokens, every site and layer exists, every word that must be one

@@ -10,6 +10,7 @@
 #include "editing/corpus.hpp"
 #include "editing/fine_tune.hpp"
 #include "editing/fold.hpp"
+#include "editing/node_ablation.hpp"
 #include "editing/rome.hpp"
 #include "editing/side_effects.hpp"
 #include "runtime/erasure.hpp"
@@ -72,6 +73,7 @@ std::optional<editing::BatchMethod> batch_method(dsl::EditMethod method) {
     case dsl::EditMethod::ft:
     case dsl::EditMethod::project:
     case dsl::EditMethod::leace:
+    case dsl::EditMethod::ablate:
       break;
   }
   return std::nullopt;
@@ -229,6 +231,53 @@ class EditSolver {
         solved_.certificates.back().measured);
   }
 
+  /// What the nodes of all circuits named write becomes a constant; of nodes that several hold, the first one's.
+  void ablate(const std::map<dsl::CircuitId, CircuitEvidence>& circuits) {
+    const double strength = parameter<double>(declaration_.method, "strength").value_or(1);
+    const bool zero = parameter<std::string>(declaration_.method, "to") == "zero";
+    const CircuitGraph graph(transformer_.config());
+    const std::int64_t head_dim = transformer_.config().head_dim;
+    std::vector<editing::AblatedNode> nodes;
+    at::Tensor taken = at::zeros({graph.sources()}, at::kBool);
+    taken[0] = true;  // the embedding stays
+    for (const auto& change : declaration_.changes) {
+      const CircuitParts& parts = circuits.at(std::get<dsl::RemoveCircuit>(change).circuit).parts;
+      const at::Tensor fresh = parts.nodes.logical_and(taken.logical_not());
+      taken = taken.logical_or(parts.nodes);
+      for (std::int64_t layer = 0; layer < graph.layers(); ++layer) {
+        const auto l = static_cast<std::size_t>(layer);
+        const auto add = [&](std::int64_t head, const at::Tensor& mean) {
+          nodes.push_back({layer, head, zero ? at::zeros_like(mean) : mean});
+        };
+        for (std::int64_t head = 0; head < graph.heads(); ++head) {
+          if (fresh[graph.first_head(layer) + head].item<bool>())
+            add(head, parts.corrupt.z[l].narrow(0, head * head_dim, head_dim));
+        }
+        if (fresh[graph.mlp(layer)].item<bool>()) add(-1, parts.corrupt.mlp_out[l]);
+      }
+    }
+    auto made = editing::ablate_nodes(transformer_, nodes, strength);
+    if (const auto* refusal = std::get_if<editing::Refusal>(&made)) {
+      solved_.refused = refusal->reason;
+      return;
+    }
+    editing::Certificate certificate;
+    certificate.method = "ablate";
+    certificate.parameters = {{"to", zero ? "zero" : "mean"}, {"strength", editing::short_text(strength)}};
+    certificate.algebra = {{"nodes", static_cast<double>(nodes.size())},
+                           {"heads", static_cast<double>(std::count_if(
+                                         nodes.begin(), nodes.end(), [](const auto& node) { return node.head >= 0; }))}};
+    for (auto& delta : std::get<std::vector<editing::WeightDelta>>(made)) {
+      certificate.changes.push_back(editing::describe_change(transformer_, delta));
+      keep(std::move(delta));
+    }
+    if (unseen_) {
+      applied_.revert();
+      add(editing::norm_ratio(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_), certificate.measured);
+    }
+    solved_.certificates.push_back(std::move(certificate));
+  }
+
   void costs() {
     if (!unseen_ || !solved_.refused.empty()) return;
     applied_.revert();
@@ -322,7 +371,8 @@ std::vector<const editing::SecondMoment*> SecondMoments::of(dsl::EditId edit, co
 }
 
 SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const BoundRules& bound,
-                      const std::vector<Direction>& features, const std::vector<SolvedEdit>& earlier,
+                      const std::vector<Direction>& features,
+                      const std::map<dsl::CircuitId, CircuitEvidence>& circuits, const std::vector<SolvedEdit>& earlier,
                       const SecondMoments& moments, const editing::Corpus* unseen, std::uint64_t seed) {
   const auto& declaration = bound.rules->edits[edit];
   SolvedEdit solved;
@@ -352,6 +402,9 @@ SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const B
     case dsl::EditMethod::leace:
       solver.erase(seed);
       break;
+    case dsl::EditMethod::ablate:
+      solver.ablate(circuits);
+      break;
   }
   if (const auto* traced = moments.trace(edit); traced && !solved.certificates.empty()) {
     auto& measured = solved.certificates.front().measured;
@@ -361,6 +414,11 @@ SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const B
   solver.costs();
   if (!solved.refused.empty()) solved.deltas.clear();
   return solved;
+}
+
+std::vector<editing::WeightDelta> turned_round(std::vector<editing::WeightDelta> deltas) {
+  for (auto& delta : deltas) delta.left = -delta.left;
+  return deltas;
 }
 
 std::vector<editing::WeightDelta> turned_at_random(const std::vector<editing::WeightDelta>& deltas,

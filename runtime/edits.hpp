@@ -14,6 +14,7 @@
 #include "editing/second_moments.hpp"
 #include "editing/weight_delta.hpp"
 #include "runtime/bound_rules.hpp"
+#include "runtime/circuits/find_circuit.hpp"
 #include "runtime/features/direction.hpp"
 #include "runtime/model/transformer.hpp"
 
@@ -53,11 +54,16 @@ class SecondMoments {
 };
 
 /// Solves the changes of one edit one after another, each on the model that the earlier ones leave; puts
-/// the model back. `earlier` are the edits that the model has by now; `features` were built on the model as loaded.
+/// the model back. `earlier` are the edits that the model has by now; `features` were built and `circuits` found on the
+/// model as loaded.
 /// What the edit costs is measured on `unseen`, text that no edit sees, unless it is null.
 SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const BoundRules& bound,
-                      const std::vector<Direction>& features, const std::vector<SolvedEdit>& earlier,
+                      const std::vector<Direction>& features,
+                      const std::map<dsl::CircuitId, CircuitEvidence>& circuits, const std::vector<SolvedEdit>& earlier,
                       const SecondMoments& moments, const editing::Corpus* unseen, std::uint64_t seed);
+
+/// The same changes turned round: what they add they take away.
+std::vector<editing::WeightDelta> turned_round(std::vector<editing::WeightDelta> deltas);
 
 /// The same sizes in a random direction: at each site what the deltas write is turned by one random rotation, so
 /// that ‖Δx‖ is what the edit's own is for every input.

@@ -139,6 +139,25 @@ ordered_json explain_rules(const Plan& plan, const BoundRules& bound, const Firs
       auto& counted = rules[at->second]["cost"]["tokens"];
       counted = counted.get<std::int64_t>() + tokens;
     }
+    for (const auto& replacement : state.replacements) {
+      const auto* suppression = std::get_if<dsl::CircuitSuppression>(&replacement.what);
+      ordered_json entry = {{"rule", replacement.rule}, {"sentence", replacement.text()}};
+      if (suppression != nullptr) {
+        const auto& circuit = bound.rules->circuits[suppression->circuit];
+        entry["hooks"] = circuit.keep.nodes ? "where the nodes of " + circuit.name + " write"
+                                            : "where the edges of " + circuit.name + " are read";
+        entry["why"] = "the attention sink at position 0 stays as it is, which no weights can tell";
+        if (circuit.keep.nodes)
+          entry["would_save"] = "remove circuit " + circuit.name + " in an edit: it would cost nothing at run time";
+      } else {
+        entry["hooks"] = sites_text(bound.expand(std::get<dsl::Patch>(replacement.what).sites));
+        entry["why"] = "what other prompts give is known at each token";
+      }
+      if (told.emplace(std::tuple{replacement.rule, replacement.text(), entry.dump()}, rules.size()).second) {
+        entry["cost"] = {{"tokens", tokens}, {"flops_per_token", 0.0}, {"share_of_pass", 0.0}};
+        rules.push_back(std::move(entry));
+      }
+    }
   }
   return rules;
 }
@@ -156,6 +175,8 @@ ordered_json explain_edits(const BoundRules& bound) {
       } else if (const auto* remove = std::get_if<dsl::Remove>(&change)) {
         changes.push_back("remove " + bound.feature_name(remove->feature) + " at " +
                           sites_text(bound.expand(remove->sites)));
+      } else if (const auto* circuit = std::get_if<dsl::RemoveCircuit>(&change)) {
+        changes.push_back("remove circuit " + bound.rules->circuits[circuit->circuit].name);
       } else {
         changes.push_back("erase labels at " + sites_text(erased_sites(std::get<dsl::Erase>(change), bound)));
       }
@@ -170,7 +191,7 @@ ordered_json explain_edits(const BoundRules& bound) {
 ordered_json explain_circuits(const Plan& plan, const BoundRules& bound) {
   ordered_json circuits = ordered_json::array();
   const CircuitGraph graph(bound.card->config);
-  for (const dsl::CircuitId id : plan.circuits) {
+  for (const auto& [id, asked] : plan.circuits) {
     const auto& declared = bound.rules->circuits[id];
     std::int64_t tokens = 0;
     for (const auto& pair : bound.circuits[id].pairs) tokens += std::ssize(pair.clean.tokens);

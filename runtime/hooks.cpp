@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "editing/fold.hpp"
-#include "runtime/model/random.hpp"
 
 namespace proviso::runtime {
 
@@ -70,19 +69,6 @@ std::int64_t head_begin(const model::ModelCard& card, const dsl::Site& site) {
 }
 
 }  // namespace
-
-Activity& Activity::operator+=(const Activity& other) {
-  max = positions == 0 ? other.max : other.positions == 0 ? max : std::max(max, other.max);
-  positions += other.positions;
-  branches.resize(std::max(branches.size(), other.branches.size()));
-  for (std::size_t i = 0; i < other.branches.size(); ++i) branches[i] += other.branches[i];
-  active += other.active;
-  sum += other.sum;
-  relative_change += other.relative_change;
-  relative_change_at_0 += other.relative_change_at_0;
-  firsts += other.firsts;
-  return *this;
-}
 
 std::size_t HookProgram::slot(const dsl::Site& site, dsl::FeatureId feature) {
   auto& slots = sites_[dsl::whole(site)].slots;
@@ -193,6 +179,7 @@ struct HookPass::Solver {
 };
 
 HookPass::HookPass(const HookProgram& program) : program_(program), steps_(program.step_count_) {
+  if (program_.replacements_) replacing_ = std::make_unique<ReplacementPass>(*program_.replacements_);
   for (const auto& [site, site_program] : program_.sites_) {
     if (!site_program.steps.empty()) solvers_[site] = std::make_shared<Solver>(site_program.gram);
   }
@@ -206,9 +193,29 @@ void HookPass::begin(std::vector<RowMemory*> rows) {
   change_norms_.clear();
   captured_.clear();
   products_.clear();
+  if (replacing_) replacing_->begin();
+}
+
+model::StreamReader* HookPass::reader() {
+  return replacing_ && program_.replacements_->has_edges() ? replacing_.get() : nullptr;
+}
+
+std::map<dsl::Site, std::vector<float>> HookPass::change_norms() const {
+  auto norms = change_norms_;
+  if (replacing_) norms.insert(replacing_->change_norms().begin(), replacing_->change_norms().end());
+  return norms;
+}
+
+ConditionSet::Evaluation& HookPass::conditions(const model::PackedLayout& layout) {
+  if (!conditions_) {
+    conditions_ = std::make_unique<ConditionSet::Evaluation>(
+        program_.conditions(), layout, rows_, [this](dsl::FeatureId feature) { return activation(feature); });
+  }
+  return *conditions_;
 }
 
 bool HookPass::wants(const dsl::Site& site) const {
+  if (replacing_ && replacing_->wants(site)) return true;
   if (perturbation_ && perturbation_->site == site) return true;
   return program_.sites_.contains(site) || program_.norm_sites_.contains(site) || program_.captured_.contains(site);
 }
@@ -224,6 +231,10 @@ void HookPass::visit(const dsl::Site& site, at::Tensor& x, const model::PackedLa
     norms_[site].assign(data, data + norms.numel());
   }
   run_program(site, x, layout);
+  if (replacing_ && replacing_->wants(site)) {
+    replacing_->visit(site, x, layout,
+                      [&](std::size_t condition) -> const Mask& { return conditions(layout).holds(condition); });
+  }
   if (perturbation_ && perturbation_->site == site) x = perturbed(x, perturbation_->directions, perturbation_->share);
 }
 
@@ -348,17 +359,15 @@ std::vector<float> HookPass::solve(const dsl::Site& site, const SiteProgram& pro
 
 void HookPass::write(const dsl::Site& site, const SiteProgram& program, const Reading& reading, at::Tensor& x,
                      const model::PackedLayout& layout) {
-  if (!conditions_) {
-    conditions_ = std::make_unique<ConditionSet::Evaluation>(
-        program_.conditions(), layout, rows_, [this](dsl::FeatureId feature) { return activation(feature); });
-  }
+  conditions(layout);
   const std::int64_t n = layout.size();
   const auto slots = static_cast<std::int64_t>(program.slots.size());
   for (const HookStep& step : program.steps) {
     steps_[step.number].fired =
         step.condition ? conditions_->holds(*step.condition) : Mask(static_cast<std::size_t>(n), 1);
   }
-  if (ablated_ && !control_) ask_ablated(site, program, layout);
+  const bool exchanges = control_ && control_->kind != ControlKind::direction;
+  if (ablated_ && (!control_ || exchanges)) ask_ablated(site, program, layout);
   const bool has_change =
       std::any_of(program.steps.begin(), program.steps.end(), [](const HookStep& step) { return step.of_change; });
   const auto without_change = [](const HookStep& step) { return !step.of_change; };
@@ -376,6 +385,11 @@ void HookPass::write(const dsl::Site& site, const SiteProgram& program, const Re
     return std::vector<float>(data, data + n);
   };
 
+  if (has_change && exchanges) {
+    auto all = solve(site, program, reading, [](const HookStep&) { return true; });
+    const auto change = control_->exchanged(as_tensor(all) - as_tensor(coefficients), layout);
+    as_tensor(coefficients).add_(change);
+  }
   // What an effect's change adds to the rest: a change that asks for what is asked for already adds nothing.
   at::Tensor added;
   if (has_change && !control_) {
@@ -416,11 +430,11 @@ void HookPass::write(const dsl::Site& site, const SiteProgram& program, const Re
       x.index_copy_(0, where, (x.index_select(0, where).to(at::kFloat) + change).to(x.scalar_type()));
     }
   }
-  if (!control_) return;
+  if (!control_ || exchanges) return;
   const auto found = control_->norms.find(site);
   if (found == control_->norms.end()) return;
   const auto length = at::tensor(found->second, at::kFloat).to(x.device()).unsqueeze(1);  // [n, 1]
-  x = (x.to(at::kFloat) + length * random_direction(site, x.size(1)).to(x.device())).to(x.scalar_type());
+  x = (x.to(at::kFloat) + length * control_->direction(site, x.size(1)).to(x.device())).to(x.scalar_type());
 }
 
 void HookPass::ask_ablated(const dsl::Site& site, const SiteProgram& program, const model::PackedLayout& layout) {
@@ -479,14 +493,6 @@ void HookPass::record(const SiteProgram& program, const Reading& reading, std::s
       }
     }
   }
-}
-
-at::Tensor HookPass::random_direction(const dsl::Site& site, std::int64_t width) const {
-  model::NormalSource source(model::mix_seed(control_->seed, static_cast<int>(site.kind), site.layer));
-  auto direction = at::empty({width}, at::kDouble);
-  auto* values = direction.mutable_data_ptr<double>();
-  for (std::int64_t i = 0; i < width; ++i) values[i] = source.next();
-  return (direction / direction.norm()).to(at::kFloat);
 }
 
 }  // namespace proviso::runtime

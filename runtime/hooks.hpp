@@ -17,10 +17,13 @@
 #include <vector>
 
 #include "dsl/rule_set.hpp"
+#include "runtime/activity.hpp"
 #include "runtime/condition.hpp"
 #include "runtime/features/direction.hpp"
+#include "runtime/model/reading_visitor.hpp"
 #include "runtime/model/transformer.hpp"
 #include "runtime/perturbation.hpp"
+#include "runtime/replacement.hpp"
 
 namespace proviso::runtime {
 
@@ -73,6 +76,13 @@ class HookProgram {
   /// Adds a sentence at canonical `sites`; returns the number of its step at the first, the others follow.
   std::size_t add(const dsl::Intervention& sentence, const std::vector<dsl::Site>& sites, bool of_change,
                   const ConditionSet::TokenId& token_id, const ConditionSet::QuantileValue& quantile);
+  /// A condition of what is replaced; it reads no feature.
+  std::size_t condition(const dsl::Condition& condition, const ConditionSet::TokenId& token_id) {
+    return conditions_.add(condition, token_id, [](const dsl::Quantile&) { return 0.0; });
+  }
+  /// What whole activations give way to, after the steps; empty: nothing.
+  std::optional<ReplacementProgram>& replacements() { return replacements_; }
+  const std::optional<ReplacementProgram>& replacements() const { return replacements_; }
   /// Has the feature's activation recorded at every token.
   void record(dsl::FeatureId feature) { read(feature); }
   /// Has d·x (of a latent its activation) kept at every token, at any site that the feature can be taken out of.
@@ -99,37 +109,24 @@ class HookProgram {
   std::map<dsl::Site, SiteProgram> sites_;
   std::set<dsl::Site> norm_sites_, captured_;
   std::set<FeaturePlace> kept_products_;
+  std::optional<ReplacementProgram> replacements_;
   std::size_t step_count_ = 0;
 };
 
-/// How a step behaved, over all passes; position 0 is left out.
-struct Activity {
-  std::int64_t positions = 0;
-  std::int64_t active = 0;             ///< its condition held
-  std::vector<std::int64_t> branches;  ///< an alternative of its `or` held, each
-  double sum = 0, max = 0;             ///< of the activation before the intervention, over `positions`
-  double relative_change = 0;          ///< Σ ‖Δx‖/‖x‖ over the active positions
-  double relative_change_at_0 = 0;     ///< Σ over sequences' first positions
-  std::int64_t firsts = 0;
-
-  Activity& operator+=(const Activity& other);
-};
-
-/// What a control does in place of an `effect`'s change: a random direction, with the length that the change
-/// had at each token.
-struct ControlChange {
-  std::uint64_t seed = 0;
-  std::map<dsl::Site, std::vector<float>> norms;  ///< ‖Δx‖ by token of the pass, where the change wrote
-};
-
 /// Runs a program's hooks in forward passes and keeps what they saw.
-class HookPass : public model::SiteVisitor {
+class HookPass : public model::ReadingVisitor {
  public:
   explicit HookPass(const HookProgram& program);
 
   /// Before each forward pass: what the conditions remember of its rows (updated by it).
   void begin(std::vector<RowMemory*> rows);
-  void set_control(const ControlChange* control) { control_ = control; }
+  void set_control(const ControlChange* control) {
+    control_ = control;
+    if (replacing_) replacing_->set_control(control);
+  }
+  /// What whole activations are replaced by; null where nothing is.
+  ReplacementPass* replacing() { return replacing_.get(); }
+  const ReplacementPass* replacing() const { return replacing_.get(); }
   /// What is added in the next passes, after all that is written at its site; null: nothing.
   void set_perturbation(const PassPerturbation* perturbation) { perturbation_ = perturbation; }
   /// What an ablation sets d·x to (of a latent its activation), by the pass's row and the position in its sequence.
@@ -137,17 +134,21 @@ class HookPass : public model::SiteVisitor {
   /// In place of what the sentences of an effect's change ask for, where they act; null: as they say.
   void set_ablated(const Ablated* ablated) { ablated_ = ablated; }
   /// Measures ‖Δx‖/‖x‖ for the activity, and ‖Δx‖ of an effect's change (`change_norms`).
-  void measure_changes(bool on) { measure_ = on; }
+  void measure_changes(bool on) {
+    measure_ = on;
+    if (replacing_) replacing_->measure_changes(on);
+  }
 
   bool wants(const dsl::Site& site) const override;
   void visit(const dsl::Site& site, at::Tensor& x, const model::PackedLayout& layout) override;
+  model::StreamReader* reader() override;
 
   // Of the last pass, by packed token:
   std::span<const float> activation(dsl::FeatureId feature) const;
   std::span<const float> norm(const dsl::Site& site) const;
   std::span<const float> product(const FeaturePlace& place) const { return products_.at(place); }
   const at::Tensor& captured(const dsl::Site& site) const { return captured_.at(site); }  // [n, width] float32
-  const std::map<dsl::Site, std::vector<float>>& change_norms() const { return change_norms_; }
+  std::map<dsl::Site, std::vector<float>> change_norms() const;
   /// Whether a step's condition held (or it has none) at each token.
   const Mask& fired(std::size_t step) const { return steps_[step].fired; }
   /// Whether a step asked for another activation than it found there: it was part of changing the vector.
@@ -183,7 +184,7 @@ class HookPass : public model::SiteVisitor {
                            Counts counts) const;
   void record(const SiteProgram& program, const Reading& reading, std::span<const float> relative_change,
               const model::PackedLayout& layout);
-  at::Tensor random_direction(const dsl::Site& site, std::int64_t width) const;
+  ConditionSet::Evaluation& conditions(const model::PackedLayout& layout);
 
   const HookProgram& program_;
   const ControlChange* control_ = nullptr;
@@ -197,6 +198,7 @@ class HookPass : public model::SiteVisitor {
   std::map<dsl::Site, at::Tensor> captured_;
   std::map<FeaturePlace, std::vector<float>> products_;
   std::vector<StepRecord> steps_;
+  std::unique_ptr<ReplacementPass> replacing_;
   std::map<dsl::Site, std::shared_ptr<Solver>> solvers_;  // inverses by active set, kept between passes
 };
 

@@ -33,6 +33,14 @@ PlanCounts Plan::counts() const {
   return counts;
 }
 
+const std::string& PlannedReplacement::text() const {
+  return std::visit([](const auto& each) -> const std::string& { return each.text; }, what);
+}
+
+dsl::Span PlannedReplacement::span() const {
+  return std::visit([](const auto& each) { return each.span; }, what);
+}
+
 std::int64_t PlannedAblation::prompts() const {
   std::int64_t count = 0;
   for (const auto& set : sets) count += std::ssize(set);
@@ -48,9 +56,15 @@ void PlanBuilder::open(StateId state, const dsl::Intervention& sentence, const s
   for (dsl::FeatureId feature : dsl::features_read(*sentence.condition)) plan_.features.insert(feature);
 }
 
+void PlanBuilder::open(StateId state, const dsl::CircuitSuppression& suppression, const std::string& rule,
+                       bool of_change) {
+  plan_.states[state].replacements.push_back({suppression, rule, of_change, false});
+  want_circuit(suppression.circuit, {});
+}
+
 StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vector<dsl::RuleId>& rules,
                            const dsl::Change* change, std::uint64_t seed, const Beside& beside) {
-  const auto& [attacks, ablation, as_written] = beside;
+  const auto& [attacks, ablation, as_written, patch, direct] = beside;
   const dsl::Attack* perturb = nullptr;
   if (attacks) {
     const auto& chain = bound_.rules->checks[*attacks].under_attacks;
@@ -71,6 +85,12 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
       key += ":";
       for (const SequenceId id : set) key += std::to_string(id) + ",";
     }
+    for (const auto& [prompt, donor] : ablation->donors) key += std::to_string(prompt) + "<" + std::to_string(donor);
+  }
+  if (patch) {
+    key += direct ? "d" : "t";
+    for (const auto& [prompt, donor] : patch->donors) key += std::to_string(prompt) + "<" + std::to_string(donor);
+    for (const SequenceId id : patch->from) key += std::to_string(id) + ",";
   }
   if (as_written) key += "w";
   key += "s" + std::to_string(seed);
@@ -85,6 +105,8 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
   const auto open_rule = [&](dsl::RuleId rule, bool of_change) {
     for (const auto& sentence : declared.rules[rule].interventions)
       open(id, sentence, declared.rules[rule].name, of_change);
+    for (const auto& suppression : declared.rules[rule].circuits)
+      open(id, suppression, declared.rules[rule].name, of_change);
   };
   plan_.states[id].edits = edits;
   plan_.states[id].seed = seed;
@@ -102,6 +124,23 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
     } else if (const auto* rule = std::get_if<dsl::ChangeRule>(change)) {
       name("rule " + declared.rules[rule->rule].name);
       open_rule(rule->rule, true);
+    } else if (const auto* suppression = std::get_if<dsl::CircuitSuppression>(change)) {
+      name(suppression->text);
+      open(id, *suppression, "", true);
+    } else if (const auto* patched = std::get_if<dsl::Patch>(change)) {
+      name(patched->text + (direct ? " (direct)" : ""));
+      if (patched->feature) {
+        // One feature's part of the activation, which the ablation says what to set to.
+        dsl::Intervention sentence;
+        sentence.feature = *patched->feature;
+        sentence.condition = patched->condition;
+        sentence.text = patched->text;
+        sentence.span = patched->span;
+        open(id, sentence, "", true);
+      } else {
+        plan_.states[id].replacements.push_back({*patched, "", true, direct});
+        plan_.states[id].patch = patch;
+      }
     } else {
       const auto& edit = std::get<dsl::ChangeEdit>(*change);
       name("edit " + declared.edits[edit.edit].name);
@@ -111,6 +150,7 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
   for (dsl::EditId edit : plan_.states[id].edits) {
     for (const auto& edited : declared.edits[edit].changes) {
       if (const auto* remove = std::get_if<dsl::Remove>(&edited)) plan_.features.insert(remove->feature);
+      if (const auto* circuit = std::get_if<dsl::RemoveCircuit>(&edited)) want_circuit(circuit->circuit, {});
     }
   }
   if (perturb) {
@@ -135,13 +175,18 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
   return id;
 }
 
-StateId PlanBuilder::control(StateId treated, std::int64_t number, std::uint64_t seed) {
-  const std::string key = "x" + std::to_string(treated) + "#" + std::to_string(number) + "s" + std::to_string(seed);
+StateId PlanBuilder::control(StateId treated, std::int64_t number, std::uint64_t seed, ControlKind kind) {
+  static constexpr const char* kKinds[] = {"x", "-", "p"};
+  const std::string key = kKinds[static_cast<int>(kind)] + std::to_string(treated) + "#" + std::to_string(number) + "s" +
+                          std::to_string(seed);
   const auto [found, is_new] = state_ids_.emplace(key, plan_.states.size());
   if (!is_new) return found->second;
   plan_.states[treated].changes_recorded = true;
   ModelState state = plan_.states[treated];
-  state.label += ", random direction " + std::to_string(number + 1);
+  state.label += kind == ControlKind::direction    ? ", random direction " + std::to_string(number + 1)
+                 : kind == ControlKind::wrong_sign ? ", wrong sign"
+                                                   : ", random positions " + std::to_string(number + 1);
+  state.control_kind = kind;
   state.controls = treated;
   state.control = number;
   state.seed = seed;
@@ -206,8 +251,14 @@ void PlanBuilder::want_splice(const SpliceKey& key) {
 }
 
 void PlanBuilder::want_circuit(const CircuitKey& key) {
-  plan_.circuits.insert(key.circuit);
+  want_circuit(key.circuit, {});
   if (!key.as_found()) plan_.circuit_runs.insert(key);
+}
+
+void PlanBuilder::want_circuit(dsl::CircuitId circuit, const CircuitAsked& asked) {
+  CircuitAsked& all = plan_.circuits[circuit];
+  all.minimality = all.minimality || asked.minimality;
+  all.stability = all.stability || asked.stability;
 }
 
 const std::vector<PlanPass>& plan_passes() {

@@ -13,10 +13,13 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "dsl/rule_set.hpp"
+#include "runtime/activity.hpp"
 #include "runtime/bound_rules.hpp"
+#include "runtime/circuits/circuit_asked.hpp"
 
 namespace proviso::runtime {
 
@@ -41,10 +44,29 @@ struct PlannedSentence {
   bool of_change = false;        ///< belongs to the change whose effect is measured
 };
 
+/// Whole activations that give way in a state: those of a circuit, or of sites that an effect patches.
+struct PlannedReplacement {
+  std::variant<dsl::CircuitSuppression, dsl::Patch> what;
+  std::string rule;        ///< its name; "" for the change of an `effect`
+  bool of_change = false;  ///< belongs to the change whose effect is measured
+  bool direct = false;     ///< of a patch: by the path to the logits alone
+
+  const std::string& text() const;
+  dsl::Span span() const;
+};
+
+/// Where a patch takes its values from.
+struct PlannedPatch {
+  std::vector<std::pair<SequenceId, SequenceId>> donors;  ///< by prompt patched, each once
+  std::vector<SequenceId> from;                           ///< prompts whose mean is put in
+};
+
 /// How an effect's change takes its features out, and the prompts that tell what is put in their place.
 struct PlannedAblation {
   dsl::Ablation kind = dsl::Ablation::zero;
   std::vector<std::vector<SequenceId>> sets;  ///< each prompt once; of `zero` none
+  /// Of `resample`, where a patch names them: by prompt, which other one gives its values, place by place.
+  std::vector<std::pair<SequenceId, SequenceId>> donors;
 
   std::int64_t prompts() const;
 };
@@ -54,6 +76,8 @@ struct Beside {
   std::optional<dsl::CheckId> attacks;      ///< the check whose `perturb` is in force, where its attacks have one
   std::optional<PlannedAblation> ablation;  ///< how the change takes its features out
   bool as_written = false;                  ///< tensors as `Session::write_as` has them
+  std::optional<PlannedPatch> patch{};      ///< of a change that patches sites
+  bool direct = false;                      ///< the patch, by the path to the logits alone
 };
 
 /// The model as loaded, changed by edits in order, then by rules.
@@ -63,10 +87,13 @@ struct ModelState {
   std::shared_ptr<const Perturbation> perturbation;  ///< what that adds, once the model has been searched
   std::vector<dsl::EditId> edits;
   std::vector<PlannedSentence> sentences;
+  std::vector<PlannedReplacement> replacements;  ///< numbered after the sentences where what acts is counted
+  std::optional<PlannedPatch> patch{};           ///< of the change
   const dsl::Change* change = nullptr;        ///< the `effect`'s, in force beside the rest
   std::optional<PlannedAblation> ablation{};  ///< of the change; nothing: it does as it says
   std::optional<StateId> controls;  ///< the treated state whose change this one replaces by a random one of equal size
-  std::int64_t control = 0;         ///< number of the random direction
+  std::int64_t control = 0;         ///< number of the random direction, or of the draw of positions
+  ControlKind control_kind = ControlKind::direction;
   std::uint64_t seed = 0;           ///< added to the run's: of its edits, its random direction and its `resample`
   bool changes_recorded = false;    ///< ‖Δx‖ is kept by position: controls follow
   bool as_written = false;          ///< its tensors are what the file that it is written to makes of them
@@ -149,7 +176,7 @@ struct Plan {
   std::vector<Run> runs;  ///< in the order in which they are carried out
   std::set<GenerationKey> generations;
   std::set<SpliceKey> splices;
-  std::set<dsl::CircuitId> circuits;                       ///< to be found and measured, on the model as loaded
+  std::map<dsl::CircuitId, CircuitAsked> circuits;         ///< to be found and measured, on the model as loaded
   std::set<CircuitKey> circuit_runs;                       ///< of those, measured otherwise
   std::set<dsl::FeatureId> features;                       ///< to be built
   std::vector<std::string> passes;                         ///< names of those applied
@@ -171,7 +198,8 @@ class PlanBuilder {
   StateId state(const std::vector<dsl::EditId>& edits, const std::vector<dsl::RuleId>& rules,
                 const dsl::Change* change = nullptr, std::uint64_t seed = 0, const Beside& beside = {});
   /// A control of a treated state.
-  StateId control(StateId treated, std::int64_t number, std::uint64_t seed = 0);
+  StateId control(StateId treated, std::int64_t number, std::uint64_t seed = 0,
+                  ControlKind kind = ControlKind::direction);
   /// A prompt, and what follows it (as if it had been generated).
   SequenceId sequence(const BoundPrompt& prompt, std::span<const std::int64_t> continuation = {});
 
@@ -186,6 +214,7 @@ class PlanBuilder {
   void want_generation(const GenerationKey& key);
   void want_splice(const SpliceKey& key);
   void want_circuit(const CircuitKey& key);
+  void want_circuit(dsl::CircuitId circuit, const CircuitAsked& asked);
   void want_built(dsl::FeatureId feature) { plan_.features.insert(feature); }
 
   const BoundRules& bound() const { return bound_; }
@@ -194,6 +223,7 @@ class PlanBuilder {
 
  private:
   void open(StateId state, const dsl::Intervention& sentence, const std::string& rule, bool of_change);
+  void open(StateId state, const dsl::CircuitSuppression& suppression, const std::string& rule, bool of_change);
   Wants& want(StateId state, SequenceId sequence);
 
   const BoundRules& bound_;

@@ -94,13 +94,29 @@ const std::vector<SolvedEdit>& Session::solve(const std::vector<dsl::EditId>& ed
       for (const auto& delta : earlier.deltas) applied.apply(delta);
     }
     if (!unseen_ && !options_.held_out_path.empty()) unseen_ = editing::read_corpus(options_.held_out_path);
-    solved.push_back(solve_edit(edits.back(), transformer_, bound_, features_, solved, moments_,
+    solved.push_back(solve_edit(edits.back(), transformer_, bound_, features_, circuits_, solved, moments_,
                                 unseen_ ? &*unseen_ : nullptr, options_.seed + seed));
   }
   return solved_[{edits, seed}] = std::move(solved);
 }
 
+const CircuitEvidence& Session::circuit(dsl::CircuitId id, const CircuitAsked& asked) {
+  const auto known = circuits_asked_.find(id);
+  const bool enough = known != circuits_asked_.end() && known->second.minimality >= asked.minimality &&
+                      known->second.stability >= asked.stability;
+  if (enough) return circuits_.at(id);
+  const at::NoGradGuard no_grad;
+  CircuitAsked all = known == circuits_asked_.end() ? CircuitAsked{} : known->second;
+  all.minimality = all.minimality || asked.minimality;
+  all.stability = all.stability || asked.stability;
+  if (options_.progress) options_.progress("finding circuit " + bound_.rules->circuits[id].name, 0, 1);
+  circuits_[id] = find_circuit(transformer_, bound_.rules->circuits[id], bound_.circuits[id], all, options_.seed);
+  circuits_asked_[id] = all;
+  return circuits_.at(id);
+}
+
 void Session::prepare(const Plan& plan) {
+  for (const auto& [id, asked] : plan.circuits) circuit(id, asked);
   for (const auto& state : plan.states) {
     for (dsl::EditId edit : state.edits) moments_.prepare(edit, transformer_, bound_, options_.seed);
   }
@@ -116,7 +132,7 @@ StateRun::Context Session::context(const Plan& plan, StateId id) {
           features_,     loaded_unembedding_,
           options_.seed, [this](const dsl::Quantile& q) { return quantile(q); },
           autoencoders_, state.edits.empty() ? nullptr : &solve(state.edits, state.seed),
-          &written_};
+          &written_,     &circuits_};
 }
 
 BoundRules Session::searched(BoundRules bound, const std::set<dsl::CheckId>& checks,
@@ -150,10 +166,8 @@ Evidence Session::carry_out(const Plan& plan) {
   prepare(plan);
   Evidence evidence;
   const auto total = static_cast<std::int64_t>(plan.states.size());
-  for (const dsl::CircuitId id : plan.circuits) {
-    if (options_.progress) options_.progress("finding circuit " + bound_.rules->circuits[id].name, 0, total);
-    const auto& found = evidence.circuits_[id] =
-        find_circuit(transformer_, bound_.rules->circuits[id], bound_.circuits[id]);
+  for (const auto& [id, asked] : plan.circuits) {
+    const auto& found = evidence.circuits_[id] = circuits_.at(id);
     evidence.sequences += 2 * std::ssize(bound_.circuits[id].pairs);
     evidence.tokens += found.tokens;
   }

@@ -67,6 +67,8 @@ class Session {
   void write_as(NamedTensors tensors) { written_ = std::move(tensors); }
   /// A quantile over the positions of its prompts on the model as loaded; computed once.
   double quantile(const dsl::Quantile& quantile);
+  /// The circuit on the model as loaded, found and measured once; again only where more is asked of it.
+  const CircuitEvidence& circuit(dsl::CircuitId id, const CircuitAsked& asked = {});
 
  private:
   StateRun::Context context(const Plan& plan, StateId state);
@@ -81,6 +83,8 @@ class Session {
   SecondMoments moments_;
   std::optional<editing::Corpus> unseen_;
   NamedTensors written_;
+  std::map<dsl::CircuitId, CircuitEvidence> circuits_;
+  std::map<dsl::CircuitId, CircuitAsked> circuits_asked_;
   at::Tensor loaded_unembedding_;  // [vocabulary, width]
   std::int64_t built_sequences_ = 0, built_tokens_ = 0;
 };

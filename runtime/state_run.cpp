@@ -72,8 +72,8 @@ StateRun::~StateRun() = default;
 
 void StateRun::carry_out() {
   auto& record = evidence_.states_[c_.state];
-  record.activity.resize(state().sentences.size());
-  record.fold_changed.assign(state().sentences.size(), false);
+  record.activity.resize(state().sentences.size() + state().replacements.size());
+  record.fold_changed.assign(record.activity.size(), false);
   std::vector<const Run*> runs;
   for (const auto& run : c_.plan.runs) {
     if (run.state == c_.state) runs.push_back(&run);
@@ -81,6 +81,12 @@ void StateRun::carry_out() {
   std::vector<GenerationKey> generations;
   for (const auto& key : c_.plan.generations) {
     if (key.state == c_.state) generations.push_back(key);
+  }
+  for (const auto& replacement : state().replacements) {
+    const auto* patch = std::get_if<dsl::Patch>(&replacement.what);
+    if (patch == nullptr || patch->source == dsl::Patch::Source::prompts) continue;
+    for (const auto& site : c_.bound.expand(patch->sites))
+      patch_values_[site] = at::zeros({c_.bound.card->site_width(site)}, at::kFloat);
   }
   // Quantiles are measured on the model as loaded: everything is compiled before a weight changes.
   std::vector<std::unique_ptr<Hooks>> hooks;
@@ -97,7 +103,9 @@ void StateRun::carry_out() {
   auto probe = folds ? compile(nullptr, true) : nullptr;
 
   apply_edits();
-  if (state().ablation && !state().controls) read_ablated();
+  const bool as_treated = !state().controls || state().control_kind != ControlKind::direction;
+  if (state().ablation && as_treated) read_ablated();
+  if (state().patch && as_treated) read_patched();
   if (folds) {
     probe_folds(*probe);
     apply_folds();
@@ -121,7 +129,7 @@ void StateRun::carry_out() {
 }
 
 void StateRun::open(const std::function<void(HookPass&, const ConditionSet&)>& use) {
-  evidence_.states_[c_.state].fold_changed.assign(state().sentences.size(), false);
+  evidence_.states_[c_.state].fold_changed.assign(state().sentences.size() + state().replacements.size(), false);
   const auto hooks = compile(nullptr, false);
   hooks->pass->measure_changes(false);
   apply_edits();
@@ -176,6 +184,7 @@ std::unique_ptr<StateRun::Hooks> StateRun::compile(const Run* run, bool folds_as
         hooks->program.add(sentence.sentence, sites, sentence.of_change, token_id, c_.quantile));
     hooks->sites.push_back(std::move(sites));
   }
+  if (!state().replacements.empty()) add_replacements(hooks->program, true);
   if (run) {
     std::set<dsl::FeatureId> features;
     for (const auto& [id, wants] : run->wants) {
@@ -200,8 +209,11 @@ void StateRun::apply_edits() {
   for (const auto& edit : *c_.edits) {
     const bool turned = control_of_edit && &edit == &c_.edits->back();
     const auto deltas =
-        turned ? turned_at_random(edit.deltas, c_.transformer, model::mix_seed(c_.seed + state().seed, state().control))
-               : edit.deltas;
+        !turned ? edit.deltas
+        : state().control_kind == ControlKind::wrong_sign
+            ? turned_round(edit.deltas)
+            : turned_at_random(edit.deltas, c_.transformer,
+                               model::mix_seed(c_.seed + state().seed, state().control));
     bool changed = false;
     for (const auto& delta : deltas) changed = applied_.apply(delta) || changed;
     evidence_.states_[c_.state].edit_changed.push_back(changed);
@@ -236,7 +248,7 @@ void StateRun::probe_folds(Hooks& hooks) {
   }
   for (const auto& key : c_.plan.circuit_runs) {
     if (key.state != c_.state) continue;
-    for (const auto& pair : c_.bound.circuit(key.circuit, key.attacks, key.seed).pairs) {
+    for (const auto& pair : c_.bound.circuit(key.circuit, key.attacks, key.seed).measured()) {
       for (const auto* prompt : {&pair.clean, &pair.corrupt})
         add(prompt->tokens, std::ssize(prompt->tokens), prompt->text);
     }
@@ -359,6 +371,9 @@ void StateRun::pass(const Run& run, PassRows& rows, Hooks& hooks) {
   // Sequences that share a row begin with one prompt: see `share_prefixes`.
   const auto put_in = ablated([&](std::size_t r) { return rows.owners[r].front(); });
   if (ablation_) hooks.pass->set_ablated(&put_in);
+  if (!patched_.empty())
+    hooks.pass->replacing()->set_donors(
+        donors([&](std::size_t r) { return rows.owners[r].front(); }, *hooks.program.replacements()));
 
   model::Pass pass;
   pass.rows = &rows.rows;
@@ -406,8 +421,15 @@ void StateRun::pass(const Run& run, PassRows& rows, Hooks& hooks) {
 
 /// Adds what the sentences did to one row of the last pass.
 void StateRun::trace(const Hooks& hooks, const model::PackedLayout::RowSpan& span, SentenceTraces& traces) const {
-  traces.changed.resize(hooks.sites.size(), 0);
-  traces.fired.resize(hooks.sites.size(), 0);
+  const std::size_t replaced = state().replacements.size();
+  traces.changed.resize(hooks.sites.size() + replaced, 0);
+  traces.fired.resize(hooks.sites.size() + replaced, 0);
+  for (std::size_t i = 0; i < replaced; ++i) {
+    const Mask& moved = hooks.pass->replacing()->moved(i);
+    if (moved.empty()) continue;  // a control stands in its place
+    traces.changed[hooks.sites.size() + i] += count(moved, span);
+    traces.fired[hooks.sites.size() + i] += after_first(span).length;
+  }
   for (std::size_t i = 0; i < hooks.sites.size(); ++i) {
     for (std::size_t s = 0; s < hooks.sites[i].size(); ++s) {
       const std::size_t step = hooks.first_step[i] + s;
@@ -480,7 +502,9 @@ void StateRun::read_logits(const Run& run, const PassRows& rows,
 ControlChange StateRun::control_change(const model::PackedLayout& layout,
                                        const std::function<const SentenceTraces&(std::size_t)>& treated) const {
   ControlChange control;
+  control.kind = state().control_kind;
   control.seed = model::mix_seed(c_.seed + state().seed, state().control);
+  if (control.kind != ControlKind::direction) return control;
   std::int64_t n = 0;
   for (const auto& span : layout.rows) n += span.length;
   for (std::size_t r = 0; r < layout.rows.size(); ++r) {
@@ -510,6 +534,9 @@ void StateRun::keep_activity(const Hooks& hooks, bool folds_only) {
       record[i][site] += hooks.pass->activity(hooks.first_step[i] + s);
     }
   }
+  for (std::size_t i = 0; i < state().replacements.size() && !folds_only; ++i) {
+    for (const auto& [site, activity] : hooks.pass->replacing()->activity(i)) record[hooks.sites.size() + i][site] += activity;
+  }
 }
 
 void StateRun::generate(const std::vector<GenerationKey>& keys, Hooks& hooks) {
@@ -535,6 +562,7 @@ void StateRun::generate(const std::vector<GenerationKey>& keys, Hooks& hooks) {
       put_in = ablated(sequence);
       hooks.pass->set_ablated(&put_in);
     }
+    if (!patched_.empty()) hooks.pass->replacing()->set_donors(donors(sequence, *hooks.program.replacements()));
     if (!is_control_of_hooks()) return;
     control = control_change(layout, [&](std::size_t r) -> const SentenceTraces& {
       const auto& [key, sample] = which[rows[r]];
@@ -562,8 +590,9 @@ void StateRun::generate(const std::vector<GenerationKey>& keys, Hooks& hooks) {
 }
 
 bool StateRun::is_control_of_hooks() const {
-  return state().controls && std::any_of(state().sentences.begin(), state().sentences.end(),
-                                         [](const PlannedSentence& sentence) { return sentence.of_change; });
+  const auto is_of_change = [](const auto& each) { return each.of_change; };
+  return state().controls && (std::any_of(state().sentences.begin(), state().sentences.end(), is_of_change) ||
+                              std::any_of(state().replacements.begin(), state().replacements.end(), is_of_change));
 }
 
 }  // namespace proviso::runtime

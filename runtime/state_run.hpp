@@ -18,6 +18,7 @@
 #include "runtime/edits.hpp"
 #include "runtime/evidence.hpp"
 #include "runtime/features/direction.hpp"
+#include "runtime/circuits/find_circuit.hpp"
 #include "runtime/hooks.hpp"
 #include "runtime/plan.hpp"
 
@@ -27,7 +28,7 @@ namespace proviso::runtime {
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 /// Opens one state of a plan on the model, computes what the plan wants of it, and puts the model back.
-/// Its parts lie in state_run.cpp, state_run_ablation.cpp and state_run_circuits.cpp.
+/// Its parts lie in state_run.cpp, state_run_ablation.cpp, state_run_patches.cpp and state_run_circuits.cpp.
 class StateRun {
  public:
   struct Context {
@@ -42,6 +43,7 @@ class StateRun {
     AutoencoderShelf& autoencoders;
     const std::vector<SolvedEdit>* edits = nullptr;  ///< those of the state, in order
     const NamedTensors* written = nullptr;           ///< what tensors come to where the state is as written
+    const std::map<dsl::CircuitId, CircuitEvidence>* circuits = nullptr;  ///< found
   };
 
   StateRun(Context context, Evidence& evidence);
@@ -67,6 +69,13 @@ class StateRun {
   void apply_edits();
   /// Reads the prompts of an ablation as they are without the change.
   void read_ablated();
+  /// Adds the state's replacements to a program: all, or those that are not the change's.
+  void add_replacements(HookProgram& program, bool with_change) const;
+  /// Reads what the change's patches put in, as it is without the change.
+  void read_patched();
+  /// For a pass whose rows are these sequences.
+  ReplacementPass::Donors donors(std::function<SequenceId(std::size_t row)> sequence,
+                                 const ReplacementProgram& program) const;
   void probe_folds(Hooks& hooks);
   void apply_folds();
   void batch(const Run& run, const Batch& batch, Hooks& hooks);
@@ -82,6 +91,7 @@ class StateRun {
   void trace(const Hooks& hooks, const model::PackedLayout::RowSpan& span, SentenceTraces& traces) const;
   void keep_activity(const Hooks& hooks, bool folds_only);
   bool is_control_of_hooks() const;
+  bool acts() const { return !state().sentences.empty() || !state().replacements.empty(); }
   /// What an ablation puts in, for a pass whose rows are these sequences.
   HookPass::Ablated ablated(std::function<SequenceId(std::size_t row)> sequence) const;
   /// `layout` needs rows only; `treated` answers with what the change did to a row in the state controlled.
@@ -99,6 +109,8 @@ class StateRun {
   Evidence& evidence_;
   editing::AppliedDeltas applied_;
   std::optional<AblationValues> ablation_;  ///< of a change that takes features out, not of its controls
+  std::map<std::vector<std::int64_t>, std::map<dsl::Site, at::Tensor>> patched_;  ///< by prompt: what its donor has
+  std::map<dsl::Site, at::Tensor> patch_values_;  ///< what is put in everywhere, filled in before the passes
 };
 
 }  // namespace proviso::runtime

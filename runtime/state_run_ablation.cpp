@@ -25,7 +25,21 @@ void StateRun::read_ablated() {
       program.record_norm(model::sink_site(site, c_.bound.card->config));
     }
   }
+  if (!state().replacements.empty()) add_replacements(program, false);
   program.finish(c_.transformer.options().device);
+  if (!planned.donors.empty()) {
+    std::vector<const Sequence*> prompts;
+    for (const auto& [prompt, donor] : planned.donors) prompts.push_back(&c_.plan.sequences[donor]);
+    auto readings = read_prompts(c_.transformer, program, places, prompts);
+    std::vector<std::pair<std::vector<std::int64_t>, PromptReading>> donors;
+    for (std::size_t i = 0; i < readings.size(); ++i) {
+      evidence_.tokens += std::ssize(readings[i].tokens);
+      donors.emplace_back(c_.plan.sequences[planned.donors[i].first].tokens, std::move(readings[i]));
+    }
+    evidence_.sequences += std::ssize(prompts);
+    ablation_.emplace(std::move(donors));
+    return;
+  }
   for (const auto& set : planned.sets) {
     std::vector<const Sequence*> prompts;
     for (const SequenceId id : set) prompts.push_back(&c_.plan.sequences[id]);

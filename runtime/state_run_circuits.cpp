@@ -20,7 +20,8 @@ model::SiteVisitor* StateRun::begin(Hooks& hooks, const std::vector<std::string>
 
 /// The pairs unpatched, to see what the sentences do to them; then the circuit's edges under the same sentences.
 void StateRun::circuit(const CircuitKey& key, Hooks& seeing, Hooks& patching) {
-  const auto& pairs = c_.bound.circuit(key.circuit, key.attacks, key.seed).pairs;
+  const BoundCircuit& circuit = c_.bound.circuit(key.circuit, key.attacks, key.seed);
+  const auto& pairs = circuit.measured();
   CircuitSeen& result = evidence_.circuit_runs_[key];
   if (pairs.empty()) return;
   std::vector<RowMemory> memories;
@@ -29,7 +30,7 @@ void StateRun::circuit(const CircuitKey& key, Hooks& seeing, Hooks& patching) {
     return i % 2 == 0 ? pairs[i / 2].clean : pairs[i / 2].corrupt;
   };
   const auto length = [&](std::size_t i) { return std::ssize(prompt(i).tokens); };
-  for (const auto& [first, end] : model::pass_groups(state().sentences.empty() ? 0 : sides, length)) {
+  for (const auto& [first, end] : model::pass_groups(acts() ? sides : 0, length)) {
     std::vector<model::Row> rows;
     std::vector<std::string> prompts;
     for (std::size_t i = first; i < end; ++i) {
@@ -47,11 +48,10 @@ void StateRun::circuit(const CircuitKey& key, Hooks& seeing, Hooks& patching) {
   keep_activity(seeing, false);
 
   PatchedPairs::InForce in_force;
-  if (!state().sentences.empty()) {
+  if (acts()) {
     in_force = [&](const std::vector<std::string>& prompts) { return begin(patching, prompts, memories); };
   }
-  const PatchedPairs patched(c_.transformer, c_.bound.circuit(key.circuit, key.attacks, key.seed), key.ablation,
-                             std::move(in_force));
+  const PatchedPairs patched(c_.transformer, pairs, circuit.probability, key.ablation, std::move(in_force));
   result.runs = run_circuit(patched, evidence_.circuits_.at(key.circuit).kept);
   for (const auto* m : {&result.runs.clean, &result.runs.edgeless, &result.runs.circuit, &result.runs.without}) {
     result.finite =

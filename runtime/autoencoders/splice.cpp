@@ -9,6 +9,7 @@
 
 #include "editing/second_moments.hpp"
 #include "runtime/autoencoders/activations.hpp"
+#include "runtime/model/reading_visitor.hpp"
 #include "runtime/model/sinks.hpp"
 
 namespace proviso::runtime {
@@ -16,7 +17,7 @@ namespace proviso::runtime {
 namespace {
 
 /// Puts the reconstruction, or the mean, in place of what stands at ordinary positions; or takes the mean.
-class Splice : public model::SiteVisitor {
+class Splice : public model::ReadingVisitor {
  public:
   enum class Puts { nothing, reconstruction, mean };
 
@@ -37,6 +38,10 @@ class Splice : public model::SiteVisitor {
     mean_ = (sum_ / static_cast<double>(count_)).to(at::kFloat);
   }
 
+  model::StreamReader* reader() override {
+    auto* reading = dynamic_cast<model::ReadingVisitor*>(inner);
+    return reading ? reading->reader() : nullptr;
+  }
   bool wants(const dsl::Site& site) const override {
     return site == read_ || site == written_ || site == norm_site_ || (inner && inner->wants(site));
   }

@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <set>
 #include <stdexcept>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -102,6 +105,44 @@ at::Tensor CircuitGraph::all() const {
 
 at::Tensor CircuitGraph::strongest(const at::Tensor& scores, std::int64_t count) const {
   return largest(scores, all(), count);
+}
+
+at::Tensor CircuitGraph::grown(const at::Tensor& scores, std::int64_t count) const {
+  const at::Tensor size = scores.to(at::kDouble).cpu().abs().contiguous();
+  const double* value = size.const_data_ptr<double>();
+  const auto before = [](const auto& a, const auto& b) { return a < b; };  // the largest first, then the earliest
+  std::set<std::tuple<double, std::int64_t, std::int64_t>, decltype(before)> open(before);
+  const auto reach = [&](std::int64_t destination) {
+    const Reading at = reading(destination);
+    for (std::int64_t source = 0; source < readers(at.kind, at.layer).sources; ++source)
+      open.emplace(-value[destination * sources() + source], destination, source);
+  };
+  std::map<std::int64_t, std::vector<std::int64_t>> inputs;  // by node
+  for (std::int64_t destination = 0; destination < destinations(); ++destination) {
+    if (const auto node = source_of(destination)) inputs[*node].push_back(destination);
+  }
+  at::Tensor kept = at::zeros({destinations(), sources()}, at::kBool);
+  auto keeps = kept.accessor<bool, 2>();
+  reach(destinations() - 1);
+  for (std::int64_t chosen = 0; chosen < count && !open.empty(); ++chosen) {
+    const auto [strength, destination, source] = *open.begin();
+    open.erase(open.begin());
+    keeps[destination][source] = true;
+    const auto of_node = inputs.extract(source);  // the first edge out of a node opens those into it
+    if (of_node.empty()) continue;
+    for (const std::int64_t into : of_node.mapped()) reach(into);
+  }
+  return kept;
+}
+
+at::Tensor CircuitGraph::touched(const at::Tensor& edges) const {
+  at::Tensor nodes = edges.any(0);
+  for (std::int64_t destination = 0; destination < destinations(); ++destination) {
+    const auto node = source_of(destination);
+    if (node && edges[destination].any().item<bool>()) nodes[*node] = true;
+  }
+  nodes[0] = true;
+  return nodes;
 }
 
 at::Tensor CircuitGraph::strongest_nodes(const at::Tensor& scores, std::int64_t count) const {

@@ -53,6 +53,9 @@ class CircuitGraph {
   /// The `count` edges whose scores [destinations, sources] are largest without their sign, ties to the earlier
   /// destination, then source.
   at::Tensor strongest(const at::Tensor& scores, std::int64_t count) const;
+  /// `count` edges, each the one of largest |score| that leads into the logits or into a node from which one chosen
+  /// before leads on, ties to the earlier destination, then source: all of them lie on a way to the logits.
+  at::Tensor grown(const at::Tensor& scores, std::int64_t count) const;
   /// The `count` heads and MLPs whose scores [sources] are largest without their sign, ties to the earlier, and the
   /// embedding: [sources] of bools.
   at::Tensor strongest_nodes(const at::Tensor& scores, std::int64_t count) const;
@@ -60,6 +63,8 @@ class CircuitGraph {
   at::Tensor between(const at::Tensor& nodes) const;
   /// Those that lie on a way from the embedding to the logits. Patching the others changes nothing.
   at::Tensor alive(const at::Tensor& edges) const;
+  /// The nodes that these edges lead into or come from, the embedding among them: [sources] of bools.
+  at::Tensor touched(const at::Tensor& edges) const;
 
  private:
   /// The source that a destination's node writes; none for the logits.

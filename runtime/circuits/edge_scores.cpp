@@ -39,18 +39,23 @@ class PatchedPairs::Gradients : public model::StreamReader, public model::SiteVi
     x = embed_.detach().clone().requires_grad_(true);
   }
 
-  /// Adds Σ (corrupt − clean) · gradient for every edge; `differences` [sources, n · width] are clean − corrupt.
-  void add_to(at::Tensor& scores, const at::Tensor& differences) const {
+  /// Adds Σ (corrupt − clean) · gradient for every edge, each token weighing as `weights` [draws, n] say: `scores`
+  /// [draws, destinations, sources]; `differences` [sources, n · width] are clean − corrupt.
+  void add_to(at::Tensor& scores, const at::Tensor& differences, const at::Tensor& weights) const {
     for (const auto& [place, input] : inputs_) {
       const at::Tensor& gradient = input.grad();
       if (!gradient.defined()) continue;  // nothing of m depends on it
       const auto readers = graph_.readers(place.first, place.second);
-      const at::Tensor rows = is_of_heads(place.first)
-                                  ? gradient.transpose(0, 1).reshape({readers.count, differences.size(1)})
-                                  : gradient.reshape({1, differences.size(1)});
-      scores.narrow(0, readers.first, readers.count)
-          .narrow(1, 0, readers.sources)
-          .sub_(at::mm(rows, differences.narrow(0, 0, readers.sources).t()).to(at::kDouble).cpu());
+      const at::Tensor rows =  // [count, n, width]
+          is_of_heads(place.first) ? gradient.transpose(0, 1) : gradient.unsqueeze(0);
+      for (std::int64_t draw = 0; draw < weights.size(0); ++draw) {
+        const at::Tensor weighed =
+            (rows * weights[draw].to(rows.options()).view({1, -1, 1})).reshape({readers.count, differences.size(1)});
+        scores[draw]
+            .narrow(0, readers.first, readers.count)
+            .narrow(1, 0, readers.sources)
+            .sub_(at::mm(weighed, differences.narrow(0, 0, readers.sources).t()).to(at::kDouble).cpu());
+      }
     }
   }
 
@@ -87,22 +92,38 @@ void PatchedPairs::require_nothing_in_force() const {
   if (in_force_) throw std::logic_error("edges are scored on a model with nothing in force");
 }
 
-at::Tensor PatchedPairs::attribution() const { return attribution_at({1.0}); }
-
-at::Tensor PatchedPairs::integrated_attribution(std::int64_t steps) const {
+std::vector<double> PatchedPairs::embedding_shares(std::int64_t steps) {
+  if (steps == 0) return {1.0};
   std::vector<double> shares;
   for (std::int64_t k = 0; k < steps; ++k) shares.push_back(static_cast<double>(k) / static_cast<double>(steps));
-  return attribution_at(shares);
+  return shares;
+}
+
+at::Tensor PatchedPairs::attribution() const { return attribution_at(embedding_shares(0)); }
+
+at::Tensor PatchedPairs::integrated_attribution(std::int64_t steps) const {
+  return attribution_at(embedding_shares(steps));
 }
 
 at::Tensor PatchedPairs::attribution_at(const std::vector<double>& shares) const {
+  return weighted_attribution(shares, even_weights())[0];
+}
+
+at::Tensor PatchedPairs::weighted_attribution(const std::vector<double>& shares, const at::Tensor& weights) const {
   require_nothing_in_force();
-  at::Tensor scores = at::zeros({graph_.destinations(), graph_.sources()}, at::kDouble);
+  at::Tensor scores = at::zeros({weights.size(0), graph_.destinations(), graph_.sources()}, at::kDouble);
+  std::int64_t first_pair = 0;
   for (const Batch& batch : batches_) {
-    at::Tensor changes;
+    at::Tensor changes, of_tokens;
     {
       const at::NoGradGuard no_grad;
       changes = differences(batch);
+      std::vector<std::int64_t> lengths;
+      for (const auto& row : batch.clean_side.rows) lengths.push_back(std::ssize(row.tokens));
+      of_tokens = weights.narrow(1, first_pair, std::ssize(lengths))
+                      .repeat_interleave(at::tensor(lengths, at::kLong), 1)
+                      .to(changes.device());
+      first_pair += std::ssize(lengths);
     }
     for (const double share : shares) {
       Gradients gradients(graph_, at::lerp(batch.reference.embed, batch.clean.embed, share));
@@ -111,16 +132,23 @@ at::Tensor PatchedPairs::attribution_at(const std::vector<double>& shares) const
         run(batch, batch.clean_side, gradients, gradients, nullptr).sum().backward();
       }
       const at::NoGradGuard no_grad;
-      gradients.add_to(scores, changes);
+      gradients.add_to(scores, changes, of_tokens);
     }
   }
-  return scores.div_(static_cast<double>(clean_.size() * shares.size()));
+  return scores.div_(static_cast<double>(shares.size()));
 }
 
-at::Tensor PatchedPairs::brute_force() const {
+at::Tensor PatchedPairs::even_weights() const {
+  const auto pairs = static_cast<std::int64_t>(clean_.size());
+  return at::full({1, pairs}, 1.0 / static_cast<double>(pairs), at::kDouble);
+}
+
+at::Tensor PatchedPairs::brute_force() const { return weighted_brute_force(even_weights())[0]; }
+
+at::Tensor PatchedPairs::weighted_brute_force(const at::Tensor& weights) const {
   require_nothing_in_force();
   const at::NoGradGuard no_grad;
-  at::Tensor scores = at::zeros({graph_.destinations(), graph_.sources()}, at::kDouble);
+  at::Tensor scores = at::zeros({weights.size(0), graph_.destinations(), graph_.sources()}, at::kDouble);
   std::size_t first_pair = 0;
   for (const Batch& batch : batches_) {
     const at::Tensor changes =
@@ -155,26 +183,33 @@ at::Tensor PatchedPairs::brute_force() const {
         const auto m = numbers(measure_of(at::cat(chunks), repeated(batch.raised), repeated(batch.lowered)));
         for (std::size_t i = 0; i < m.size(); ++i) {
           const std::size_t pair = i % batch.last.size();
-          scores[destination][first + static_cast<std::int64_t>(i / batch.last.size())] +=
-              m[i] - clean_[first_pair + pair];
+          scores.select(1, destination)
+              .select(1, first + static_cast<std::int64_t>(i / batch.last.size()))
+              .add_(weights.select(1, static_cast<std::int64_t>(first_pair + pair)), m[i] - clean_[first_pair + pair]);
         }
       }
     }
     first_pair += batch.last.size();
   }
-  return scores.div_(static_cast<double>(clean_.size()));
+  return scores;
 }
 
-at::Tensor PatchedPairs::brute_force_nodes() const {
+at::Tensor PatchedPairs::brute_force_nodes() const { return weighted_brute_force_nodes(even_weights())[0]; }
+
+at::Tensor PatchedPairs::weighted_brute_force_nodes(const at::Tensor& weights) const {
   require_nothing_in_force();
-  at::Tensor scores = at::zeros({graph_.sources()}, at::kDouble);
+  std::vector<at::Tensor> without;
   for (std::int64_t source = 1; source < graph_.sources(); ++source) {
-    at::Tensor edges = graph_.all();
-    edges.select(1, source).fill_(false);
-    const auto m = measure(edges);
-    double change = 0;
-    for (std::size_t i = 0; i < m.size(); ++i) change += m[i] - clean_[i];
-    scores[source] = change / static_cast<double>(m.size());
+    without.push_back(graph_.all());
+    without.back().select(1, source).fill_(false);
+  }
+  const auto m = measure_each(without);
+  at::Tensor scores = at::zeros({weights.size(0), graph_.sources()}, at::kDouble);
+  for (std::size_t node = 0; node < m.size(); ++node) {
+    for (std::size_t i = 0; i < clean_.size(); ++i) {
+      scores.select(1, static_cast<std::int64_t>(node) + 1)
+          .add_(weights.select(1, static_cast<std::int64_t>(i)), m[node][i] - clean_[i]);
+    }
   }
   return scores;
 }

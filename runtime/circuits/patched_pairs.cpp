@@ -85,26 +85,29 @@ class PatchedPairs::Tracer : public model::StreamReader, public model::SiteVisit
   const Written* instead_;
 };
 
-/// Gives every destination what its edges carry.
+/// Gives every destination what its edges carry, in each copy of a batch what that copy's edges do.
 class PatchedPairs::Patch : public model::StreamReader, public model::SiteVisitor {
  public:
-  /// `edges` [destinations, sources] in the numbers of the model.
+  /// `edges` [copies, destinations, sources] in the numbers of the model.
   Patch(const PatchedPairs& pairs, const Batch& batch, const at::Tensor& edges, model::SiteVisitor* in_force)
       : pairs_(pairs),
         graph_(pairs.graph_),
         reference_(batch.reference),
         in_force_(in_force),
+        copies_(edges.size(0)),
         edges_(edges),
-        written_(at::zeros({graph_.sources(), batch.reference.embed.numel()}, batch.reference.embed.options())) {}
+        written_(
+            at::zeros({copies_, graph_.sources(), batch.reference.embed.numel()}, batch.reference.embed.options())) {}
 
   at::Tensor input(SiteKind kind, std::int64_t layer, const at::Tensor&) override {
     const auto readers = graph_.readers(kind, layer);
     const at::Tensor& reference = reference_.streams.at({is_of_heads(kind) ? SiteKind::q : kind, layer});
-    const at::Tensor carried = at::mm(edges_.narrow(0, readers.first, readers.count).narrow(1, 0, readers.sources),
-                                      written_.narrow(0, 0, readers.sources))
-                                   .view({readers.count, reference.size(0), reference.size(1)});
-    if (!is_of_heads(kind)) return reference + carried[0];
-    return (reference + carried).transpose(0, 1);
+    const at::Tensor carried = at::bmm(edges_.narrow(1, readers.first, readers.count).narrow(2, 0, readers.sources),
+                                       written_.narrow(1, 0, readers.sources))
+                                   .view({copies_, readers.count, reference.size(0), reference.size(1)});
+    const at::Tensor input = reference + carried;
+    if (!is_of_heads(kind)) return input.flatten(0, 2);
+    return input.transpose(1, 2).flatten(0, 1);
   }
   bool wants(const Site& site) const override {
     return site.kind == SiteKind::embed || site.kind == SiteKind::z || site.kind == SiteKind::mlp_out ||
@@ -112,15 +115,20 @@ class PatchedPairs::Patch : public model::StreamReader, public model::SiteVisito
   }
   void visit(const Site& site, at::Tensor& x, const model::PackedLayout& layout) override {
     const auto layer = static_cast<std::size_t>(std::max<std::int64_t>(site.layer, 0));
+    // What a source has written less its reference, by copy: [copies, n, …]
+    const auto above = [&](const at::Tensor& reference) {
+      return x.view({copies_, reference.size(0), reference.size(1)}) - reference;
+    };
     if (is_shared(site.kind)) {
       pass_on(site, layout);
     } else if (site.kind == SiteKind::embed) {
-      written_[0].copy_((x - reference_.embed).flatten());
+      written_.select(1, 0).copy_(above(reference_.embed).flatten(1));
     } else if (site.kind == SiteKind::mlp_out) {
-      written_[graph_.mlp(site.layer)].copy_((x - reference_.mlp_out[layer]).flatten());
+      written_.select(1, graph_.mlp(site.layer)).copy_(above(reference_.mlp_out[layer]).flatten(1));
     } else {
-      written_.narrow(0, graph_.first_head(site.layer), graph_.heads())
-          .copy_(pairs_.head_outputs(site.layer, x - reference_.z[layer]).flatten(1));
+      const at::Tensor of_heads = pairs_.head_outputs(site.layer, above(reference_.z[layer]).flatten(0, 1));
+      written_.narrow(1, graph_.first_head(site.layer), graph_.heads())
+          .copy_(of_heads.view({graph_.heads(), copies_, -1}).transpose(0, 1));
     }
   }
 
@@ -132,12 +140,12 @@ class PatchedPairs::Patch : public model::StreamReader, public model::SiteVisito
   void pass_on(const Site& site, const model::PackedLayout& layout) {
     const std::int64_t begin = site.kind == SiteKind::attn_out ? graph_.first_head(site.layer) : 0;
     const std::int64_t end = site.kind == SiteKind::resid_post ? graph_.mlp(site.layer) + 1 : graph_.mlp(site.layer);
-    at::Tensor of_nothing = at::zeros_like(reference_.embed);
+    at::Tensor of_nothing = at::zeros({layout.size(), reference_.embed.size(1)}, reference_.embed.options());
     in_force_->visit(site, of_nothing, layout);
     for (std::int64_t source = begin; source < end; ++source) {
-      at::Tensor x = written_[source].view(of_nothing.sizes()).clone();
+      at::Tensor x = written_.select(1, source).reshape(of_nothing.sizes()).clone();
       in_force_->visit(site, x, layout);
-      written_[source].copy_((x - of_nothing).flatten());
+      written_.select(1, source).copy_((x - of_nothing).view({copies_, -1}));
     }
   }
 
@@ -145,27 +153,28 @@ class PatchedPairs::Patch : public model::StreamReader, public model::SiteVisito
   const CircuitGraph& graph_;
   const Trace& reference_;
   model::SiteVisitor* in_force_;
+  std::int64_t copies_;
   at::Tensor edges_;
-  at::Tensor written_;  // [sources, n · width] by now, less what is written in the reference run
+  at::Tensor written_;  // [copies, sources, n · width] by now, less what is written in the reference run
 };
 
-PatchedPairs::PatchedPairs(const model::Transformer& transformer, const BoundCircuit& circuit, dsl::Ablation ablation,
-                           InForce in_force)
+PatchedPairs::PatchedPairs(const model::Transformer& transformer, const std::vector<BoundPair>& pairs,
+                           bool probability, dsl::Ablation ablation, InForce in_force)
     : transformer_(transformer),
       graph_(transformer.config()),
-      probability_(circuit.probability),
+      probability_(probability),
       in_force_(std::move(in_force)) {
   const at::NoGradGuard no_grad;
   const std::int64_t numbers_a_token = graph_.sources() * transformer.config().width;
-  for (std::size_t first = 0; first < circuit.pairs.size();) {
+  for (std::size_t first = 0; first < pairs.size();) {
     std::int64_t tokens = 0;
     std::size_t end = first;
-    for (; end < circuit.pairs.size(); ++end) {
-      const std::int64_t length = std::ssize(circuit.pairs[end].clean.tokens);
+    for (; end < pairs.size(); ++end) {
+      const std::int64_t length = std::ssize(pairs[end].clean.tokens);
       if (end > first && (tokens + length) * numbers_a_token > kNumbersInBatch) break;
       tokens += length;
     }
-    batches_.push_back(make_batch(circuit, first, end));
+    batches_.push_back(make_batch(pairs, first, end));
     first = end;
   }
   trace(ablation);
@@ -188,40 +197,49 @@ void PatchedPairs::trace(dsl::Ablation ablation) {
   }
 }
 
+template <class Of, class Stream>
+PatchedPairs::Mean PatchedPairs::mean_of(bool corrupt, Of of, Stream stream) const {
+  Mean sums;
+  std::int64_t prompts = 0, with_others = 0;
+  for (const Batch& batch : batches_) {
+    const at::Tensor values = of(trace_of(batch, corrupt)).to(at::kDouble);
+    const at::Tensor norms =
+        stream(trace_of(batch, corrupt)).to(at::kFloat).norm(2, at::IntArrayRef{1}).cpu().contiguous();
+    std::int64_t begin = 0;
+    for (const auto& row : batch.clean_side.rows) {
+      const std::int64_t length = std::ssize(row.tokens);
+      const auto ordinary =
+          model::ordinary_positions({norms.const_data_ptr<float>() + begin, static_cast<std::size_t>(length)});
+      std::vector<std::int64_t> counted;
+      for (std::int64_t j = 0; j < length; ++j) {
+        if (ordinary[static_cast<std::size_t>(j)]) counted.push_back(begin + j);
+      }
+      sums.first = sums.first.defined() ? sums.first + values[begin] : values[begin].clone();
+      ++prompts;
+      if (!counted.empty()) {
+        const at::Tensor own = values.index_select(0, at::tensor(counted, at::kLong).to(values.device())).mean(0);
+        sums.others = sums.others.defined() ? sums.others + own : own;
+        ++with_others;
+      }
+      begin += length;
+    }
+  }
+  if (sums.first.defined()) sums.first = sums.first / static_cast<double>(prompts);
+  if (sums.others.defined()) sums.others = sums.others / static_cast<double>(with_others);
+  return sums;
+}
+
 std::vector<PatchedPairs::Written> PatchedPairs::left_out(dsl::Ablation ablation) const {
   std::vector<Written> all(batches_.size());
-  // One source's activations in every batch, where sinks are told by the stream that it reads.
   const auto put = [&](auto of, const auto& stream) {
-    at::Tensor first, others;  // [width] float64, sums over prompts
-    std::int64_t prompts = 0, with_others = 0;
-    for (std::size_t i = 0; i < batches_.size() && ablation == dsl::Ablation::mean; ++i) {
-      const at::Tensor values = of(batches_[i].clean).to(at::kDouble);
-      const at::Tensor norms = stream(batches_[i]).to(at::kFloat).norm(2, at::IntArrayRef{1}).cpu().contiguous();
-      std::int64_t begin = 0;
-      for (const auto& row : batches_[i].clean_side.rows) {
-        const std::int64_t length = std::ssize(row.tokens);
-        const auto ordinary =
-            model::ordinary_positions({norms.const_data_ptr<float>() + begin, static_cast<std::size_t>(length)});
-        std::vector<std::int64_t> counted;
-        for (std::int64_t j = 0; j < length; ++j) {
-          if (ordinary[static_cast<std::size_t>(j)]) counted.push_back(begin + j);
-        }
-        first = first.defined() ? first + values[begin] : values[begin].clone();
-        ++prompts;
-        if (!counted.empty()) {
-          const at::Tensor own = values.index_select(0, at::tensor(counted, at::kLong).to(values.device())).mean(0);
-          others = others.defined() ? others + own : own;
-          ++with_others;
-        }
-        begin += length;
-      }
-    }
+    Mean mean;
+    if (ablation == dsl::Ablation::mean) mean = mean_of(false, of, stream);
     for (std::size_t i = 0; i < batches_.size(); ++i) {
       at::Tensor written = at::zeros_like(of(batches_[i].clean));
-      if (others.defined()) written.copy_((others / static_cast<double>(with_others)).expand_as(written));
+      if (mean.others.defined()) written.copy_(mean.others.expand_as(written));
       std::int64_t begin = 0;
       for (const auto& row : batches_[i].clean_side.rows) {
-        if (first.defined()) written[begin].copy_(first / static_cast<double>(prompts));
+        if (mean.first.defined()) written[begin].copy_(mean.first);
         begin += std::ssize(row.tokens);
       }
       of(all[i]) = written;
@@ -231,27 +249,44 @@ std::vector<PatchedPairs::Written> PatchedPairs::left_out(dsl::Ablation ablation
     written.z.resize(static_cast<std::size_t>(graph_.layers()));
     written.mlp_out.resize(written.z.size());
   }
-  put([](auto& written) -> auto& { return written.embed; }, [](const Batch& batch) { return batch.clean.embed; });
+  put([](auto& written) -> auto& { return written.embed; }, [](const Trace& trace) { return trace.embed; });
   for (std::int64_t layer = 0; layer < graph_.layers(); ++layer) {
     const auto l = static_cast<std::size_t>(layer);
     put([l](auto& written) -> auto& { return written.z[l]; },
-        [layer](const Batch& batch) {
-          return batch.clean.streams.at({SiteKind::q, layer});
-        });
+        [layer](const Trace& trace) { return trace.streams.at({SiteKind::q, layer}); });
     put([l](auto& written) -> auto& { return written.mlp_out[l]; },
-        [layer](const Batch& batch) {
-          return batch.clean.streams.at({SiteKind::mlp_pre, layer});
-        });
+        [layer](const Trace& trace) { return trace.streams.at({SiteKind::mlp_pre, layer}); });
   }
   return all;
 }
 
-PatchedPairs::Batch PatchedPairs::make_batch(const BoundCircuit& circuit, std::size_t first, std::size_t end) const {
+SourceMeans PatchedPairs::corrupt_means() const {
+  const at::NoGradGuard no_grad;
+  SourceMeans means;
+  // A prompt of one token has nothing but the sink: its mean is what stands there.
+  const auto mean = [&](auto of, auto stream) {
+    const Mean of_source = mean_of(true, of, stream);
+    return (of_source.others.defined() ? of_source.others : of_source.first).to(at::kFloat);
+  };
+  means.embed = mean([](const auto& written) -> const auto& { return written.embed; },
+                     [](const Trace& trace) { return trace.embed; });
+  for (std::int64_t layer = 0; layer < graph_.layers(); ++layer) {
+    const auto l = static_cast<std::size_t>(layer);
+    means.z.push_back(mean([l](const auto& written) -> const auto& { return written.z[l]; },
+                           [layer](const Trace& trace) { return trace.streams.at({SiteKind::q, layer}); }));
+    means.mlp_out.push_back(mean([l](const auto& written) -> const auto& { return written.mlp_out[l]; },
+                                 [layer](const Trace& trace) { return trace.streams.at({SiteKind::mlp_pre, layer}); }));
+  }
+  return means;
+}
+
+PatchedPairs::Batch PatchedPairs::make_batch(const std::vector<BoundPair>& pairs, std::size_t first,
+                                             std::size_t end) const {
   Batch batch;
   std::vector<std::int64_t> raised, lowered;
   std::int64_t tokens = 0;
   for (std::size_t i = first; i < end; ++i) {
-    const BoundPair& pair = circuit.pairs[i];
+    const BoundPair& pair = pairs[i];
     const std::int64_t length = std::ssize(pair.clean.tokens);
     for (const bool is_clean : {true, false}) {
       const BoundPrompt& prompt = is_clean ? pair.clean : pair.corrupt;
@@ -277,20 +312,34 @@ at::Tensor PatchedPairs::measure_of(const at::Tensor& logits, const at::Tensor& 
   return lowered.defined() ? of(logits, raised) - of(logits, lowered) : of(logits.log_softmax(-1), raised).exp();
 }
 
+model::SiteVisitor* PatchedPairs::begin(const Side& side, std::int64_t copies) const {
+  if (!in_force_) return nullptr;
+  std::vector<std::string> prompts;
+  for (std::int64_t i = 0; i < copies; ++i) prompts.insert(prompts.end(), side.prompts.begin(), side.prompts.end());
+  return in_force_(prompts);
+}
+
 at::Tensor PatchedPairs::run(const Batch& batch, const Side& side, model::StreamReader& reader,
-                             model::SiteVisitor& visitor, model::SiteVisitor* in_force) const {
+                             model::SiteVisitor& visitor, model::SiteVisitor* in_force, std::int64_t copies) const {
   std::vector<at::Tensor> chunks;
+  std::vector<model::Row> rows;
+  std::vector<std::int64_t> last;
+  for (std::int64_t i = 0; i < copies; ++i) {
+    rows.insert(rows.end(), side.rows.begin(), side.rows.end());
+    for (const std::int64_t index : batch.last) last.push_back(i * batch.size() + index);
+  }
   Stacked stacked(in_force, visitor);
   model::Pass pass;
-  pass.rows = &side.rows;
+  pass.rows = &rows;
   pass.reader = &reader;
   pass.visitor = &stacked;
-  pass.logits_at = batch.last;
+  pass.logits_at = last;
   pass.on_logits = [&](std::int64_t, const at::Tensor& logits) { chunks.push_back(logits); };
   const auto layout = transformer_.forward(pass);
   ++passes_;
   tokens_ += layout.size();
-  return measure_of(at::cat(chunks), batch.raised, batch.lowered);
+  const auto repeated = [&](const at::Tensor& ids) { return ids.defined() ? ids.repeat({copies}) : ids; };
+  return measure_of(at::cat(chunks), repeated(batch.raised), repeated(batch.lowered));
 }
 
 at::Tensor PatchedPairs::head_outputs(std::int64_t layer, const at::Tensor& z) const {
@@ -311,14 +360,24 @@ at::Tensor PatchedPairs::differences(const Batch& batch) const {
   return at::cat(rows);
 }
 
-std::vector<double> PatchedPairs::measure(const at::Tensor& edges) const {
+std::vector<double> PatchedPairs::measure(const at::Tensor& edges) const { return measure_each({edges}).front(); }
+
+std::vector<std::vector<double>> PatchedPairs::measure_each(const std::vector<at::Tensor>& edges) const {
   const at::NoGradGuard no_grad;
-  std::vector<double> all;
+  std::vector<std::vector<double>> all(edges.size());
   for (const Batch& batch : batches_) {
-    model::SiteVisitor* in_force = begin(batch.clean_side);
-    Patch patch(*this, batch, edges.to(batch.reference.embed.options()), in_force);
-    const auto m = numbers(run(batch, batch.clean_side, patch, patch, in_force));
-    all.insert(all.end(), m.begin(), m.end());
+    const auto rows = batch.last.size();
+    const std::int64_t numbers_a_copy = batch.size() * graph_.sources() * transformer_.config().width;
+    const auto at_once = static_cast<std::size_t>(std::max<std::int64_t>(1, kNumbersInBatch / numbers_a_copy));
+    for (std::size_t first = 0; first < edges.size(); first += at_once) {
+      const std::size_t count = std::min(at_once, edges.size() - first);
+      const std::vector<at::Tensor> some(edges.begin() + first, edges.begin() + first + count);
+      const auto copies = static_cast<std::int64_t>(count);
+      model::SiteVisitor* in_force = begin(batch.clean_side, copies);
+      Patch patch(*this, batch, at::stack(some).to(batch.reference.embed.options()), in_force);
+      const auto m = numbers(run(batch, batch.clean_side, patch, patch, in_force, copies));
+      for (std::size_t i = 0; i < m.size(); ++i) all[first + i / rows].push_back(m[i]);
+    }
   }
   return all;
 }

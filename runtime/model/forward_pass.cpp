@@ -8,6 +8,7 @@
 
 #include "runtime/model/kernels.hpp"
 #include "runtime/model/linear.hpp"
+#include "runtime/model/reading_visitor.hpp"
 
 namespace proviso::model {
 
@@ -71,10 +72,13 @@ KeyValueCache::State* cache_of(const ModelConfig& config, const Pass& pass) {
   return &state;
 }
 
-ModelConfig attention_config(ModelConfig config, const Pass& pass) {
-  if (!pass.reader) return config;
-  if (pass.cache) throw std::logic_error("a pass with a reader keeps no cache");
-  config.kv_heads = config.heads;
+StreamReader* reader_of(const Pass& pass) {
+  auto* visitor = dynamic_cast<ReadingVisitor*>(pass.visitor);
+  return pass.reader || !visitor ? pass.reader : visitor->reader();
+}
+
+ModelConfig attention_config(ModelConfig config, const StreamReader* reader) {
+  if (reader) config.kv_heads = config.heads;
   return config;
 }
 
@@ -116,8 +120,9 @@ ForwardPass::ForwardPass(const ModelConfig& config, const Weights& weights, cons
       family_(family_table(config.family)),
       weights_(weights),
       pass_(pass),
+      reader_(reader_of(pass)),
       layout_((cache_of(config, pass), pack(config, weights, pass))),
-      attention_config_(attention_config(config, pass)),
+      attention_config_(attention_config(config, reader_)),
       attention_(attention_config_, layout_, pass.cache ? pass.cache->state.get() : nullptr, pass.append) {
   if (family_.positions == Positions::rotary) rotary_ = rotary_table(config, layout_.positions);
   wanted_.resize(static_cast<std::size_t>(config.layers + 1) * kSiteKinds);
@@ -170,12 +175,12 @@ bool ForwardPass::embed() {
   if (family_.positions == Positions::table) {
     stream_ = stream_ + at::embedding(weights_.of(TensorRole::position_embedding), layout_.positions);
   }
-  stream_is_own_ = !wants(SiteKind::embed, -1) && !pass_.reader && !is_differentiated(stream_);
+  stream_is_own_ = !wants(SiteKind::embed, -1) && !reader_ && !is_differentiated(stream_);
   return reach(SiteKind::embed, -1, stream_);
 }
 
 bool ForwardPass::only_logits_follow(std::int64_t layer) const {
-  if (layer + 1 < config_.layers || pass_.stop_after || !pass_.logits_at || pass_.reader ||
+  if (layer + 1 < config_.layers || pass_.stop_after || !pass_.logits_at || reader_ ||
       wants(SiteKind::final_norm, -1))
     return false;
   for (const SiteKind kind : {SiteKind::attn_out, SiteKind::resid_mid, SiteKind::mlp_pre, SiteKind::mlp_post,
@@ -207,7 +212,7 @@ bool ForwardPass::run_layer(std::int64_t layer) {
 }
 
 at::Tensor ForwardPass::read(SiteKind reader, std::int64_t layer) {
-  return pass_.reader ? pass_.reader->input(reader, layer, stream_) : stream_;
+  return reader_ ? reader_->input(reader, layer, stream_) : stream_;
 }
 
 ForwardPass::Parts ForwardPass::queries_keys_values(std::int64_t layer) const {
@@ -246,7 +251,7 @@ ForwardPass::Parts ForwardPass::separate_queries_keys_values(std::int64_t layer)
       weight = fused_part(weight, *fused, static_cast<std::int64_t>(i), 0);
       if (bias.defined()) bias = fused_part(bias, *fused, static_cast<std::int64_t>(i), 0);
     }
-    const at::Tensor input = pass_.reader->input(kReaders[i], layer, stream_);  // [n, heads, width]
+    const at::Tensor input = reader_->input(kReaders[i], layer, stream_);  // [n, heads, width]
     const at::Tensor normed =
         norm(input.reshape({-1, config_.width}), TensorRole::attention_norm, TensorRole::attention_norm_bias, layer);
     parts.push_back(project_heads(normed.view(input.sizes()), weight, bias, config_.head_dim));
@@ -255,7 +260,7 @@ ForwardPass::Parts ForwardPass::separate_queries_keys_values(std::int64_t layer)
 }
 
 bool ForwardPass::attend(std::int64_t layer, at::Tensor& z) {
-  Parts qkv = pass_.reader ? separate_queries_keys_values(layer) : queries_keys_values(layer);
+  Parts qkv = reader_ ? separate_queries_keys_values(layer) : queries_keys_values(layer);
   at::Tensor &q = qkv[0], &k = qkv[1], &v = qkv[2];
   if (!reach(SiteKind::q, layer, q) || !reach(SiteKind::k, layer, k) || !reach(SiteKind::v, layer, v)) return false;
   const bool normed = family_.find(TensorRole::query_norm) != nullptr;
@@ -300,7 +305,7 @@ bool ForwardPass::add_to_stream(SiteKind writer, SiteKind result, std::int64_t l
   } else {
     stream_ = stream_ + written;
   }
-  stream_is_own_ = !wants(result, layer) && !pass_.reader && !is_differentiated(stream_);
+  stream_is_own_ = !wants(result, layer) && !reader_ && !is_differentiated(stream_);
   return reach(result, layer, stream_);
 }
 

@@ -59,6 +59,7 @@ class ForwardPass {
   const FamilyTable& family_;
   const Weights& weights_;
   const Pass& pass_;
+  StreamReader* reader_;  ///< the pass's, or its visitor's; null: none
   PackedLayout layout_;
   ModelConfig attention_config_;  ///< the model's; with a reader, every query head has keys and values of its own
   Attention attention_;

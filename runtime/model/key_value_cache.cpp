@@ -61,6 +61,15 @@ KeyValueCache KeyValueCache::fork(std::int64_t count) const {
   return forked;
 }
 
+KeyValueCache first_tokens(const KeyValueCache& cache, std::int64_t tokens) {
+  if (cache.rows() != 1 || cache.state->prefix_length > 0 || tokens > cache.length(0))
+    throw std::logic_error("only a cache of one row of its own can be cut");
+  KeyValueCache cut;
+  *cut.state = *cache.state;  // what lies past a row's length is not read
+  cut.state->own_lengths[0] = tokens;
+  return cut;
+}
+
 KeyValueCache KeyValueCache::select(const std::vector<std::int64_t>& rows) const {
   KeyValueCache selected;
   selected.state->prefix_length = state->prefix_length;

@@ -31,4 +31,7 @@ struct KeyValueCache::State {
   Layer& reserve(std::int64_t layer, std::int64_t capacity, const at::Tensor& like);
 };
 
+/// The first so many tokens of a cache of one row, which has no shared prefix.
+KeyValueCache first_tokens(const KeyValueCache& cache, std::int64_t tokens);
+
 }  // namespace proviso::model

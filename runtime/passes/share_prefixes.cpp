@@ -20,6 +20,7 @@ constexpr int kDeepestSplit = 32;
 /// with the same text may share.
 bool depends_on_prompt(const ModelState& state) {
   if (state.ablation && state.ablation->kind == dsl::Ablation::resample) return true;
+  if (state.patch && !state.patch->donors.empty()) return true;
   return std::any_of(state.sentences.begin(), state.sentences.end(), [](const PlannedSentence& s) {
     return s.sentence.condition && reads_prompt(*s.sentence.condition);
   });
@@ -88,6 +89,8 @@ class Grouping {
 Plan share_prefixes(Plan plan, const BoundRules&) {
   for (auto& run : plan.runs) {
     if (plan.states[run.state].perturbed) continue;  // what is added to a position depends on what follows it
+    // What is drawn for a prompt's positions is drawn for all of them together.
+    if (plan.states[run.state].control_kind == ControlKind::positions) continue;
     const bool by_prompt = depends_on_prompt(plan.states[run.state]);
     std::map<std::string, std::vector<SequenceId>> alike;  // by the prompt where it matters
     for (const auto& [id, wants] : run.wants) alike[by_prompt ? plan.sequences[id].prompt : ""].push_back(id);

@@ -11,7 +11,8 @@ namespace {
 
 /// The last site that a sequence's wants read or its state's sentences write, or nothing where logits are needed.
 std::optional<dsl::Site> last_site(const Wants& wants, const ModelState& state, const BoundRules& bound) {
-  if (!wants.logits.empty() || wants.final_states || wants.kl) return std::nullopt;
+  // Where a circuit acts is not known before it is found.
+  if (!wants.logits.empty() || wants.final_states || wants.kl || !state.replacements.empty()) return std::nullopt;
   std::optional<dsl::Site> last;
   const auto reach = [&](const dsl::Site& site) {
     if (!last || *last < site) last = dsl::whole(site);

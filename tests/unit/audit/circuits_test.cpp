@@ -232,4 +232,137 @@ TEST_CASE("traces are drawn") {
   CHECK(circuits_json(circuits).find("\"faithfulness\"") != std::string::npos);
 }
 
+TEST_CASE("a circuit is suppressed by a rule, shown to be causal, removed by an edit, and compared") {
+  const auto json = GENERATE(test::tiny_llama_json(), test::tiny_gpt2_json());
+  RulesOnModel rules(R"(
+prompts clean = ["The cat sat", "A dog ran", "Six men"]
+prompts corrupt = ["The hat fit", "I dig pan", "Ten men"]
+circuit heads {
+  clean ["The cat sat", "A dog ran"]  corrupt ["The hat fit", "I dig pan"]
+  held clean "Six men"  corrupt "Ten men"
+  measure logit_diff("a", "b")  using eap  keep 3 nodes
+}
+circuit edges {
+  clean ["The cat sat", "A dog ran"]  corrupt ["The hat fit", "I dig pan"]
+  clean "Six men"  corrupt "Ten men"
+  measure logit_diff("a", "b")  using eap_ig(steps: 2, select: greedy)  keep 60 edges
+}
+rule quiet { suppress circuit heads }
+rule cut { suppress circuit edges by 50% }
+edit out { remove circuit heads  using ablate(strength: 50%)  expect logit_diff("a", "b", after: clean) >= -100000 }
+check causal {
+  expect effect(suppress circuit heads, on: logit_diff("a", "b", after: clean), control: 4) >= -100000
+  expect effect(suppress circuit edges, on: logit_diff("a", "b", after: clean), control: 4) >= -100000
+  expect effect(rule quiet, on: logit_diff("a", "b", after: clean), control: 4) >= -100000
+  expect effect(edit out, on: logit_diff("a", "b", after: clean), control: 4) >= -100000
+}
+check ruled {
+  under rule quiet, cut
+  expect logit_diff("a", "b", after: clean) >= -100000
+  expect rate(clean, generates: /./, tokens: 3) >= 0%
+}
+check still { under rule quiet  expect completeness(heads) >= -100000% }
+check edited { under edit out  expect logit_diff("a", "b", after: clean) >= -100000 }
+check parts {
+  expect minimality(heads) >= 0%
+  expect minimality(edges) >= 0%
+  expect stability(edges) >= 0%
+  expect overlap(heads, edges) >= 0%
+}
+)",
+                     json);
+  const auto report = audited(rules);
+  for (const auto& check : report.checks) {
+    for (const auto& expectation : check.expectations) {
+      INFO(expectation.text << ": " << expectation.reason);
+      CHECK(std::isfinite(expectation.estimate.value));
+      CHECK(expectation.status == Status::pass);
+    }
+  }
+  const auto& causal = report.checks[0].expectations;
+  CHECK(std::abs(causal[0].estimate.value) > 1e-4);
+  CHECK(std::abs(causal[1].estimate.value) > 1e-4);
+  CHECK(causal[2].estimate.value == Approx(causal[0].estimate.value));
+  REQUIRE(causal[0].control);
+  CHECK(causal[0].control->n == 4);
+  REQUIRE(causal[0].control->wrong_sign);
+  CHECK(*causal[0].control->wrong_sign != Approx(causal[0].estimate.value));
+  REQUIRE(causal[0].control->positions);
+  CHECK(causal[0].control->positions->n == 4);
+  CHECK(causal[3].control->wrong_sign);
+  CHECK_FALSE(causal[3].control->positions);
+  const auto acted = std::find_if(report.rule_activity.begin(), report.rule_activity.end(),
+                                  [](const RuleActivity& activity) { return activity.rule == "quiet"; });
+  REQUIRE(acted != report.rule_activity.end());
+  CHECK(acted->feature == "circuit heads");
+  CHECK(acted->relative_change > 0);
+  CHECK(acted->relative_change_at_0 == 0);
+
+  const auto& heads = circuit_of(report, "heads");
+  CHECK(heads.pairs == 1);
+  REQUIRE(heads.found_on);
+  CHECK(heads.found_on->pairs == 2);
+  REQUIRE(heads.minimality);
+  CHECK(heads.nodes[0].drop);
+  const auto& edges = circuit_of(report, "edges");
+  REQUIRE(edges.stability);
+  CHECK(edges.stability->lines.size() == 2);
+  CHECK(edges.edges[0].inclusion);
+  REQUIRE(edges.overlaps.size() == 1);
+  CHECK(edges.overlaps[0].circuit == "heads");
+  CHECK(edges.selection.find("grown from the logits") != std::string::npos);
+  CHECK(report.checks[4].expectations[3].estimate.value == Approx(edges.overlaps[0].share));
+  REQUIRE(report.edits.size() == 1);
+  CHECK(report.edits[0].status == Status::pass);
+
+  const std::string yaml = to_yaml(report, {});
+  CHECK(to_yaml(from_yaml(yaml, "report.yaml"), {}) == yaml);
+  const auto text = circuits_text(report.circuits, 3, 200, false);
+  INFO(text);
+  CHECK(text.find("found again") != std::string::npos);
+  const auto page = circuits_html(report.circuits);
+  CHECK(page.find("<svg") != std::string::npos);
+  CHECK(page.find("<script") == std::string::npos);
+}
+
+TEST_CASE("a patch gives other prompts' activations, whole, in part, and along the direct path") {
+  const auto json = GENERATE(test::tiny_llama_json(), test::tiny_gpt2_json());
+  RulesOnModel rules(R"(
+prompts p = ["The cat sat", "A dog ran"]
+prompts q = ["The hat fit", "I dig pan"]
+feature f = unembed("e") at resid_post[0]
+check patched {
+  expect effect(patch embed from q, on: logit_diff("a", "b", after: p), control: 2) >= -100000
+  expect effect(patch resid_post[1] from q, on: logit_diff("a", "b", after: p), control: 2) >= -100000
+  expect effect(patch final_norm from q, on: logit_diff("a", "b", after: p), control: 2) >= -100000
+  expect effect(patch feature f from q, on: logit_diff("a", "b", after: p), control: 2) >= -100000
+  expect effect(patch [z[*], mlp_out[*]] from q, on: logit_diff("a", "b", after: p), control: 2) >= -100000
+  expect effect(patch mlp_out[1] from q, on: logit_diff("a", "b", after: p), control: 2) >= -100000
+  expect effect(patch mlp_out[1] from q, on: logit_diff("a", "b", after: p), control: 2, path: direct) >= -100000
+  expect effect(patch z[0] head 1 from q when position >= 1, on: logit_diff("a", "b", after: p), control: 2) >= -100000
+  expect effect(patch z[0] head 1 from q, on: logit_diff("a", "b", after: p), control: 2, path: direct) >= -100000
+  expect effect(patch mlp_post[0] from zero, on: logit_diff("a", "b", after: p), control: 2) >= -100000
+  expect effect(patch attn_out[0] from mean(q), on: rate(p, generates: /./, tokens: 3), control: 2) >= -100%
+  expect effect(patch embed from p, on: logit_diff("a", "b", after: p), control: 2) >= -100000
+}
+check at_q { expect logit_diff("a", "b", after: q) >= -100000 }
+check at_p { expect logit_diff("a", "b", after: p) >= -100000 }
+)",
+                     json);
+  const auto report = audited(rules);
+  const auto& patched = report.checks[0].expectations;
+  const double whole = report.checks[1].expectations[0].estimate.value - report.checks[2].expectations[0].estimate.value;
+  // All of the input, of the output, and of what the output is read from: the other prompts' number.
+  for (std::size_t i = 0; i < 3; ++i) CHECK(patched[i].estimate.value == Approx(whole).margin(1e-4));
+  // With every part patched only the embedding stays; of the last MLP all of the path is direct.
+  CHECK(patched[5].estimate.value == Approx(patched[6].estimate.value).margin(1e-4));
+  for (const std::size_t i : {3, 4, 5, 7, 8, 9}) {
+    INFO(patched[i].text);
+    CHECK(patched[i].status == Status::pass);
+    CHECK(std::abs(patched[i].estimate.value) > 1e-6);
+  }
+  CHECK(patched[7].estimate.value != Approx(patched[8].estimate.value));
+  CHECK(patched.back().status == Status::vacuous);  // a prompt's own activations change nothing
+}
+
 }  // namespace proviso::audit

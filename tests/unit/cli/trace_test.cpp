@@ -60,6 +60,32 @@ TEST_CASE("trace finds the files' circuits, shows them and draws them") {
   CHECK(plan[1]["method"] == "exact");
 }
 
+TEST_CASE("trace sweeps every layer and position of a circuit's pairs, and draws pages") {
+  const Desk desk(kCircuits);
+  const auto swept = desk.run({"trace", "--only", "small", "--sweep", "resid_pre,z", "--output", "json"});
+  INFO(swept.err);
+  REQUIRE(swept.code == 0);
+  const auto sweeps = nlohmann::json::parse(swept.out)["sweeps"];
+  REQUIRE(sweeps.size() == 2);
+  CHECK(sweeps[0]["recovered"].size() == 2);
+  CHECK(sweeps[0]["recovered"][0].size() == sweeps[0]["tokens"].size());
+  CHECK(sweeps[1]["recovered"][0].size() == 4);
+  CHECK(sweeps[0]["first_difference"].get<int>() > 0);
+  CHECK(sweeps[0]["recovered"][0][0] == 0);
+
+  const auto screened = desk.run({"trace", "--sweep", "resid_pre", "--screen", "-o", desk.folder / "s.html"});
+  INFO(screened.err);
+  REQUIRE(screened.code == 0);
+  CHECK(screened.out.find("bfloat16") != std::string::npos);
+  CHECK(test::read_bytes(desk.folder / "s.html").find("class=\"heat\"") != std::string::npos);
+  const auto drawn = desk.run({"trace", "-o", desk.folder / "c.html", "--minimality", "--stability"});
+  INFO(drawn.err);
+  REQUIRE(drawn.code == 0);
+  CHECK(test::read_bytes(desk.folder / "c.html").find("<svg") != std::string::npos);
+  CHECK(desk.run({"trace", "--sweep", "pattern"}).code == 2);
+  CHECK(desk.run({"trace", "--sweep", "z", "-o", desk.folder / "s.dot"}).code == 2);
+}
+
 TEST_CASE("trace refuses what it cannot do before the model is loaded") {
   const Desk desk(kCircuits);
   CHECK(desk.run({"trace", "-o", desk.folder / "c.png"}).code == 2);
