@@ -243,7 +243,7 @@ class Completer {
     // What may go on with the sentence before.
     if (declaration_ == "rule") add_words({"at", "when", "and", "or", "by", "to"});
     if (declaration_ == "edit") add_words({"at", "in", "from", "to"});
-    if (declaration_ == "check" || declaration_ == "edit") add_words({"beyond", "relative", "across"});
+    if (declaration_ == "check" || declaration_ == "edit") add_words({"beyond", "relative", "at", "across"});
   }
 
   void complete_heading() {
