@@ -14,6 +14,10 @@ target_link_libraries(proviso PUBLIC torch PRIVATE yaml-cpp OpenSSL::Crypto PkgC
 target_compile_features(proviso PUBLIC cxx_std_20)
 target_link_options(proviso INTERFACE
   "$<$<STREQUAL:$<TARGET_PROPERTY:proviso,TYPE>,STATIC_LIBRARY>:SHELL:${OpenMP_CXX_FLAGS}>")
+if(UNIX AND NOT APPLE)
+  # As proviso_options has it.
+  target_link_options(proviso INTERFACE "SHELL:-Wl,--push-state,--no-as-needed -lstdc++ -Wl,--pop-state")
+endif()
 set_target_properties(proviso PROPERTIES LINKER_LANGUAGE CXX VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 
 set(package_directory ${CMAKE_INSTALL_LIBDIR}/cmake/Proviso)

@@ -15,10 +15,12 @@ WeightDelta fold_columns(std::string name, const at::Tensor& W, const AffineWrit
   return {std::move(name), -change.write, change.read.mm(W.to(at::kDouble))};
 }
 
-/// For a table whose rows are outputs: [entries, width]. The constant costs no rank: it is written along the same.
-WeightDelta fold_rows(std::string name, const at::Tensor& table, const AffineWrite& change, bool with_constant) {
+/// For a table whose rows, times `scale`, are outputs: [entries, width]. The constant costs no rank: it is written
+/// along the same.
+WeightDelta fold_rows(std::string name, const at::Tensor& table, const AffineWrite& change, bool with_constant,
+                      double scale = 1) {
   auto left = -table.to(at::kDouble).mm(change.read.t());  // [entries, k]
-  if (with_constant) left += change.constant;
+  if (with_constant) left += change.constant / scale;
   return {std::move(name), left, change.write.t().contiguous()};
 }
 
@@ -58,7 +60,7 @@ std::variant<std::vector<WeightDelta>, Refusal> fold(const AffineWrite& change, 
   const auto weight = transformer.get(writer->weight).cpu();
   if (site.kind == SiteKind::embed) {
     // Every position is the sum of a token row and, in some families, a position row: the constant joins one of them.
-    deltas.push_back(fold_rows(writer->weight, weight, change, /*with_constant=*/true));
+    deltas.push_back(fold_rows(writer->weight, weight, change, /*with_constant=*/true, writer->scale));
     if (const auto positions = transformer.position_embedding_name(); !positions.empty())
       deltas.push_back(fold_rows(positions, transformer.get(positions).cpu(), change, /*with_constant=*/false));
     std::erase_if(deltas, [](const WeightDelta& delta) { return is_zero(delta.left); });

@@ -17,6 +17,12 @@ void Binder::circuit(const dsl::CircuitDecl& declaration) {
   BoundCircuit bound;
   bound.probability = measure.kind == Kind::probability;
   const std::size_t before = diagnostics_.size();
+  if (card_.norms_writers()) {
+    error(Code::circuit_family, measure.span,
+          card_.name +
+              " has no graph of this kind: what its attention and MLP write passes a norm before it joins the stream",
+          {"measure the effect of interventions at `z`, `attn_out` or `mlp_out`"});
+  }
   if (measure.kind != Kind::answer_diff) single_token(measure.a, measure.a_span);
   if (measure.kind == Kind::logit_diff) single_token(measure.b, measure.b_span);
   if (diagnostics_.size() != before) return;

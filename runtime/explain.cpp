@@ -88,17 +88,19 @@ std::string would_save(const PlannedSentence& sentence, const BoundRules& bound)
   if (sentence.hooks.empty() || sentence.of_change) return "";
   if (std::holds_alternative<dsl::Latent>(bound.rules->features[sentence.sentence.feature].constructor)) return "";
   if (sentence.sentence.operation == dsl::Operation::cap) return "";
-  const bool writers = std::all_of(sentence.hooks.begin(), sentence.hooks.end(), passes::has_linear_writer);
+  const auto has_writer = [&](const dsl::Site& site) { return passes::has_linear_writer(site, *bound.card); };
+  const bool writers = std::all_of(sentence.hooks.begin(), sentence.hooks.end(), has_writer);
+  const std::string elsewhere = bound.card->norms_writers() ? "embed" : "mlp_out, attn_out or embed";
   const auto never_folds = [&](const dsl::Site& site) {
-    return passes::has_linear_writer(site) && !passes::lacks_bias(sentence.sentence, site, bound).empty();
+    return has_writer(site) && !passes::lacks_bias(sentence.sentence, site, bound).empty();
   };
   if (std::any_of(sentence.hooks.begin(), sentence.hooks.end(), never_folds)) return "";
   const std::string rest = "it would become a weight edit and cost nothing at run time";
   if (sentence.sentence.condition) {
-    return (writers ? "without its condition " : "without its condition, at mlp_out, attn_out or embed, ") + rest;
+    return (writers ? "without its condition " : "without its condition, at " + elsewhere + ", ") + rest;
   }
   return writers ? "with no other hook and no reading at these sites " + rest
-                 : "at mlp_out, attn_out or embed in place of " + sites_text(sentence.hooks) + " " + rest;
+                 : "at " + elsewhere + " in place of " + sites_text(sentence.hooks) + " " + rest;
 }
 
 /// The prompts' tokens that a state computes.

@@ -10,6 +10,7 @@
 
 #include "runtime/folds.hpp"
 #include "runtime/generate.hpp"
+#include "runtime/model/linear.hpp"
 #include "runtime/model/pass_groups.hpp"
 #include "runtime/model/random.hpp"
 #include "runtime/model/sinks.hpp"
@@ -489,7 +490,8 @@ void StateRun::read_logits(const Run& run, const PassRows& rows,
   if (kl_rows.empty()) return;
   const auto states =
       at::stack(loaded_states).to(c_.loaded_unembedding.scalar_type()).to(c_.loaded_unembedding.device());
-  const auto loaded = at::log_softmax(states.matmul(c_.loaded_unembedding.t()).to(at::kFloat).cpu(), 1);
+  const auto before = states.matmul(c_.loaded_unembedding.t()).to(at::kFloat).cpu();
+  const auto loaded = at::log_softmax(model::soft_cap(before, c_.transformer.config().logits_cap), 1);
   const auto now = at::log_softmax(values.index_select(0, at::tensor(kl_rows, at::kLong)), 1);
   const auto kl = (loaded.exp() * (loaded - now)).sum(1, /*keepdim=*/false, at::kDouble).contiguous();
   for (std::size_t i = 0; i < kl_rows.size(); ++i) {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "runtime/model/kernels.hpp"
+#include "runtime/model/linear.hpp"
 
 namespace proviso::model {
 
@@ -87,7 +88,7 @@ const Attention::Layer* Attention::held_in(std::int64_t layer) const {
 at::Tensor Attention::operator()(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                  const PatternVisitor& see_pattern) {
   const bool differentiated = is_differentiated(q) || is_differentiated(k) || is_differentiated(v);
-  if (see_pattern || differentiated || !q.device().is_cpu()) {
+  if (see_pattern || differentiated || config_.attention_cap != 0 || !q.device().is_cpu()) {
     const at::Tensor z = attend_explicitly(held_in(layer), q, k, v, see_pattern);
     if (cache_ && append_) append(layer, k.detach(), v.detach());
     return z;
@@ -259,7 +260,8 @@ at::Tensor Attention::attend_explicitly(const Layer* held, const at::Tensor& q, 
   if (prefix_ > 0) scores.push_back(rows_first(at::bmm(kv_first(queries), prefix(held->prefix_k).transpose(1, 2))));
   if (past_ > 0) scores.push_back(at::matmul(queries, past(held->k).transpose(3, 4)));
   scores.push_back(at::matmul(queries, keys));
-  at::Tensor pattern = at::softmax(at::cat(scores, -1).to(at::kFloat) + padding_.mask, -1);
+  const at::Tensor capped = soft_cap(at::cat(scores, -1).to(at::kFloat), config_.attention_cap);
+  at::Tensor pattern = at::softmax(capped + padding_.mask, -1);
   if (see_pattern) {
     const std::int64_t all = pattern.size(-1);
     pattern = show_patterns(pattern.reshape({rows, config_.heads, length, all}), see_pattern)

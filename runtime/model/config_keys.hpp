@@ -29,7 +29,8 @@ class ConfigKeys {
   std::string text_or(const std::string& key, const std::string& otherwise);
   std::optional<std::int64_t> token(const std::string& key);  ///< the first, where a list is given
 
-  /// Says that `key`, unless it has been read, may hold one of `admitted` (a JSON array; "" admits any value) or be absent.
+  /// Says that `key`, unless it has been read, may hold one of `admitted` (a JSON array; "" admits any value) or be
+  /// absent.
   void admit(const std::string& key, std::string_view admitted);
   /// Throws `InputError` with every key that was neither read nor admitted.
   void finish() const;

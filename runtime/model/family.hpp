@@ -28,6 +28,7 @@ enum class TensorRole {
   key_norm,
   attention_out,
   attention_out_bias,
+  attention_post_norm,  ///< between the map and the stream
   mlp_norm,
   mlp_norm_bias,
   gate,
@@ -36,6 +37,7 @@ enum class TensorRole {
   up_bias,
   down,
   down_bias,
+  mlp_post_norm,
   final_norm,
   final_norm_bias,
   unembedding,
@@ -49,11 +51,11 @@ std::int64_t size_of(Dimension dimension, const ModelConfig& config);
 enum class Presence { always, attention_bias, mlp_bias, untied };
 enum class Storage { linear, conv1d };
 /// The order of a map's rows that belong to heads. `rotary`: a GGUF file has the rotary pairs of each head interleaved.
-/// `by_head`, of a fused map: queries, keys and values of the first head, then of the next, where GGUF files, and `plain`
-/// everywhere, have those of all heads: queries, then keys, then values.
+/// `by_head`, of a fused map: queries, keys and values of the first head, then of the next, where GGUF files, and
+/// `plain` everywhere, have those of all heads: queries, then keys, then values.
 enum class Rows { plain, rotary, by_head };
 
-enum class NormKind { rms, layer };
+enum class NormKind { rms, rms_above_one, layer };  ///< rms_above_one: the gain is 1 + what is stored
 enum class Activation { silu, gelu, gelu_tanh };
 enum class Positions { rotary, table };
 enum class MlpKind { plain, gated };  ///< down(act(up x)), or down(act(gate x) · up x)
@@ -80,7 +82,7 @@ std::string at_layer(std::string_view name, std::int64_t layer);
 struct FamilyTable {
   Family family;
   std::string_view name;          ///< config.json's `model_type`
-  std::string_view gguf_name;     ///< GGUF's `general.architecture`; "" where that is another family's
+  std::string_view gguf_name;     ///< GGUF's `general.architecture`; "" where that is another family's, or not read
   std::string_view architecture;  ///< "LlamaForCausalLM"
   std::string_view base_prefix;   ///< left out of every name in files of the bare base model
   NormKind norm;

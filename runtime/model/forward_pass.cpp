@@ -172,6 +172,9 @@ PackedLayout ForwardPass::run() {
 
 bool ForwardPass::embed() {
   stream_ = at::embedding(weights_.of(TensorRole::token_embedding), layout_.tokens);
+  // Rounded to the model's type first, as the reference does.
+  if (config_.embedding_scale != 1)
+    stream_ = stream_ * at::scalar_tensor(config_.embedding_scale).to(stream_.options());
   if (family_.positions == Positions::table) {
     stream_ = stream_ + at::embedding(weights_.of(TensorRole::position_embedding), layout_.positions);
   }
@@ -204,11 +207,12 @@ bool ForwardPass::run_layer(std::int64_t layer) {
   // Before the attention's output joins the stream, where the two run in parallel.
   at::Tensor x = config_.parallel_blocks ? read_by_mlp() : at::Tensor();
   if (!add_to_stream(SiteKind::attn_out, SiteKind::resid_mid, layer, z,
-                     {TensorRole::attention_out, TensorRole::attention_out_bias}))
+                     {{TensorRole::attention_out, TensorRole::attention_out_bias}, TensorRole::attention_post_norm}))
     return false;
   if (!x.defined()) x = read_by_mlp();
-  return run_mlp(layer, x, neurons) && add_to_stream(SiteKind::mlp_out, SiteKind::resid_post, layer, neurons,
-                                                     {TensorRole::down, TensorRole::down_bias});
+  return run_mlp(layer, x, neurons) &&
+         add_to_stream(SiteKind::mlp_out, SiteKind::resid_post, layer, neurons,
+                       {{TensorRole::down, TensorRole::down_bias}, TensorRole::mlp_post_norm});
 }
 
 at::Tensor ForwardPass::read(SiteKind reader, std::int64_t layer) {
@@ -272,6 +276,7 @@ bool ForwardPass::attend(std::int64_t layer, at::Tensor& z) {
     q = rotate(q, rotary_, config_.head_dim, !normed && wants(SiteKind::q, layer));
     k = rotate(k, rotary_, config_.head_dim, !normed && wants(SiteKind::k, layer));
   }
+  if (config_.query_scale != 1) q = q * config_.query_scale;
   Attention::PatternVisitor see_pattern;
   if (wants(SiteKind::pattern, layer)) {
     see_pattern = [&](std::int64_t, at::Tensor& pattern) {
@@ -296,9 +301,9 @@ bool ForwardPass::run_mlp(std::int64_t layer, const at::Tensor& x, at::Tensor& n
 }
 
 bool ForwardPass::add_to_stream(SiteKind writer, SiteKind result, std::int64_t layer, const at::Tensor& input,
-                                Map map) {
-  const at::Tensor &weight = weights_.of(map.weight, layer), &bias = weights_.of(map.bias, layer);
-  at::Tensor written = project(input, weight, bias);
+                                Output output) {
+  at::Tensor written = apply(input, output.map, layer);
+  if (family_.find(output.post_norm)) written = norm(written, output.post_norm, output.post_norm, layer);
   if (!reach(writer, layer, written)) return false;
   if (stream_is_own_ && !is_differentiated(written)) {
     stream_.add_(written);
@@ -325,7 +330,8 @@ void ForwardPass::unembed() {
   for (std::int64_t first = 0; first < normed.size(0); first += kLogitsChunk) {
     const std::int64_t count = std::min(kLogitsChunk, normed.size(0) - first);
     at::Tensor logits =
-        project(normed.narrow(0, first, count), weights_.of(TensorRole::unembedding), {}).to(at::kFloat);
+        soft_cap(project(normed.narrow(0, first, count), weights_.of(TensorRole::unembedding), {}).to(at::kFloat),
+                 config_.logits_cap);
     if (wants(SiteKind::logits, -1)) {
       pass_.visitor->visit({SiteKind::logits, -1}, logits, sublayout(layout_, packed.narrow(0, first, count)));
     }
@@ -336,6 +342,7 @@ void ForwardPass::unembed() {
 at::Tensor ForwardPass::norm(const at::Tensor& x, TensorRole gain, TensorRole bias, std::int64_t layer) const {
   const at::Tensor& weight = weights_.of(gain, layer);
   if (family_.norm == NormKind::rms) return rms_norm(x, weight, config_.norm_eps);
+  if (family_.norm == NormKind::rms_above_one) return rms_norm_above_one(x, weight, config_.norm_eps);
   return at::layer_norm(x, {config_.width}, weight, weights_.of(bias, layer), config_.norm_eps);
 }
 

@@ -26,6 +26,11 @@ class ForwardPass {
   struct Map {
     TensorRole weight, bias;
   };
+  /// A map to the stream, and the norm that stands between in some families.
+  struct Output {
+    Map map;
+    TensorRole post_norm;
+  };
 
   /// Shows `x` to a visitor that wants the site. False: the pass ends here.
   bool reach(dsl::SiteKind kind, std::int64_t layer, at::Tensor& x);
@@ -46,7 +51,8 @@ class ForwardPass {
   /// What a map other than these reads: the stream, unless the pass has a reader.
   at::Tensor read(dsl::SiteKind reader, std::int64_t layer);
   bool run_mlp(std::int64_t layer, const at::Tensor& x, at::Tensor& neurons);
-  bool add_to_stream(dsl::SiteKind writer, dsl::SiteKind result, std::int64_t layer, const at::Tensor& input, Map map);
+  bool add_to_stream(dsl::SiteKind writer, dsl::SiteKind result, std::int64_t layer, const at::Tensor& input,
+                     Output output);
   void unembed();
 
   at::Tensor norm(const at::Tensor& x, TensorRole gain, TensorRole bias, std::int64_t layer) const;

@@ -128,8 +128,7 @@ void write_gguf_model(const Transformer& transformer, const std::set<std::string
       }
       at::Tensor value = transformer.get(name);
       if (!value.defined()) value = at::zeros(spec.shape(config));
-      add(stored_name, ElementType::f32, spec.shape(config),
-          in_gguf_order(value, spec.rows, card.config.head_dim));
+      add(stored_name, ElementType::f32, spec.shape(config), in_gguf_order(value, spec.rows, card.config.head_dim));
     }
   }
   write_gguf(path, source, tensors);

@@ -81,6 +81,14 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& gain, double eps) {
   return scaled.to(x.dtype()) * gain;
 }
 
+at::Tensor rms_norm_above_one(const at::Tensor& x, const at::Tensor& gain, double eps) {
+  const at::Tensor values = x.to(at::kFloat);
+  const at::Tensor scaled = values * at::rsqrt(values.square().mean(-1, true) + eps);
+  return (scaled * (gain.to(at::kFloat) + 1)).to(x.dtype());
+}
+
+at::Tensor soft_cap(const at::Tensor& x, double cap) { return cap == 0 ? x : at::tanh(x / cap) * cap; }
+
 at::Tensor activate(Activation activation, const at::Tensor& gate, const at::Tensor& up) {
   if (activation == Activation::silu && up.defined() && kernels_run_on(gate) && !is_differentiated(gate) &&
       !is_differentiated(up)) {

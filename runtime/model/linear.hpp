@@ -21,6 +21,10 @@ struct LinearPart {
 std::vector<at::Tensor> project_parts(const at::Tensor& x, const std::vector<LinearPart>& parts);
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& gain, double eps);
+/// The same with 1 + gain in its place, rounded once.
+at::Tensor rms_norm_above_one(const at::Tensor& x, const at::Tensor& gain, double eps);
+/// cap · tanh(x / cap); x itself where `cap` is 0.
+at::Tensor soft_cap(const at::Tensor& x, double cap);
 /// act(gate) · up, or act(gate) where `up` is undefined.
 at::Tensor activate(Activation activation, const at::Tensor& gate, const at::Tensor& up);
 

@@ -275,6 +275,8 @@ std::int64_t ModelCard::site_heads(dsl::SiteKind kind) const {
   return dsl::site_width(kind) == dsl::SiteWidth::key_value ? config.kv_heads : config.heads;
 }
 
+bool ModelCard::norms_writers() const { return family_table(config.family).find(TensorRole::attention_post_norm); }
+
 std::string ModelCard::missing_site(dsl::SiteKind kind) const {
   if (kind != dsl::SiteKind::resid_mid || !config.parallel_blocks) return "";
   return name + " has no resid_mid: its attention and its MLP run in parallel, and both read resid_pre";

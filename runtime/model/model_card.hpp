@@ -46,6 +46,8 @@ struct ModelCard {
   std::int64_t site_width(const dsl::Site& site) const;
   /// Heads at q, z, pattern (query heads) and k, v (key-value heads); 0 elsewhere.
   std::int64_t site_heads(dsl::SiteKind kind) const;
+  /// Whether what attention and MLP write passes a norm before it joins the stream: no linear map writes there.
+  bool norms_writers() const;
   /// Why this model does not have a site, or nothing ("resid_mid …" where attention and MLP run in parallel).
   std::string missing_site(dsl::SiteKind kind) const;
 };

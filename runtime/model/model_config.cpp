@@ -15,18 +15,19 @@ namespace {
 
 using Json = nlohmann::json;
 
-std::string families_read() {
+/// The names of families in config.json, or in GGUF files.
+std::string families_read(bool gguf) {
   std::string names;
-#define PROVISO_FAMILY(family, ...) names += std::string(names.empty() ? "" : ", ") + #family;
+  const auto add = [&](const std::string& name) { names += (names.empty() || name.empty() ? "" : ", ") + name; };
+#define PROVISO_FAMILY(family, gguf_name, ...) add(gguf ? gguf_name : #family);
 #include "runtime/model/families.def"
   return names;
 }
 
-/// The family that `key` names, by a Hugging Face name or by a GGUF one.
-Family read_family(ConfigKeys& keys, const std::string& key, std::optional<Family> (*by_name)(std::string_view)) {
+Family read_family(ConfigKeys& keys, const std::string& key, bool gguf) {
   const std::string name = keys.text_or(key, "");
-  const std::optional<Family> family = by_name(name);
-  if (!family) keys.refuse(key, "is '" + name + "'; models of the families " + families_read() + " are read");
+  const std::optional<Family> family = gguf ? family_from_gguf_name(name) : family_from_name(name);
+  if (!family) keys.refuse(key, "is '" + name + "'; models of the families " + families_read(gguf) + " are read");
   return *family;
 }
 
@@ -93,7 +94,8 @@ void read_rope(const Json& object, const std::string& source, const std::string&
 /// A sliding window hides the tokens before it, so texts no longer than it are computed as without one.
 void bound_context(ModelConfig& config, std::int64_t window) { config.context = std::min(config.context, window); }
 
-/// The window of the layers that have one: Mistral's all, Qwen's from some layer on, or those of `layer_types`.
+/// The window of the layers that have one: Mistral's all, Gemma's every other, Qwen's from some layer on, or those of
+/// `layer_types`.
 void read_window(ConfigKeys& keys, ModelConfig& config) {
   constexpr std::int64_t kOtherwise = 4096, kFirstLayerOtherwise = 28;  // what the reference takes for absent keys
   const Json& types = keys.read("layer_types");
@@ -108,12 +110,14 @@ void read_window(ConfigKeys& keys, ModelConfig& config) {
   }
   const Json& stated = keys.read("sliding_window");
   const bool absent = !keys.holds("sliding_window");
-  if (config.family == Family::mistral) {
+  if (config.family == Family::mistral || (config.family == Family::gemma2 && (types.is_null() || sliding > 0))) {
     if (absent || !stated.is_null()) bound_context(config, keys.size_or("sliding_window", kOtherwise));
     return;
   }
+  if (config.family == Family::gemma2) return;  // no layer slides
   const bool used = keys.flag_or("use_sliding_window", false);
-  const bool slides = types.is_null() ? config.layers > keys.size_or("max_window_layers", kFirstLayerOtherwise) : sliding > 0;
+  const bool slides =
+      types.is_null() ? config.layers > keys.size_or("max_window_layers", kFirstLayerOtherwise) : sliding > 0;
   if (slides && used && (absent || !stated.is_null())) {
     bound_context(config, keys.size_or("sliding_window", kOtherwise));
   } else if (sliding > 0) {
@@ -144,6 +148,33 @@ void read_llama(ConfigKeys& keys, const std::string& source, ModelConfig& config
   read_window(keys, config);
 }
 
+void read_gemma2(ConfigKeys& keys, ModelConfig& config) {
+  config.width = keys.size("hidden_size");
+  config.layers = keys.size("num_hidden_layers");
+  config.heads = keys.size("num_attention_heads");
+  config.kv_heads = keys.size("num_key_value_heads");
+  config.head_dim = config.rotary_width = keys.size("head_dim");
+  config.neurons = keys.size("intermediate_size");
+  config.context = keys.size("max_position_embeddings");
+  config.norm_eps = keys.number_or("rms_norm_eps", 1e-6);
+  config.rope_theta = keys.number_or("rope_theta", 10000);
+  config.attention_bias = keys.flag_or("attention_bias", false);
+  config.tied_embeddings = keys.flag_or("tie_word_embeddings", true);
+  config.embedding_scale = std::sqrt(static_cast<double>(config.width));
+  config.query_scale = std::sqrt(static_cast<double>(config.head_dim) / keys.number_or("query_pre_attn_scalar", 256));
+  const auto cap = [&](const char* key, double otherwise) {
+    if (keys.holds(key) && keys.read(key).is_null()) return 0.0;
+    return keys.number_or(key, otherwise);
+  };
+  config.attention_cap = cap("attn_logit_softcapping", 50);
+  config.logits_cap = cap("final_logit_softcapping", 30);
+  read_window(keys, config);
+  for (const char* key : {"hidden_act", "hidden_activation"}) keys.admit(key, R"(["gelu_pytorch_tanh"])");
+  keys.admit("use_bidirectional_attention", "[null, false]");
+  keys.admit("cache_implementation", "");
+  keys.admit("sliding_window_size", "");  // an older word, which the reference does not read
+}
+
 void read_gpt_neox(ConfigKeys& keys, const std::string& source, ModelConfig& config) {
   config.width = keys.size("hidden_size");
   config.layers = keys.size("num_hidden_layers");
@@ -154,7 +185,8 @@ void read_gpt_neox(ConfigKeys& keys, const std::string& source, ModelConfig& con
   config.norm_eps = keys.number_or("layer_norm_eps", 1e-5);
   // Newer files say both in other words, too, and some in these alone.
   config.rope_theta = keys.number_or("rope_theta", keys.number_or("rotary_emb_base", 10000));
-  config.rotary_width = share_of_head(keys.number_or("partial_rotary_factor", keys.number_or("rotary_pct", 0.25)), config);
+  config.rotary_width =
+      share_of_head(keys.number_or("partial_rotary_factor", keys.number_or("rotary_pct", 0.25)), config);
   for (const char* key : {"rope_scaling", "rope_parameters"}) read_rope(keys.read(key), source, key, config);
   config.parallel_blocks = keys.flag_or("use_parallel_residual", true);
   config.attention_bias = keys.flag_or("attention_bias", true);
@@ -278,7 +310,7 @@ ModelConfig read_hugging_face_config(std::string_view text, const std::string& p
   const Json json = parse_json_object(text, path);
   ConfigKeys keys(json, path);
   ModelConfig config;
-  config.family = read_family(keys, "model_type", family_from_name);
+  config.family = read_family(keys, "model_type", /*gguf=*/false);
   keys.admit("architectures", R"([null, [], [")" + std::string(family_table(config.family).architecture) + R"("]])");
   config.vocabulary = keys.size("vocab_size");
   config.bos = keys.token("bos_token_id");
@@ -289,6 +321,9 @@ ModelConfig read_hugging_face_config(std::string_view text, const std::string& p
     case Family::qwen2:
     case Family::qwen3:
       read_llama(keys, path, config);
+      break;
+    case Family::gemma2:
+      read_gemma2(keys, config);
       break;
     case Family::gpt_neox:
       read_gpt_neox(keys, path, config);
@@ -312,7 +347,7 @@ ModelConfig read_gguf_config(const GgufFile& file, const std::string& path) {
   }
   ConfigKeys of_file(general, path);
   ModelConfig config;
-  config.family = read_family(of_file, "general.architecture", family_from_gguf_name);
+  config.family = read_family(of_file, "general.architecture", /*gguf=*/true);
   if (of_file.text_or("general.type", "model") != "model") of_file.refuse("general.type", "is not 'model'");
   if (const Json& parts = of_file.read("split.count"); !parts.is_null() && parts != 0 && parts != 1) {
     of_file.refuse("split.count", "says that this is one of several parts; join them first (llama-gguf-split --merge)");

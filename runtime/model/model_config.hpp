@@ -44,6 +44,10 @@ struct ModelConfig {
   RopeScaling rope;
   std::int64_t rotary_width = 0;  ///< so many elements of each head, from the first, are turned by their position
   bool parallel_blocks = false;   ///< attention and MLP both read what enters the layer: there is no resid_mid
+  double embedding_scale = 1;     ///< of the token embedding, on its way to the stream
+  double query_scale = 1;         ///< of the queries, beside 1/√head_dim
+  double attention_cap = 0;       ///< scores become cap · tanh(score / cap); 0: they stay
+  double logits_cap = 0;          ///< likewise
   bool tied_embeddings = false;
   bool attention_bias = false;  ///< of the attention's maps, where the family leaves it to the configuration
   bool mlp_bias = false;

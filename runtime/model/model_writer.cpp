@@ -120,6 +120,8 @@ Json new_config(const ModelConfig& config) {
                    {"hidden_act", "silu"}});
       if (config.family == Family::mistral) json["sliding_window"] = nullptr;  // absent, it would be 4096
       break;
+    case Family::gemma2:
+      break;  // never comes without one
     case Family::gpt_neox:
       json.update({{"hidden_size", config.width},
                    {"num_hidden_layers", config.layers},

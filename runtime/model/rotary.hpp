@@ -13,8 +13,8 @@ struct RotaryTable {
 
 RotaryTable rotary_table(const ModelConfig& config, const at::Tensor& positions);
 
-/// Turns the first `rotary_width` elements of every head of `x` [n, heads · head_dim]; in place where `x` needs no gradient and is not `shared`
-/// with anyone who still reads it as it is.
+/// Turns the first `rotary_width` elements of every head of `x` [n, heads · head_dim]; in place where `x` needs no
+/// gradient and is not `shared` with anyone who still reads it as it is.
 at::Tensor rotate(at::Tensor x, const RotaryTable& table, std::int64_t head_dim, bool shared);
 
 }  // namespace proviso::model

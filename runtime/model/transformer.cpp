@@ -45,16 +45,17 @@ std::vector<std::string> Transformer::names() const { return state_->weights.nam
 bool Transformer::tied() const { return state_->weights.tied(); }
 
 std::optional<LinearWriter> Transformer::writer(const dsl::Site& site) const {
-  const auto map = [&](TensorRole weight, TensorRole bias) {
+  const auto map = [&](TensorRole weight, TensorRole bias, TensorRole post_norm) -> std::optional<LinearWriter> {
+    if (state_->family.find(post_norm)) return std::nullopt;
     return LinearWriter{state_->family.name_of(weight, site.layer), state_->family.name_of(bias, site.layer)};
   };
   switch (dsl::canonical(site).kind) {
     case dsl::SiteKind::embed:
-      return LinearWriter{embedding_name(), ""};
+      return LinearWriter{embedding_name(), "", state_->card.config.embedding_scale};
     case dsl::SiteKind::attn_out:
-      return map(TensorRole::attention_out, TensorRole::attention_out_bias);
+      return map(TensorRole::attention_out, TensorRole::attention_out_bias, TensorRole::attention_post_norm);
     case dsl::SiteKind::mlp_out:
-      return map(TensorRole::down, TensorRole::down_bias);
+      return map(TensorRole::down, TensorRole::down_bias, TensorRole::mlp_post_norm);
     default:
       return std::nullopt;
   }
@@ -65,6 +66,9 @@ std::string Transformer::unembedding_name() const { return state_->family.name_o
 std::string Transformer::position_embedding_name() const {
   return state_->family.name_of(TensorRole::position_embedding);
 }
-at::Tensor Transformer::final_norm_gain() const { return state_->weights.of(TensorRole::final_norm); }
+at::Tensor Transformer::final_norm_gain() const {
+  const at::Tensor& gain = state_->weights.of(TensorRole::final_norm);
+  return state_->family.norm == NormKind::rms_above_one ? gain + 1 : gain;
+}
 
 }  // namespace proviso::model

@@ -108,6 +108,7 @@ struct Pass {
 struct LinearWriter {
   std::string weight;  ///< tensor name
   std::string bias;    ///< tensor name, also where the model has none yet
+  double scale = 1;    ///< of what the map gives, before it is at the site (an embedding's)
 };
 
 /// A decoder-only transformer, float32 or bfloat16, on one device. One body; a table a family.
@@ -146,7 +147,7 @@ class Transformer {
   std::string unembedding_name() const;
   /// The position table of families that have one, else "".
   std::string position_embedding_name() const;
-  /// The final norm's gain [width].
+  /// What the final norm multiplies by [width].
   at::Tensor final_norm_gain() const;
 
  private:

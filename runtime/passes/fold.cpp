@@ -8,9 +8,16 @@
 
 namespace proviso::runtime::passes {
 
-bool has_linear_writer(const dsl::Site& site) {
-  return site.head < 0 && (site.kind == dsl::SiteKind::embed || site.kind == dsl::SiteKind::attn_out ||
-                           site.kind == dsl::SiteKind::mlp_out);
+namespace {
+
+bool is_written_by_layer(const dsl::Site& site) {
+  return site.kind == dsl::SiteKind::attn_out || site.kind == dsl::SiteKind::mlp_out;
+}
+
+}  // namespace
+
+bool has_linear_writer(const dsl::Site& site, const model::ModelCard& card) {
+  return site.head < 0 && (site.kind == dsl::SiteKind::embed || (is_written_by_layer(site) && !card.norms_writers()));
 }
 
 namespace {
@@ -57,10 +64,9 @@ std::string cannot_fold(const dsl::Intervention& sentence, const BoundRules& bou
 
 std::string lacks_bias(const dsl::Intervention& sentence, const dsl::Site& site, const BoundRules& bound) {
   const model::FamilyTable& family = model::family_table(bound.card->config.family);
-  const bool takes_constant =
-      site.kind == dsl::SiteKind::embed ||  // by every row
-      family.find(site.kind == dsl::SiteKind::attn_out ? model::TensorRole::attention_out_bias
-                                                       : model::TensorRole::down_bias);
+  const bool takes_constant = site.kind == dsl::SiteKind::embed ||  // by every row
+                              family.find(site.kind == dsl::SiteKind::attn_out ? model::TensorRole::attention_out_bias
+                                                                               : model::TensorRole::down_bias);
   if (takes_constant || !may_add_constant(sentence, site, bound)) return "";
   return "a constant is added at " + dsl::to_string(site) + ", whose map has no bias in models of the family " +
          std::string(family.name);
@@ -83,7 +89,7 @@ Plan fold(Plan plan, const BoundRules& bound) {
       const std::string why = cannot_fold(sentence.sentence, bound);
       for (const auto& site : sentence.hooks) {
         if (!why.empty()) kept.emplace(site, "another sentence there stays a hook: " + why);
-        if (!why.empty() || !has_linear_writer(site)) continue;
+        if (!why.empty() || !has_linear_writer(site, *bound.card)) continue;
         if (const std::string lacking = lacks_bias(sentence.sentence, site, bound); !lacking.empty())
           kept.emplace(site, lacking);
       }
@@ -105,13 +111,16 @@ Plan fold(Plan plan, const BoundRules& bound) {
       std::vector<dsl::Site> hooks;
       for (const auto& site : sentence.hooks) {
         const auto reason = kept.find(site);
-        if (has_linear_writer(site) && reason == kept.end()) {
+        const bool writer = has_linear_writer(site, *bound.card);
+        if (writer && reason == kept.end()) {
           sentence.folds.push_back(site);
           continue;
         }
         hooks.push_back(site);
-        sentence.why =
-            has_linear_writer(site) ? reason->second : dsl::to_string(site) + " is not written by one linear map";
+        sentence.why = writer ? reason->second
+                       : is_written_by_layer(site)
+                           ? "what is written at " + dsl::to_string(site) + " passes a norm before it joins the stream"
+                           : dsl::to_string(site) + " is not written by one linear map";
       }
       sentence.hooks = std::move(hooks);
     }

@@ -12,9 +12,15 @@
 namespace proviso::test {
 
 /// Tiny random models, one for each form that the body takes, made by tests/parity/model/make_tiny_models.py.
-inline const std::vector<std::string> kTinyModels = {
-    "llama_llama3_bias_untied", "llama_linear_tied", "gpt2", "gpt_neox_parallel", "gpt_neox_sequential_tied", "mistral",
-    "qwen2", "qwen3"};
+inline const std::vector<std::string> kTinyModels = {"llama_llama3_bias_untied",
+                                                     "llama_linear_tied",
+                                                     "gpt2",
+                                                     "gpt_neox_parallel",
+                                                     "gpt_neox_sequential_tied",
+                                                     "mistral",
+                                                     "qwen2",
+                                                     "qwen3",
+                                                     "gemma2"};
 
 inline std::string tiny_model_path(const std::string& name) { return PROVISO_SOURCE_DIR "/tests/parity/model/" + name; }
 

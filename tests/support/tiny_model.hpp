@@ -73,6 +73,10 @@ inline nlohmann::json tiny_json(const std::string& family) {
   if (family == "mistral") json.update({{"architectures", {"MistralForCausalLM"}}, {"sliding_window", nullptr}});
   if (family == "qwen2") json["architectures"] = {"Qwen2ForCausalLM"};
   if (family == "qwen3") json.update({{"architectures", {"Qwen3ForCausalLM"}}, {"head_dim", 4}});
+  if (family == "gemma2") {
+    json.update({{"architectures", {"Gemma2ForCausalLM"}}, {"head_dim", 4}, {"query_pre_attn_scalar", 8}});
+    json.erase("hidden_act");
+  }
   if (family == "gpt_neox") {
     return {{"architectures", {"GPTNeoXForCausalLM"}},
             {"model_type", "gpt_neox"},
@@ -196,9 +200,10 @@ inline GgufBuilder gguf_of(const TinyModel& model) {
   builder.set("tokenizer.ggml.tokens", std::vector<std::string>{"<s>", "a", "b"});
   builder.set("tokenizer.ggml.bos_token_id", 1u);
   for (const TinyModel::Tensor& tensor : model.tensors) {
-    const std::vector<float> values = tensor.spec->rows == model::Rows::rotary    ? interleaved(tensor, config.head_dim)
-                                      : tensor.spec->rows == model::Rows::by_head ? joined_by_kind(tensor, config.head_dim)
-                                                                                  : tensor.values;
+    const std::vector<float> values = tensor.spec->rows == model::Rows::rotary ? interleaved(tensor, config.head_dim)
+                                      : tensor.spec->rows == model::Rows::by_head
+                                          ? joined_by_kind(tensor, config.head_dim)
+                                          : tensor.values;
     const auto bytes = std::as_bytes(std::span(values));
     builder.tensor(model::at_layer(tensor.spec->gguf_name, tensor.layer), tensor.shape, 0,
                    std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));

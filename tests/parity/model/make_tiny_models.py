@@ -10,9 +10,9 @@ import pathlib
 
 import torch
 from safetensors.torch import save_file
-from transformers import (GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM,
-                          MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config,
-                          Qwen3ForCausalLM)
+from transformers import (Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig,
+                          GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
+                          Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 
 HERE = pathlib.Path(__file__).parent
 LENGTHS = [7, 4, 12]
@@ -88,13 +88,25 @@ MODELS = {
     "mistral": MistralForCausalLM(MistralConfig(**LLAMA, head_dim=8, sliding_window=16, rope_theta=1000.0)),
     "qwen2": Qwen2ForCausalLM(Qwen2Config(**LLAMA, tie_word_embeddings=True, rope_theta=1000.0)),
     "qwen3": Qwen3ForCausalLM(Qwen3Config(**LLAMA, head_dim=8, rope_theta=1000.0)),
+    # Caps low enough to be felt.
+    "gemma2": Gemma2ForCausalLM(
+        Gemma2Config(
+            **LLAMA,
+            head_dim=8,
+            query_pre_attn_scalar=12,
+            sliding_window=16,
+            attn_logit_softcapping=2.0,
+            final_logit_softcapping=3.0,
+        )
+    ),
 }
 
 
 def randomise(model):
     """Large enough that a misplaced bias, gain or scale shows."""
     for name, parameter in model.named_parameters():
-        is_gain = ("norm" in name or ".ln_" in name) and name.endswith("weight")
+        above_one = isinstance(model, Gemma2ForCausalLM)  # its gains are stored less 1
+        is_gain = ("norm" in name or ".ln_" in name) and name.endswith("weight") and not above_one
         parameter.data.normal_(1.0 if is_gain else 0.0, 0.3)
 
 
@@ -121,6 +133,7 @@ def hook_sites(model, sites):
         return hook
 
     gpt2, gpt_neox = isinstance(model, GPT2LMHeadModel), isinstance(model, GPTNeoXForCausalLM)
+    gemma2 = isinstance(model, Gemma2ForCausalLM)
     body = model.transformer if gpt2 else model.gpt_neox if gpt_neox else model.model
     layers = body.h if gpt2 else body.layers
     layers[0].register_forward_pre_hook(input_of("embed"))
@@ -140,13 +153,15 @@ def hook_sites(model, sites):
             for name in "qkv":
                 getattr(attention, f"{name}_proj").register_forward_hook(output(f"{name}[{i}]"))
         writer.register_forward_pre_hook(input_of(f"z[{i}]"))
-        writer.register_forward_hook(output(f"attn_out[{i}]"))
+        # What is added to the stream.
+        (layer.post_attention_layernorm if gemma2 else writer).register_forward_hook(output(f"attn_out[{i}]"))
         if not (gpt_neox and model.config.use_parallel_residual):
-            mlp_norm = layer.ln_2 if gpt2 else layer.post_attention_layernorm
+            mlp_norm = (layer.ln_2 if gpt2 else layer.pre_feedforward_layernorm if gemma2
+                        else layer.post_attention_layernorm)
             mlp_norm.register_forward_pre_hook(input_of(f"resid_mid[{i}]"))
         up.register_forward_hook(output(f"mlp_pre[{i}]"))
         down.register_forward_pre_hook(input_of(f"mlp_post[{i}]"))
-        down.register_forward_hook(output(f"mlp_out[{i}]"))
+        (layer.post_feedforward_layernorm if gemma2 else down).register_forward_hook(output(f"mlp_out[{i}]"))
         layer.register_forward_hook(output(f"resid_post[{i}]"))
 
 

@@ -69,7 +69,7 @@ TEST_CASE("a direction named twice is removed once") {
 
 TEST_CASE("folded weights answer as the hook does") {
   const auto family = GENERATE(as<std::string>(), "llama", "llama with biases", "gpt2", "gpt_neox", "gpt_neox in turn",
-                               "mistral", "qwen2", "qwen3");
+                               "mistral", "qwen2", "qwen3", "gemma2");
   const auto site = GENERATE(Site{SiteKind::mlp_out, 1}, Site{SiteKind::attn_out, 0}, Site{SiteKind::embed});
   const bool offset = GENERATE(true, false);
   auto json = tiny_json(family.substr(0, family.find(' ')));
@@ -87,7 +87,13 @@ TEST_CASE("folded weights answer as the hook does") {
   const auto hooked = logits_of(transformer, rows, &hook);
   const auto plain = logits_of(transformer, rows);
 
-  if (offset && site.kind != SiteKind::embed && (family == "mistral" || family == "qwen2")) {
+  if (family == "gemma2" && site.kind != SiteKind::embed) {  // what is written there passes a norm
+    CHECK(std::holds_alternative<editing::Refusal>(editing::fold(request, transformer, site)));
+    return;
+  }
+  const bool without_bias =
+      family == "mistral" || family == "qwen2" || (family == "qwen3" && site.kind == SiteKind::mlp_out);
+  if (offset && site.kind != SiteKind::embed && without_bias) {
     const auto refused = editing::fold(request, transformer, site);
     REQUIRE(std::holds_alternative<editing::Refusal>(refused));
     CHECK(std::get<editing::Refusal>(refused).reason ==

@@ -240,7 +240,8 @@ TEST_CASE("a configuration key that would change the model is refused by name") 
   llama("quantization_config", {{"bits", 4}}, "not computed");
   llama("architectures", {"MistralForCausalLM"}, "not computed");
   llama("layer_types", {"sliding_attention"}, "full_attention");
-  llama("model_type", "mixtral", "'mixtral'; models of the families llama, gpt2, mistral, qwen2, qwen3, gpt_neox are read");
+  llama("model_type", "mixtral",
+        "'mixtral'; models of the families llama, gpt2, mistral, qwen2, qwen3, gpt_neox, gemma2 are read");
   llama("rope_scaling", {{"rope_type", "yarn"}, {"factor", 2.0}}, "'yarn'");
   llama("rope_scaling", {{"rope_type", "linear"}}, "rope_scaling.factor");
   llama("rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}, {"extra", 1}}, "rope_scaling.extra");
@@ -286,11 +287,14 @@ TEST_CASE("what differs from llama in its kin is understood, or refused by name"
   for (const std::string name : {"qwen2", "qwen3"}) {
     const nlohmann::json qwen = tiny_json(name);
     CHECK(config_of(qwen, {{"sliding_window", 8}, {"use_sliding_window", false}}).context == 64);
-    CHECK(config_of(qwen, {{"sliding_window", 8}, {"use_sliding_window", true}, {"max_window_layers", 2}}).context == 64);
-    CHECK(config_of(qwen, {{"sliding_window", 8}, {"use_sliding_window", true}, {"max_window_layers", 1}}).context == 8);
+    CHECK(config_of(qwen, {{"sliding_window", 8}, {"use_sliding_window", true}, {"max_window_layers", 2}}).context ==
+          64);
+    CHECK(config_of(qwen, {{"sliding_window", 8}, {"use_sliding_window", true}, {"max_window_layers", 1}}).context ==
+          8);
     CHECK_THAT(refusal_of(qwen, "layer_types", {"full_attention", "sliding_attention"}),
                Catch::Contains("no window is in use"));
-    CHECK_THAT(refusal_of(qwen, "layer_types", {"full_attention", "chunked_attention"}), Catch::Contains("layer_types"));
+    CHECK_THAT(refusal_of(qwen, "layer_types", {"full_attention", "chunked_attention"}),
+               Catch::Contains("layer_types"));
   }
   CHECK_THAT(refusal_of(tiny_json("qwen3"), "head_dim", nullptr), Catch::Contains("'head_dim' is missing"));
 
@@ -298,10 +302,22 @@ TEST_CASE("what differs from llama in its kin is understood, or refused by name"
   CHECK(config_of(neox, {}).rotary_width == 2);
   CHECK(config_of(neox, {}).parallel_blocks);
   CHECK(config_of(neox, {}).attention_bias);
-  CHECK(config_of(neox, {{"rope_parameters", {{"rope_type", "default"}, {"partial_rotary_factor", 1.0}}}}).rotary_width == 4);
+  CHECK(
+      config_of(neox, {{"rope_parameters", {{"rope_type", "default"}, {"partial_rotary_factor", 1.0}}}}).rotary_width ==
+      4);
   CHECK_THAT(refusal_of(neox, "rotary_pct", 0.25), Catch::Contains("no rotary pairs"));
   CHECK_THAT(refusal_of(neox, "rotary_pct", 1.5), Catch::Contains("no rotary pairs"));
   CHECK_THAT(refusal_of(neox, "hidden_act", "gelu_fast"), Catch::Contains("not computed"));
+
+  const nlohmann::json gemma = tiny_json("gemma2");
+  CHECK(config_of(gemma, {}).embedding_scale == 4);
+  CHECK(config_of(gemma, {}).query_scale == Approx(std::sqrt(0.5)));
+  CHECK(config_of(gemma, {}).attention_cap == 50);
+  CHECK(config_of(gemma, {{"final_logit_softcapping", nullptr}}).logits_cap == 0);
+  CHECK(config_of(gemma, {{"sliding_window", 16}}).context == 16);
+  CHECK(config_of(gemma, {{"sliding_window", 16}, {"layer_types", {"full_attention", "full_attention"}}}).context ==
+        64);
+  CHECK_THAT(refusal_of(gemma, "use_bidirectional_attention", true), Catch::Contains("not computed"));
 
   TemporaryFolder folder;
   write_hugging_face(tiny_model(neox), folder / "tiny");
@@ -326,6 +342,11 @@ TEST_CASE("GGUF keys of the architecture are understood or refused by name") {
   refused([](GgufBuilder& b) { b.set("llama.attention.value_length", 8u); }, "'llama.attention.value_length' is 8");
   refused([](GgufBuilder& b) { b.set("llama.vocab_size", 41u); }, "[40, 16], the configuration says [41, 16]");
   refused([](GgufBuilder& b) { b.set("general.type", "adapter"); }, "general.type");
+  GgufBuilder gemma;
+  gemma.set("general.architecture", "gemma2");
+  write_bytes(folder / "gemma.gguf", gemma.bytes());
+  CHECK_THAT(refusal(folder / "gemma.gguf"),
+             Catch::Contains("'gemma2'; models of the families llama, gpt2, qwen2, qwen3, gptneox are read"));
   refused([](GgufBuilder& b) { b.set("split.count", 3u); }, "split.count");
   refused([](GgufBuilder& b) { b.tensor("blk.0.attn_q_norm.weight", {4}, 0, std::string(16, '\0')); },
           "'blk.0.attn_q_norm.weight' is not part");

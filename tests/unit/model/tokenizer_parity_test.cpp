@@ -94,7 +94,8 @@ std::shared_ptr<const Tokenizer> small(const std::string& name) { return Tokeniz
 }  // namespace
 
 TEST_CASE("ids and texts are those of the tokenizers library", "[tokenizer][parity]") {
-  for (const char* name : {"llama3", "gpt2", "llama2", "metaspace", "qwen2", "gpt_neox"}) check_texts(*small(name), name);
+  for (const char* name : {"llama3", "gpt2", "llama2", "metaspace", "qwen2", "gpt_neox"})
+    check_texts(*small(name), name);
 }
 
 TEST_CASE("every code point is split as in the tokenizers library", "[tokenizer][parity]") {

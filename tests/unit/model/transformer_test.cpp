@@ -339,7 +339,8 @@ TEST_CASE("a writer's weight and bias make the site, also a bias that the model 
   const auto kind = GENERATE(dsl::SiteKind::attn_out, dsl::SiteKind::mlp_out);
   const dsl::Site site{kind, 1};
   const auto writer = transformer->writer(site);
-  REQUIRE(writer);
+  CHECK(writer.has_value() != transformer->card().norms_writers());
+  if (!writer) return;
   const std::vector<Row> rows = test::rows_of(kTexts);
   const auto read = [&](dsl::Site place) {
     at::Tensor value;

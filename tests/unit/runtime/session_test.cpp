@@ -84,6 +84,39 @@ TEST_CASE("hooks and weight edits of one rule give the same logits") {
   CHECK(largest_difference(hooked, under_first_rule(untouched, kNoFold)) > 1e-2);
 }
 
+TEST_CASE("what a family's maps cannot hold stays a hook and says why, and the rest folds") {
+  const std::string family = GENERATE("gpt_neox", "qwen2", "gemma2");
+  INFO(family);
+  RulesOnModel rules(kSides + R"(
+feature f = contrast(p, q, zero: origin) at resid_post[0]
+feature g = contrast(p, q) at mlp_out[0]
+rule change {
+  suppress f at attn_out[1], embed
+  suppress g by 60% at mlp_out[0]
+}
+)",
+                     test::tiny_json(family));
+  const auto seen = under_first_rule(rules, {});
+  const auto& sentences = seen.plan.states[seen.state].sentences;
+  using Sites = std::vector<dsl::Site>;
+  const dsl::Site embed{dsl::SiteKind::embed}, attn_out{dsl::SiteKind::attn_out, 1}, mlp_out{dsl::SiteKind::mlp_out, 0};
+  if (family == "gemma2") {
+    CHECK((sentences[0].folds == Sites{embed}));
+    CHECK((sentences[0].hooks == Sites{attn_out}));
+    CHECK(sentences[0].why == "what is written at attn_out[1] passes a norm before it joins the stream");
+    CHECK(sentences[1].why == "what is written at mlp_out[0] passes a norm before it joins the stream");
+  } else {
+    CHECK(sentences[0].folds.size() == 2);
+    CHECK(sentences[0].hooks.empty());
+  }
+  CHECK((sentences[1].folds == Sites{mlp_out}) == (family == "gpt_neox"));
+  if (family == "qwen2") {
+    CHECK((sentences[1].hooks == Sites{mlp_out}));
+    CHECK(sentences[1].why == "a constant is added at mlp_out[0], whose map has no bias in models of the family qwen2");
+  }
+  CHECK(largest_difference(seen, under_first_rule(rules, kNoFold)) < 2e-4);
+}
+
 TEST_CASE("a site that is read, capped or acted on conditionally stays a hook, and the others fold") {
   RulesOnModel rules(kSides + R"(
 feature f = contrast(p, q) at mlp_out[0]
