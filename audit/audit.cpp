@@ -100,6 +100,11 @@ class Auditor {
     return options_.selection.edits && !rules_.edits[id].imported && options_.selection.takes(rules_.edits[id]);
   }
 
+  bool takes_check(const dsl::CheckDecl& check) const {
+    return options_.selection.checks && !check.imported && options_.selection.takes(check) &&
+           !options_.left_out.contains(check.name);
+  }
+
   Under under_of(dsl::EditId id) const {
     const auto& together = options_.together;
     if (!together) return {{id}, {}, std::nullopt};
@@ -140,7 +145,7 @@ class Auditor {
   void each_expectation(Each each) const {
     for (dsl::CheckId id = 0; id < rules_.checks.size(); ++id) {
       const auto& check = rules_.checks[id];
-      if (!options_.selection.checks || check.imported || !options_.selection.takes(check)) continue;
+      if (!takes_check(check)) continue;
       const auto attacks = check.under_attacks.empty() ? std::nullopt : std::optional(id);
       for (const auto& expectation : check.expectations) {
         each(expectation, Under{check.under_edits, check.under_rules, attacks});
@@ -177,7 +182,7 @@ class Auditor {
     auto next = measured.begin();
     for (std::size_t id = 0; id < rules_.checks.size(); ++id) {
       const auto& check = rules_.checks[id];
-      if (!options_.selection.checks || check.imported || !options_.selection.takes(check)) continue;
+      if (!takes_check(check)) continue;
       CheckResult result;
       result.name = check.name;
       result.annotations = check.annotations;

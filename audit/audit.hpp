@@ -31,11 +31,12 @@ struct Together {
 
 struct AuditOptions {
   Selection selection;
-  std::optional<Together> together{};  ///< nothing: each edit by itself
-  dsl::Date as_of;                     ///< for waivers
-  std::set<std::string> passes_off;    ///< plan passes by name
+  std::optional<Together> together{};          ///< nothing: each edit by itself
+  dsl::Date as_of;                             ///< for waivers
+  std::set<std::string> passes_off;            ///< plan passes by name
+  std::set<std::string> left_out{};            ///< checks by name, of those that the selection takes
   bool minimality = false, stability = false;  ///< of circuits, also where no expectation asks
-  bool every_margin = false;           ///< of examples: what conditions read on each prompt, not on the nearest alone
+  bool every_margin = false;  ///< of examples: what conditions read on each prompt, not on the nearest alone
 };
 
 /// What an audit would do, without weights.

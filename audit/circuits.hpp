@@ -34,6 +34,8 @@ std::string circuits_dot(const std::vector<CircuitResult>& circuits);
 /// One self-contained page without scripts: each circuit as a drawing, whose nodes show their edges alone where they are
 /// pointed at or reached with the keyboard, and as tables.
 std::string circuits_html(const std::vector<CircuitResult>& circuits);
+/// The drawing alone, to stand on another page as its `number`th.
+std::string circuit_drawing(const CircuitResult& circuit, std::size_t number);
 /// `circuits` as in a report, alone.
 std::string circuits_yaml(const std::vector<CircuitResult>& circuits);
 std::string circuits_json(const std::vector<CircuitResult>& circuits);

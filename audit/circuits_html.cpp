@@ -197,10 +197,14 @@ constexpr const char* kStyle =
 
 }  // namespace
 
+std::string circuit_drawing(const CircuitResult& circuit, std::size_t number) {
+  return element("style", "", kStyle) + drawing(circuit, number);
+}
+
 std::string circuits_html(const std::vector<CircuitResult>& circuits) {
-  std::string body = element("style", "", kStyle) + element("h1", "", "Circuits");
+  std::string body = element("h1", "", "Circuits");
   for (std::size_t i = 0; i < circuits.size(); ++i) body += circuit_section(circuits[i], i);
-  return page("Circuits", body);
+  return page("Circuits", element("style", "", kStyle) + element("main", "", body));
 }
 
 }  // namespace proviso::audit

@@ -5,10 +5,12 @@
 #include <map>
 #include <numeric>
 #include <set>
+#include <span>
 #include <utility>
 
 #include "audit/under_attack.hpp"
 #include "audit/verdict.hpp"
+#include "runtime/formats/sha256.hpp"
 
 namespace proviso::audit {
 
@@ -78,7 +80,8 @@ std::vector<dsl::EditId> edits_with(std::vector<dsl::EditId> edits, const dsl::m
 
 runtime::StateId state_under(const Under& under, const dsl::Change* change, std::uint64_t seed,
                              runtime::PlanBuilder& builder) {
-  runtime::Beside beside{under.attacks};
+  runtime::Beside beside;
+  beside.attacks = under.attacks;
   beside.as_written = under.as_written && seed == 0;  // edits are written as they come by the run's own seed
   return builder.state(under.edits, under.rules, change, seed, beside);
 }
@@ -158,7 +161,8 @@ Numbers numbers(const dsl::Expectation& expectation, const Combination& combinat
   };
   const auto changed = [&](const Under& where) {
     const Subject subject{0, {}, combination.paraphrases, where.attacks, seed};
-    runtime::Beside beside{where.attacks};
+    runtime::Beside beside;
+    beside.attacks = where.attacks;
     if (combination.ablation)
       beside.ablation = planned_ablation(*combination.ablation, metric, subject, bound, builder);
     if (const auto* patch = std::get_if<dsl::Patch>(&effect->change)) {
@@ -279,11 +283,11 @@ Control control(const Numbers& n, double effect, bool relative, std::uint64_t se
   control.value = mean_of(effects);
   control.spread = spread_of(effects);
   if (n.wrong_sign) control.wrong_sign = effect_of(*n.wrong_sign);
-  if (!positions.empty())
-    control.positions = {std::ssize(positions), mean_of(positions), spread_of(positions)};
+  if (!positions.empty()) control.positions = {std::ssize(positions), mean_of(positions), spread_of(positions)};
   control.rank =
       1 + std::count_if(effects.begin(), effects.end(), [&](double e) { return std::abs(e) >= std::abs(effect); });
   control.p = t_test_against(effect, effects);
+  control.values = std::move(effects);
   control.p_holm = control.p;
   return control;
 }
@@ -325,6 +329,38 @@ std::vector<Evidence> worst_prompts(const dsl::Expectation& expectation, const V
     worst.push_back(std::move(evidence));
   }
   return worst;
+}
+
+/// Every prompt's number, where the metric's is a mean or a ratio of them; `before` as in `worst_prompts`.
+std::optional<PromptNumbers> sample_of(const dsl::Expectation& expectation, const Values& measured,
+                                       const std::vector<PromptValue>* before) {
+  using Kind = Values::Kind;
+  const auto& values = measured.values;
+  const bool paired = before && before->size() == values.size();
+  const bool effect = effect_of(expectation) != nullptr, rise = measured.kind == Kind::perplexity_rise;
+  const bool share = measured.kind == Kind::share, mean = measured.kind == Kind::mean;
+  const bool known =
+      effect ? (share || mean) && paired && !expectation.relative
+             : share || mean || measured.kind == Kind::perplexity || (rise && measured.others.size() == values.size());
+  if (!known || values.empty()) return std::nullopt;
+  PromptNumbers numbers;
+  numbers.kind = effect || mean ? "mean" : share ? "share" : "nll";
+  std::string prompts;
+  std::map<std::int64_t, std::int64_t> clusters;  // numbered anew, so that no other set's count tells in them
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const Sample& sample = values[i].sample;
+    const double from = effect ? (*before)[i].sample.value : rise ? measured.others[i].sample.value : 0;
+    numbers.values.push_back(sample.value - from);
+    if (paired && !effect && !rise) numbers.before.push_back((*before)[i].sample.value);
+    numbers.weights.push_back(sample.weight);
+    numbers.clusters.push_back(clusters.try_emplace(sample.cluster, std::ssize(clusters)).first->second);
+    prompts += (values[i].prompt ? values[i].prompt->text : "") + '\0';
+  }
+  if (std::all_of(numbers.weights.begin(), numbers.weights.end(), [](double weight) { return weight == 1; }))
+    numbers.weights.clear();
+  if (clusters.size() == values.size()) numbers.clusters.clear();
+  numbers.prompts = model::sha256_hex(std::as_bytes(std::span(prompts)));
+  return numbers;
 }
 
 Measured::Part read(const ReadContext& c, const Combination& combination) {
@@ -374,6 +410,7 @@ Measured::Part read(const ReadContext& c, const Combination& combination) {
   if (effect && !n.controls.empty()) result.control = control(n, result.estimate.value, relative, seed);
   const auto* before = effect ? &n.before.values : n.baseline ? &n.baseline->values : nullptr;
   result.evidence = worst_prompts(c.expectation, n.after, before);
+  result.sample = sample_of(c.expectation, n.after, before);
   if (std::string why = vacuous(c, n, result.attacked); !why.empty()) settle(Status::vacuous, std::move(why));
   // Last: what is read here, also without the attacks, says nothing of whether the rules changed a vector under them.
   RulesUnderAttack rules = silenced(c.expectation, n, combination, c.under, c.bound, c.builder, c.source);

@@ -99,6 +99,7 @@ class Mutation {
         bound_(bound),
         sources_(sources),
         audit_(audit),
+        mutant_audit_(audit),
         session_(session),
         options_(options),
         unseen_(editing::read_corpus(session.held_out_path)),
@@ -110,6 +111,7 @@ class Mutation {
     for (const auto& [name, status] : verdicts(clean).by_name) {
       if (status == Status::pass) result_.watching.push_back(name);
     }
+    mutant_audit_.left_out = unwatched();
   }
 
   PlantedFaults run() {
@@ -130,6 +132,21 @@ class Mutation {
   }
 
  private:
+  /// Checks that can catch nothing, and need not be measured: their effects must be, since Holm's correction counts them.
+  std::set<std::string> unwatched() const {
+    std::set<std::string> names;
+    for (const auto& check : bound_.rules->checks) {
+      const auto has_effect = [](const dsl::Expectation& expectation) {
+        return std::holds_alternative<dsl::metric::Effect>(expectation.metric.node);
+      };
+      const bool watched = std::find(result_.watching.begin(), result_.watching.end(), "check/" + check.name) !=
+                           result_.watching.end();
+      if (!watched && std::none_of(check.expectations.begin(), check.expectations.end(), has_effect))
+        names.insert(check.name);
+    }
+    return names;
+  }
+
   runtime::AuditedThings audited_things() const {
     runtime::AuditedThings audited;
     audited.features = plan_audit(bound_, audit_).features;
@@ -168,7 +185,7 @@ class Mutation {
     if (bound.value) {
       auto options = mutant_;
       options.seed = seed;
-      const auto found = verdicts(transformer_, *bound.value, sources_, audit_, options);
+      const auto found = verdicts(transformer_, *bound.value, sources_, mutant_audit_, options);
       for (const std::string& name : result_.watching) {
         if (!stands(found, name)) control.alarms.push_back(name);
       }
@@ -207,7 +224,7 @@ class Mutation {
       result.reason = "it hardly moves the model";
       return;
     }
-    const auto found = verdicts(transformer_, bound_, sources_, audit_, mutant_);
+    const auto found = verdicts(transformer_, bound_, sources_, mutant_audit_, mutant_);
     result.reason = found.stopped;
     bool fails = !found.stopped.empty();
     for (const std::string& name : result_.watching) {
@@ -240,6 +257,7 @@ class Mutation {
   const runtime::BoundRules& bound_;
   const dsl::SourceSet& sources_;
   const AuditOptions& audit_;
+  AuditOptions mutant_audit_;  ///< without what can catch nothing
   const runtime::SessionOptions& session_;
   const MutationOptions& options_;
   editing::Corpus unseen_;

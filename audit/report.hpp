@@ -32,13 +32,25 @@ struct PositionControl {
 struct Control {
   std::string kind = "random directions";
   std::int64_t n = 0;
-  double value = 0;       ///< mean over the controls
-  double spread = 0;      ///< standard deviation
-  std::int64_t rank = 0;  ///< of the effect's size among them, from 1
-  double p = 1;           ///< t-test against their spread
-  double p_holm = 1;      ///< corrected over the file
-  std::optional<double> wrong_sign;          ///< of the change turned round
-  std::optional<PositionControl> positions;  ///< shown beside; p is of the random directions
+  double value = 0;                            ///< mean over the controls
+  double spread = 0;                           ///< standard deviation
+  std::int64_t rank = 0;                       ///< of the effect's size among them, from 1
+  double p = 1;                                ///< t-test against their spread
+  double p_holm = 1;                           ///< corrected over the file
+  std::optional<double> wrong_sign{};          ///< of the change turned round
+  std::optional<PositionControl> positions{};  ///< shown beside; p is of the random directions
+  std::vector<double> values{};                ///< every one, in order
+};
+
+/// Every prompt's number, so that reports can be compared prompt by prompt. Of an effect its changes.
+struct PromptNumbers {
+  /// "share": yes or no, and shares of a prompt's texts; "mean"; "nll": total negative log-likelihoods of texts (of
+  /// `perplexity_rise` their rise), weighted by tokens.
+  std::string kind;
+  std::string prompts;                 ///< SHA-256 of the prompts, in order; "" where evidence is left out
+  std::vector<double> values, before;  ///< `before`: without what is measured `under`, where the prompts are the same
+  std::vector<double> weights;         ///< none where all are 1
+  std::vector<std::int64_t> clusters;  ///< none where no two prompts share one
 };
 
 struct Evidence {
@@ -93,7 +105,8 @@ struct ExpectationResult {
   std::optional<std::int64_t> pairs_left_out;
   std::optional<Control> control;
   std::optional<AcrossResult> across;
-  std::vector<Evidence> evidence;  ///< the five worst, then prompt order
+  std::optional<PromptNumbers> sample{};  ///< where the number is a mean or a ratio of what single prompts give
+  std::vector<Evidence> evidence;         ///< the five worst, then prompt order
 };
 
 struct WaiverResult {
@@ -389,11 +402,13 @@ Report from_yaml(const std::string& text, const std::string& path);
 /// The JSON Schema that every report satisfies: report.schema.json, as built into the program.
 std::string_view report_schema();
 /// For CI systems: a JUnit document, a test case for each check, edit and example. What is inconclusive or vacuous is a
-/// failure there, what is waived or experimental is skipped.
-std::string to_junit(const Report& report);
+/// failure there, what is waived or experimental is skipped. It satisfies Ant's schema and that of Jenkins' xUnit
+/// plugin; `locations` adds the attributes `file` and `line`, which other readers link by, and neither schema knows.
+std::string to_junit(const Report& report, bool locations = false);
 /// For code scanning: SARIF 2.1.0, a result for each check, edit and example at its place in the rule file. What is
-/// waived is suppressed, what is experimental is informational.
-std::string to_sarif(const Report& report);
+/// waived is suppressed, what is experimental is informational. `problems_only` leaves out what passes, is waived or is
+/// experimental, which readers that know neither kinds nor suppressions would show as alerts.
+std::string to_sarif(const Report& report, bool problems_only = false);
 /// For a browser: one HTML file that needs nothing else, no script either. Redact the report first.
 std::string to_html(const Report& report);
 /// For a pull request or a job's summary: GitHub's Markdown. Redact the report first.

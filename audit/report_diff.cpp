@@ -24,43 +24,31 @@ struct Difference {
   bool beyond_noise = false;
 };
 
-/// The evidence's values by prompt, where it holds every prompt of a measurement that is their mean.
-std::optional<std::map<std::string, double>> whole_sample(const ExpectationResult& result) {
-  std::map<std::string, double> values;
-  double sum = 0;
-  for (const Evidence& item : result.evidence) {
-    values.emplace(item.prompt, item.after);
-    sum += item.after;
+/// A report's numbers as the statistics take them.
+std::vector<Sample> samples_of(const PromptNumbers& numbers) {
+  std::vector<Sample> samples;
+  for (std::size_t i = 0; i < numbers.values.size(); ++i) {
+    const double weight = i < numbers.weights.size() ? numbers.weights[i] : 1;
+    const auto cluster = i < numbers.clusters.size() ? numbers.clusters[i] : static_cast<std::int64_t>(i);
+    samples.push_back({numbers.values[i], cluster, weight});
   }
-  const auto n = static_cast<std::int64_t>(values.size());
-  const bool whole = n > 0 && n == result.estimate.n && result.evidence.size() == values.size();
-  const bool mean = std::abs(sum / static_cast<double>(n) - result.estimate.value) <= 1e-9 * (1 + std::abs(sum));
-  if (!whole || !mean) return std::nullopt;
-  return values;
+  return samples;
 }
 
+/// Prompt by prompt, where both are of the same prompts.
 std::optional<Difference> paired_difference(const ExpectationResult& before, const ExpectationResult& after) {
-  // Prompts of one cluster are no evidence of their own, and evidence does not name clusters: no interval, no pairing.
-  if (!before.estimate.interval || !after.estimate.interval) return std::nullopt;
-  const auto old_values = whole_sample(before), new_values = whole_sample(after);
-  if (!old_values || !new_values) return std::nullopt;
-  std::vector<Sample> earlier, later, differences;
-  bool shares = true;
-  for (const auto& [prompt, value] : *new_values) {
-    const auto old = old_values->find(prompt);
-    if (old == old_values->end()) return std::nullopt;
-    const auto cluster = static_cast<std::int64_t>(earlier.size());
-    earlier.push_back({old->second, cluster});
-    later.push_back({value, cluster});
-    differences.push_back({value - old->second, cluster});
-    for (const double one : {old->second, value}) shares = shares && (one == 0 || one == 1);
-  }
+  if (!before.sample || !after.sample) return std::nullopt;
+  const PromptNumbers &old = *before.sample, &now = *after.sample;
+  if (old.prompts.empty() || old.prompts != now.prompts || old.kind != now.kind) return std::nullopt;
+  const auto earlier = samples_of(old), later = samples_of(now);
   const double confidence = after.estimate.confidence;
-  const Estimate estimate = shares ? mcnemar(earlier, later, confidence) : cluster_t_mean(differences, confidence);
+  constexpr std::uint64_t kSeed = 0;
+  const Estimate estimate = now.kind == "share" ? mcnemar(earlier, later, confidence)
+                            : now.kind == "nll" ? exp_ratio_difference(earlier, later, confidence, kSeed)
+                                                : paired_mean_difference(earlier, later, confidence, kSeed);
   if (!estimate.interval) return std::nullopt;
   const bool holds_zero = estimate.interval->low <= 0 && estimate.interval->high >= 0;
-  const bool beyond = shares && estimate.p ? *estimate.p <= 1 - confidence : !holds_zero;
-  return Difference{Basis::paired, estimate.interval, "", beyond};
+  return Difference{Basis::paired, estimate.interval, "", !holds_zero};
 }
 
 Difference difference_of(const ExpectationResult& before, const ExpectationResult& after) {

@@ -107,8 +107,9 @@ std::string says(const Judgement& judgement) {
 std::string judgement_part(const Judgement& judgement, const std::string& shown, const std::string& own) {
   std::string weight(judgement.kind == Judgement::Kind::check ? dsl::severity_name(judgement.severity) : "");
   if (judgement.experimental) weight += (weight.empty() ? "" : ", ") + std::string("experimental");
-  std::string summary = badge(judgement.status) + element("h3", "", markup(judgement.name)) +
-                        element("span", of_class("severity soft"), weight);
+  // Spaces between, for who reads it without the style.
+  std::string summary = badge(judgement.status) + " " + element("h3", "", markup(judgement.name)) + " " +
+                        element("span", of_class("severity soft"), weight) + " ";
   std::string content = says(judgement) + own;
   const ExpectationResult* first = judgement.expectations ? speaking(*judgement.expectations) : nullptr;
   if (first) {
@@ -212,7 +213,7 @@ std::string features_table(const std::vector<FeatureResult>& features) {
                rows);
 }
 
-std::string circuit_part(const CircuitResult& circuit) {
+std::string circuit_part(const CircuitResult& circuit, std::size_t number) {
   std::string known = fact("where", code(circuit.where));
   for (const auto& [label, text] : circuit_facts(circuit)) known += fact(label, markup(text));
   std::string nodes;
@@ -229,13 +230,13 @@ std::string circuit_part(const CircuitResult& circuit) {
   const std::string edges = table("What m changes by where one edge alone is corrupted, the strongest first",
                                   {{"from", "text"}, {"to", "text"}, {"score", "number"}}, rows);
   return element("h3", "", markup(circuit.name)) + paragraph(circuit.annotations.title) +
-         paragraph(circuit.annotations.description) + facts(known) + nodes +
+         paragraph(circuit.annotations.description) + facts(known) + circuit_drawing(circuit, number) + nodes +
          fold("edges", false, counted(std::ssize(circuit.edges), "edge"), edges);
 }
 
 std::string circuits_part(const std::vector<CircuitResult>& circuits) {
   std::string content;
-  for (const CircuitResult& circuit : circuits) content += circuit_part(circuit);
+  for (std::size_t i = 0; i < circuits.size(); ++i) content += circuit_part(circuits[i], i);
   return content;
 }
 

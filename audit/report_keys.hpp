@@ -87,7 +87,18 @@ void describe(A& a, Control& c) {
       .key("p", c.p)
       .key("p_holm", c.p_holm)
       .if_any("wrong_sign", c.wrong_sign)
-      .if_any("positions", c.positions);
+      .if_any("positions", c.positions)
+      .if_any("values", c.values);
+}
+
+template <class A>
+void describe(A& a, PromptNumbers& n) {
+  a.key("kind", n.kind)
+      .if_any("prompts", n.prompts)
+      .key("values", n.values)
+      .if_any("before", n.before)
+      .if_any("weights", n.weights)
+      .if_any("clusters", n.clusters);
 }
 
 template <class A>
@@ -140,6 +151,7 @@ void describe(A& a, ExpectationResult& e) {
       .if_any("pairs_left_out", e.pairs_left_out)
       .if_any("control", e.control)
       .if_any("across", e.across)
+      .if_any("sample", e.sample)
       .if_any("evidence", e.evidence);
 }
 
@@ -266,7 +278,11 @@ void describe(A& a, FeatureResult& f) {
 
 template <class A>
 void describe(A& a, CircuitEdgeResult& e) {
-  a.key("from", e.from).key("to", e.to).if_any("score", e.score).if_any("drop", e.drop).if_any("inclusion", e.inclusion);
+  a.key("from", e.from)
+      .key("to", e.to)
+      .if_any("score", e.score)
+      .if_any("drop", e.drop)
+      .if_any("inclusion", e.inclusion);
 }
 
 template <class A>

@@ -14,13 +14,14 @@
 namespace proviso::audit {
 namespace {
 
-enum class Mark { value, baseline, control, combination };
+enum class Mark { value, baseline, control, combination, prompts };
 
 struct Row {
   std::string label;
   Mark mark = Mark::value;
   double value = 0;
   std::optional<Interval> interval;
+  std::vector<double> values = {};  ///< single controls, or the deciles of prompts
 };
 
 std::string number(double x) {
@@ -42,6 +43,7 @@ class Scale {
     if (written.op) take(written.bound);
     for (const Row& row : rows) {
       take(row.value);
+      if (row.mark == Mark::control) std::for_each(row.values.begin(), row.values.end(), take);
       if (row.mark != Mark::control || !row.interval) continue;
       take(row.interval->low);
       take(row.interval->high);
@@ -102,6 +104,20 @@ std::string end_of(const Scale& scale, double value, double y, bool right) {
 
 std::string drawn(const Row& row, const Scale& scale, double y) {
   std::string svg;
+  if (row.mark == Mark::control) {
+    for (const double value : row.values) {
+      if (std::isfinite(value)) svg += line(scale.x(value), y - 7, scale.x(value), y + 7, "one");
+    }
+  }
+  if (row.mark == Mark::prompts) {  // a band for four fifths of the prompts, and one for two fifths
+    for (const int tenth : {1, 3}) {
+      const double from = scale.x(row.values[static_cast<std::size_t>(tenth)]);
+      const double to = scale.x(row.values[static_cast<std::size_t>(10 - tenth)]);
+      svg += element(
+          "rect",
+          attribute("class", "one") + at("x", from) + at("y", y - 5) + at("width", to - from) + at("height", 10), "");
+    }
+  }
   if (const auto& interval = row.interval; interval && !std::isnan(interval->low) && !std::isnan(interval->high)) {
     svg += line(scale.x(interval->low), y, scale.x(interval->high), y, "reach") +
            end_of(scale, interval->low, y, false) + end_of(scale, interval->high, y, true);
@@ -120,6 +136,8 @@ std::string drawn(const Row& row, const Scale& scale, double y) {
                            "");
     case Mark::combination:
       return svg + element("circle", attribute("class", "value") + at("cx", x) + at("cy", y) + at("r", 3), "");
+    case Mark::prompts:
+      return svg + line(x, y - 5, x, y + 5, "bound");
   }
   return svg;
 }
@@ -141,12 +159,53 @@ std::string bound(const Written& written, const Scale& scale, double top, double
   return svg + line(x, top, x, bottom, "bound");
 }
 
+/// How prompts' numbers lie, in the unit of the metric: the least, nine deciles and the greatest. Nothing of fewer than
+/// 8, nor of what is yes or no.
+std::vector<double> deciles_of(const ExpectationResult& result, std::vector<double> values) {
+  const PromptNumbers& sample = *result.sample;
+  if (values.size() < 8 || sample.kind == "share") return {};
+  const auto yes_or_no = [](double value) { return value == -1 || value == 0 || value == 1; };
+  if (std::all_of(values.begin(), values.end(), yes_or_no)) return {};
+  if (sample.kind == "nll") {
+    const bool rise = result.text.starts_with("perplexity_rise");
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const double mean = values[i] / (i < sample.weights.size() ? sample.weights[i] : 1);
+      values[i] = rise ? std::expm1(mean) : std::exp(mean);
+    }
+  }
+  if (!std::all_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); })) return {};
+  std::sort(values.begin(), values.end());
+  std::vector<double> deciles;
+  for (int tenth = 0; tenth <= 10; ++tenth) {
+    const double place = tenth / 10.0 * static_cast<double>(values.size() - 1);
+    const auto below = static_cast<std::size_t>(place);
+    const std::size_t above = std::min(below + 1, values.size() - 1);
+    deciles.push_back(std::lerp(values[below], values[above], place - static_cast<double>(below)));
+  }
+  return deciles;
+}
+
 std::vector<Row> rows_of(const ExpectationResult& result) {
   std::vector<Row> rows = {{"measured", Mark::value, result.estimate.value, result.estimate.interval}};
   if (result.baseline) rows.push_back({"without it", Mark::baseline, *result.baseline, std::nullopt});
   if (const auto& control = result.control)
     rows.push_back({"control ± sd", Mark::control, control->value,
-                    Interval{control->value - control->spread, control->value + control->spread}});
+                    Interval{control->value - control->spread, control->value + control->spread}, control->values});
+  if (const auto& control = result.control) {
+    if (control->wrong_sign) rows.push_back({"wrong sign", Mark::baseline, *control->wrong_sign, std::nullopt});
+    if (const auto& places = control->positions)
+      rows.push_back({"elsewhere", Mark::control, places->value,
+                      Interval{places->value - places->spread, places->value + places->spread}});
+  }
+  const auto prompts = [&](const char* label, const std::vector<double>& values) {
+    const std::vector<double> deciles = deciles_of(result, values);
+    if (!deciles.empty())
+      rows.push_back({label, Mark::prompts, deciles[5], Interval{deciles.front(), deciles.back()}, deciles});
+  };
+  if (result.sample) {
+    prompts("prompts", result.sample->values);
+    prompts("… without", result.sample->before);
+  }
   if (result.across)
     for (const auto& [name, value] : result.across->values)
       rows.push_back({name, Mark::combination, value, std::nullopt});
@@ -162,6 +221,11 @@ std::string said(const ExpectationResult& result, const Written& written) {
   if (written.op) text += ", asked " + asked_text(result, written);
   if (result.baseline) text += ", without it " + number_text(*result.baseline, written.percent);
   if (result.control) text += ", against " + control_text(*result.control, written);
+  if (result.sample) {
+    if (const auto deciles = deciles_of(result, result.sample->values); !deciles.empty())
+      text += ", four fifths of the prompts from " + number_text(deciles[1], written.percent) + " to " +
+              number_text(deciles[9], written.percent);
+  }
   if (result.across) text += ", " + across_text(*result.across, written);
   return text;
 }

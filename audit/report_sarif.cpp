@@ -12,11 +12,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// A relative reference, as RFC 3986 writes it: "more%20rules.proviso".
+/// As RFC 3986 writes it: "more%20rules.proviso", relative to where the audit ran; "file:///rules/a.proviso".
 std::string uri_of(std::string_view path) {
   constexpr std::string_view kPlain = "-._~/";
   constexpr char kHex[] = "0123456789ABCDEF";
-  std::string uri;
+  std::string uri = path.starts_with('/') ? "file://" : "";
   for (const char c : path) {
     const auto byte = static_cast<unsigned char>(c);
     if ((byte < 0x80 && std::isalnum(byte)) || kPlain.find(c) != std::string_view::npos) {
@@ -67,6 +67,8 @@ Json result_of(const Judgement& judgement, std::size_t rule) {
                  {"level", passed || judgement.experimental ? "none" : level_of(judgement.severity)},
                  {"message", {{"text", message_of(judgement)}}},
                  {"locations", Json::array({location_of(judgement.where)})},
+                 // One alert a judgement, wherever its lines move to.
+                 {"partialFingerprints", {{"judgement/v1", full_name(judgement)}}},
                  {"properties", {{"status", status_name(judgement.status)}}}};
   if (judgement.status == Status::waived) {
     const auto& waiver = *judgement.waiver;
@@ -79,11 +81,26 @@ Json result_of(const Judgement& judgement, std::size_t rule) {
   return result;
 }
 
+/// What the rule file asks, for who sees the alert and not the file.
+std::string help_of(const Judgement& judgement) {
+  const auto& says = *judgement.annotations;
+  std::string text = full_name(judgement);
+  if (!says.description.empty()) text += "\n" + says.description;
+  if (judgement.under != nullptr)
+    for (const std::string& under : *judgement.under) text += "\nunder " + under;
+  if (judgement.expectations != nullptr)
+    for (const ExpectationResult& expectation : *judgement.expectations) text += "\nexpect " + expectation.text;
+  for (const auto& [name, value] : says.meta) text += "\n" + name + ": " + value;
+  return text;
+}
+
 Json rule_of(const Judgement& judgement) {
   const auto& says = *judgement.annotations;
   Json rule = {{"id", full_name(judgement)},
                {"shortDescription", {{"text", says.title.empty() ? judgement.name : says.title}}}};
   if (!says.description.empty()) rule["fullDescription"] = {{"text", says.description}};
+  rule["help"] = {{"text", help_of(judgement)}};
+  rule["defaultConfiguration"] = {{"level", level_of(judgement.severity)}};
   rule["properties"] = {{"severity", dsl::severity_name(judgement.severity)}};
   if (!says.tags.empty()) rule["properties"]["tags"] = says.tags;
   return rule;
@@ -91,9 +108,10 @@ Json rule_of(const Judgement& judgement) {
 
 }  // namespace
 
-std::string to_sarif(const Report& report) {
+std::string to_sarif(const Report& report, bool problems_only) {
   Json rules = Json::array(), results = Json::array();
   for (const Judgement& judgement : judgements(report)) {
+    if (problems_only && (judgement.stands() || judgement.experimental)) continue;
     results.push_back(result_of(judgement, rules.size()));
     rules.push_back(rule_of(judgement));
   }
@@ -102,6 +120,8 @@ std::string to_sarif(const Report& report) {
     artifacts.push_back({{"location", {{"uri", uri_of(file)}}}, {"hashes", {{"sha-256", sha256}}}});
   const Json run = {
       {"tool", {{"driver", {{"name", "Proviso"}, {"version", report.version}, {"rules", std::move(rules)}}}}},
+      {"automationDetails", {{"id", "proviso/" + report.model.name + "/"}}},
+      {"invocations", Json::array({{{"executionSuccessful", true}}})},
       {"artifacts", std::move(artifacts)},
       {"results", std::move(results)},
       {"columnKind", "unicodeCodePoints"},

@@ -303,13 +303,21 @@ Report redacted(Report report, EvidenceForm form) {
       item.output = shown(item.output, form);
     }
   };
+  // A hash of all prompts could be guessed where there are few: nothing of prompts is nothing.
+  const auto unpaired = [form](ExpectationResult& expectation) {
+    if (form == EvidenceForm::none && expectation.sample) expectation.sample->prompts.clear();
+  };
   for (CheckResult& check : report.checks)
     for (ExpectationResult& expectation : check.expectations) {
+      unpaired(expectation);
       redact(expectation.evidence);
       for (SearchResult& search : expectation.searched) redact(search.evidence);
     }
   for (EditResult& edit : report.edits)
-    for (ExpectationResult& expectation : edit.expectations) redact(expectation.evidence);
+    for (ExpectationResult& expectation : edit.expectations) {
+      unpaired(expectation);
+      redact(expectation.evidence);
+    }
   for (ExampleResult& example : report.examples) {
     redact(example.evidence);
     for (ConditionResult& condition : example.conditions) {

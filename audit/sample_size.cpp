@@ -1,7 +1,9 @@
 #include "audit/sample_size.hpp"
 
 #include <algorithm>
+#include <boost/math/distributions/binomial.hpp>
 #include <cmath>
+#include <cstdlib>
 #include <set>
 #include <span>
 
@@ -19,6 +21,7 @@ struct Sampled {
   std::int64_t samples = 0, clusters = 0;
   bool share = false;
   std::int64_t smaller_side = 0;  ///< of an area under the curve: clusters; 0 elsewhere
+  bool resampled = !share;        ///< its interval needs prompts enough to resample
 
   bool repeats() const { return clusters < samples; }
 };
@@ -51,7 +54,11 @@ struct SamplesOf {
   std::optional<Sampled> operator()(const dsl::metric::Kl& x) const { return set(x.prompts, false); }
   std::optional<Sampled> operator()(const dsl::metric::Mean& x) const { return set(x.on, false); }
   std::optional<Sampled> operator()(const dsl::metric::Max&) const { return std::nullopt; }
-  std::optional<Sampled> operator()(const dsl::metric::FiringRate& x) const { return set(x.on, false); }
+  std::optional<Sampled> operator()(const dsl::metric::FiringRate& x) const {
+    auto of = set(x.on, false);
+    of.resampled = false;  // Wilson's, of the shares of positions
+    return of;
+  }
   std::optional<Sampled> operator()(const dsl::metric::Auroc& x) const {
     const Sampled p = set(x.p, false), q = set(x.q, false);
     return Sampled{p.samples + q.samples, p.clusters + q.clusters, false, std::min(p.clusters, q.clusters)};
@@ -79,10 +86,10 @@ struct SamplesOf {
   std::optional<Sampled> operator()(const dsl::metric::Overlap&) const { return std::nullopt; }
 };
 
-/// Wilson's interval for a share of n prompts, each a cluster of its own.
-Interval interval_of(double share, std::int64_t n, double confidence) {
-  std::vector<Sample> samples(static_cast<std::size_t>(n));
-  for (std::int64_t i = 0; i < n; ++i) samples[static_cast<std::size_t>(i)] = {share, i, 1};
+/// Wilson's interval for a share of n prompts; `agreeing`: of n clusters, each of prompts that agree.
+Interval interval_of(double share, std::int64_t n, double confidence, bool agreeing = false) {
+  std::vector<Sample> samples;
+  for (std::int64_t i = 0; i < n; ++i) samples.insert(samples.end(), agreeing ? 2 : 1, {share, i, 1});
   return wilson(samples, confidence).interval.value_or(Interval{0, 1});
 }
 
@@ -99,9 +106,9 @@ bool keeps(const Interval& interval, dsl::Compare op, double bound) {
   }
 }
 
-/// The fewest prompts with which a measured share decides for the bound; 0 where no number does.
-std::int64_t fewest(double share, dsl::Compare op, double bound, double confidence) {
-  const auto enough = [&](std::int64_t n) { return keeps(interval_of(share, n, confidence), op, bound); };
+/// The least n that is `enough`, which more than n are, too; 0 where there is none.
+template <class Enough>
+std::int64_t fewest(Enough enough) {
   std::int64_t high = 1;
   while (high < kMost && !enough(high)) high *= 2;
   if (!enough(high)) return 0;
@@ -111,6 +118,27 @@ std::int64_t fewest(double share, dsl::Compare op, double bound, double confiden
     (enough(middle) ? high : low) = middle;
   }
   return high;
+}
+
+bool upper(dsl::Compare op) { return op == dsl::Compare::less || op == dsl::Compare::less_equal; }
+
+/// How probable it is that of n prompts, each counting with probability `share`, so many count that the whole interval
+/// keeps the bound.
+double power(std::int64_t n, double share, dsl::Compare op, double bound, double confidence) {
+  const auto kept = [&](std::int64_t counting) {
+    return keeps(interval_of(static_cast<double>(counting) / static_cast<double>(n), n, confidence), op, bound);
+  };
+  // The interval moves with the count: from one count on, or up to one, the bound is kept.
+  const bool few = upper(op);
+  std::int64_t good = few ? 0 : n, bad = few ? n + 1 : -1;
+  if (!kept(good)) return 0;
+  while (std::abs(good - bad) > 1) {
+    const std::int64_t middle = (good + bad) / 2;
+    (kept(middle) ? good : bad) = middle;
+  }
+  const boost::math::binomial counting(static_cast<double>(n), share);
+  if (few) return boost::math::cdf(counting, static_cast<double>(good));
+  return good == 0 ? 1 : boost::math::cdf(boost::math::complement(counting, static_cast<double>(good - 1)));
 }
 
 /// The fewest clusters of a side with which an area of 1 can keep a lower bound: its interval is
@@ -140,27 +168,33 @@ std::string advice_of(const SampleSize& size, const Sampled& from, const dsl::Ex
       from.repeats() ? ", in " + counted(from.clusters, "cluster") + ", which count as the samples" : "";
   if (!size.share) {
     if (from.repeats()) return "enough clusters for an interval, whose width the values decide" + within;
-    if (size.prompts >= kFewestPromptsToBootstrap)
+    if (!from.resampled || size.prompts >= kFewestPromptsToBootstrap)
       return "enough prompts for an interval, whose width the values decide";
     return "an interval needs " + counted(kFewestPromptsToBootstrap, "prompt") + ", and " + grouped(size.prompts) +
            " are there: at any confidence it is inconclusive";
   }
-  const bool upper = expectation.op == dsl::Compare::less || expectation.op == dsl::Compare::less_equal;
+  const bool upper = audit::upper(expectation.op);
+  const std::string unit = from.repeats() ? "cluster" : "prompt";
   std::string text;
   if (size.at_best == 0) {
     text = "no number of prompts can show it at " + at;
   } else {
-    text = "at " + at + " it can pass with " + counted(size.at_best, "prompt") + " or more where " +
+    text = "at " + at + " it can pass with " + counted(size.at_best, unit) + " or more where " +
            (upper ? "none" : "all") + " of them count";
     if (size.halfway > 0)
-      text += ", and takes " + grouped(size.halfway) + " where the share lies midway to " + (upper ? "0%" : "100%");
-    if (size.asked && size.prompts < size.at_best) text += "; with " + grouped(size.prompts) + " it cannot pass";
+      text += ", and with " + counted(size.halfway, from.repeats() ? "independent prompt" : "prompt") +
+              " it passes four times out of five where the share lies midway to " + (upper ? "0%" : "100%");
+    if (size.asked && from.clusters < size.at_best) text += "; with " + grouped(from.clusters) + " it cannot pass";
   }
   return text + "; a share at the bound is known to within " + number_text(size.half_width, true) + " from " +
          counted(size.prompts, "prompt") + within;
 }
 
 }  // namespace
+
+std::int64_t prompts_to_show(double share, dsl::Compare op, double bound, double confidence) {
+  return fewest([&](std::int64_t n) { return power(n, share, op, bound, confidence) >= kPower; });
+}
 
 std::optional<SampleSize> sample_size(const dsl::Expectation& expectation, const runtime::BoundRules& bound,
                                       const std::vector<dsl::EditId>& edits) {
@@ -176,14 +210,16 @@ std::optional<SampleSize> sample_size(const dsl::Expectation& expectation, const
   size.confidence = expectation.confidence.value_or(0.95);
   size.asked = expectation.confidence.has_value();
   size.share = from->share;
-  const bool upper = expectation.op == dsl::Compare::less || expectation.op == dsl::Compare::less_equal;
+  const bool to_zero = upper(expectation.op);
   if (from->smaller_side > 0) {
-    const double area = upper ? 1 - expectation.bound : expectation.bound;
+    const double area = to_zero ? 1 - expectation.bound : expectation.bound;
     size.at_best = fewest_of_a_side(area, size.confidence);
   } else if (size.share) {
-    const double end = upper ? 0 : 1;
-    size.at_best = fewest(end, expectation.op, expectation.bound, size.confidence);
-    size.halfway = fewest((expectation.bound + end) / 2, expectation.op, expectation.bound, size.confidence);
+    const double end = to_zero ? 0 : 1;
+    size.at_best = fewest([&](std::int64_t n) {
+      return keeps(interval_of(end, n, size.confidence, from->repeats()), expectation.op, expectation.bound);
+    });
+    size.halfway = prompts_to_show((expectation.bound + end) / 2, expectation.op, expectation.bound, size.confidence);
     const Interval interval = interval_of(expectation.bound, size.prompts, size.confidence);
     size.half_width = (interval.high - interval.low) / 2;
   }

@@ -2,68 +2,20 @@
 
 #include <algorithm>
 #include <boost/math/distributions/binomial.hpp>
-#include <boost/math/distributions/normal.hpp>
 #include <boost/math/distributions/students_t.hpp>
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <random>
-#include <unordered_map>
+#include <utility>
+
+#include "audit/clusters.hpp"
+#include "audit/ratio_estimate.hpp"
 
 namespace proviso::audit {
 namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr int kResamples = 2000;
 
-double normal_quantile(double confidence) {
-  return boost::math::quantile(boost::math::complement(boost::math::normal(), (1 - confidence) / 2));
-}
-
-double t_quantile(std::int64_t degrees, double confidence) {
-  const boost::math::students_t t(static_cast<double>(degrees));
-  return boost::math::quantile(boost::math::complement(t, (1 - confidence) / 2));
-}
-
-Estimate without_interval(double value, std::size_t n, double confidence, std::string why) {
-  Estimate estimate;
-  estimate.value = value;
-  estimate.n = static_cast<std::int64_t>(n);
-  estimate.confidence = confidence;
-  estimate.why_no_interval = std::move(why);
-  return estimate;
-}
-
-/// Clusters are numbered anew, from 0 in order of appearance.
-struct Clusters {
-  explicit Clusters(std::span<const Sample> samples) {
-    std::unordered_map<std::int64_t, std::size_t> seen;
-    of.reserve(samples.size());
-    for (const Sample& sample : samples) of.push_back(seen.try_emplace(sample.cluster, seen.size()).first->second);
-    count = seen.size();
-  }
-  bool repeat() const { return count < of.size(); }
-  std::int64_t degrees() const { return static_cast<std::int64_t>(count) - 1; }
-  bool too_few() const { return static_cast<std::int64_t>(count) < kFewestClusters; }
-
-  std::vector<double> sums(std::span<const double> values) const {
-    std::vector<double> totals(count, 0.0);
-    for (std::size_t i = 0; i < values.size(); ++i) totals[of[i]] += values[i];
-    return totals;
-  }
-
-  std::vector<std::size_t> of;  ///< of each sample
-  std::size_t count = 0;
-};
-
-const std::string kTooFewClusters = "fewer than 3 clusters";
-const std::string kTooFewPrompts = "fewer than 8 prompts";
-const std::string kNoPrompts = "no prompts";
-const std::string kNotFinite = "a value is not a finite number";
-const std::string kAllEqual = "all values are equal";
-const std::string kFewDiffer = "too few prompts differ from the one value of all others";
-const std::string kUnbounded = "the interval has no finite end";
 const std::string kUnpaired = "before and after are not the same prompts";
 
 bool all_finite(std::span<const Sample> samples) {
@@ -71,142 +23,9 @@ bool all_finite(std::span<const Sample> samples) {
                      [](const Sample& s) { return std::isfinite(s.value) && std::isfinite(s.weight); });
 }
 
-// ---- ratios of sums: means, mean log-likelihoods, relative changes ---------------------------------
+// ---- means ---------------------------------------------------------------------------------------
 
-/// Σ numerator / Σ denominator over prompts.
-struct Ratio {
-  Ratio(std::vector<double> numerator, std::vector<double> denominator)
-      : denominators(std::move(denominator)),
-        total(std::accumulate(denominators.begin(), denominators.end(), 0.0)),
-        value(std::accumulate(numerator.begin(), numerator.end(), 0.0) / total),
-        residuals(std::move(numerator)) {
-    double size = 0;
-    for (std::size_t i = 0; i < residuals.size(); ++i) {
-      size += std::abs(residuals[i]);
-      residuals[i] -= value * denominators[i];
-    }
-    // What rounding alone leaves of residuals that are all 0.
-    rounding = 64 * std::numeric_limits<double>::epsilon() * size;
-  }
-
-  /// Standard error from the residuals' sums over `k` independent units.
-  double standard_error(std::span<const double> sums) const {
-    const double k = static_cast<double>(sums.size());
-    double squares = 0;
-    for (const double sum : sums) squares += sum * sum;
-    const double error = std::sqrt(k / (k - 1) * squares);
-    return error <= rounding ? 0 : error / std::abs(total);
-  }
-
-  std::vector<double> denominators;
-  double total, value;
-  std::vector<double> residuals;  ///< numerator − value · denominator
-  double rounding = 0;
-};
-
-/// How many prompts have the commonest of the values.
-std::size_t commonest(const std::vector<double>& numerator, const std::vector<double>& denominator) {
-  std::vector<double> values(numerator.size());
-  for (std::size_t i = 0; i < values.size(); ++i)
-    values[i] = denominator[i] == 0 ? numerator[i] : numerator[i] / denominator[i];
-  if (!std::all_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); })) return 1;
-  std::sort(values.begin(), values.end());
-  const double rounding = 1e-12 * std::max(std::abs(values.front()), std::abs(values.back()));
-  std::size_t most = 1;
-  for (std::size_t i = 1, run = 1; i < values.size(); ++i) {
-    run = values[i] - values[i - 1] <= rounding ? run + 1 : 1;
-    most = std::max(most, run);
-  }
-  return most;
-}
-
-/// Whether a bootstrap-t's ends would be made of resamples without spread: those that draw nothing but the one value
-/// that `equal` of n prompts share. They must be rarer than a tenth of a tail. (A rule that changed three texts of
-/// eighty and left the others as they were shows by how much on average, and not how surely.)
-bool lacks_spread(std::size_t equal, std::size_t n, double confidence) {
-  const double share = static_cast<double>(equal) / static_cast<double>(n);
-  return std::pow(share, static_cast<double>(n)) > (1 - confidence) / 20;
-}
-
-/// Between the order statistics at p (B + 1), as for the ranks of B resamples.
-double quantile_of_sorted(const std::vector<double>& sorted, double p) {
-  const double last = static_cast<double>(sorted.size() - 1);
-  const double position = std::clamp(p * static_cast<double>(sorted.size() + 1) - 1, 0.0, last);
-  const auto below = static_cast<std::size_t>(position);
-  const std::size_t above = std::min(below + 1, sorted.size() - 1);
-  const double share = position - static_cast<double>(below);
-  return share == 0 ? sorted[below] : sorted[below] + share * (sorted[above] - sorted[below]);
-}
-
-std::optional<Interval> bootstrap_t(const Ratio& ratio, double error, double confidence, std::uint64_t seed) {
-  const std::uint64_t n = ratio.residuals.size();
-  std::mt19937_64 generator(seed);
-  std::vector<double> t(kResamples);
-  for (double& studentised : t) {
-    double sum_r = 0, sum_d = 0, rr = 0, rd = 0, dd = 0;
-    std::uint64_t bits = 0;
-    for (std::uint64_t i = 0; i < n; ++i) {
-      // Two draws of 32 bits from one word; std::uniform_int_distribution differs between libraries.
-      bits = i % 2 == 0 ? generator() : bits << 32;
-      const std::uint64_t drawn = ((bits >> 32) * n) >> 32;
-      const double r = ratio.residuals[drawn], d = ratio.denominators[drawn];
-      sum_r += r;
-      sum_d += d;
-      rr += r * r;
-      rd += r * d;
-      dd += d * d;
-    }
-    // The resample's ratio less the estimate, and its residuals' squares about that.
-    const double shift = sum_r / sum_d;
-    const double squares = rr - 2 * shift * rd + shift * shift * dd;
-    const double scale = static_cast<double>(n) / static_cast<double>(n - 1);
-    const bool spreads = squares > 1e-12 * rr;
-    if (spreads)
-      studentised = shift * std::abs(sum_d) / std::sqrt(scale * squares);
-    else
-      studentised = shift == 0 ? 0 : std::copysign(kInfinity, shift);
-    if (std::isnan(studentised)) studentised = 0;
-  }
-  std::sort(t.begin(), t.end());
-  const double tail = (1 - confidence) / 2;
-  const Interval interval{ratio.value - quantile_of_sorted(t, 1 - tail) * error,
-                          ratio.value - quantile_of_sorted(t, tail) * error};
-  if (!std::isfinite(interval.low) || !std::isfinite(interval.high)) return std::nullopt;
-  return interval;
-}
-
-enum class Method { bootstrap_t, student_t };
-
-/// The one way to an interval for a ratio; `samples` gives the clusters.
-Estimate estimate_ratio(std::span<const Sample> samples, std::vector<double> numerator, std::vector<double> denominator,
-                        Method method, double confidence, std::uint64_t seed) {
-  const std::size_t n = samples.size();
-  if (n == 0) return without_interval(kNaN, n, confidence, kNoPrompts);
-  const std::size_t equal = commonest(numerator, denominator);
-  const Ratio ratio(std::move(numerator), std::move(denominator));
-  if (!std::isfinite(ratio.value)) return without_interval(kNaN, n, confidence, kNotFinite);
-  const Clusters clusters(samples);
-  const bool over_clusters = method == Method::student_t || clusters.repeat();
-  if (over_clusters && clusters.too_few()) return without_interval(ratio.value, n, confidence, kTooFewClusters);
-  if (!over_clusters && n < kFewestPromptsToBootstrap)
-    return without_interval(ratio.value, n, confidence, kTooFewPrompts);
-
-  const double error = ratio.standard_error(clusters.sums(ratio.residuals));
-  if (error == 0) return without_interval(ratio.value, n, confidence, kAllEqual);
-  Estimate estimate = without_interval(ratio.value, n, confidence, "");
-  if (over_clusters) {
-    const double half = t_quantile(clusters.degrees(), confidence) * error;
-    estimate.interval = Interval{ratio.value - half, ratio.value + half};
-  } else if (lacks_spread(equal, n, confidence)) {
-    estimate.why_no_interval = kFewDiffer;
-  } else {
-    estimate.interval = bootstrap_t(ratio, error, confidence, seed);
-    if (!estimate.interval) estimate.why_no_interval = "too few different values for a bootstrap";
-  }
-  return estimate;
-}
-
-Estimate weighted_mean(std::span<const Sample> samples, Method method, double confidence, std::uint64_t seed) {
+Estimate weighted_mean(std::span<const Sample> samples, RatioMethod method, double confidence, std::uint64_t seed) {
   if (!all_finite(samples)) return without_interval(kNaN, samples.size(), confidence, kNotFinite);
   std::vector<double> numerator, denominator;
   for (const Sample& sample : samples) {
@@ -235,7 +54,7 @@ Estimate mapped(Estimate estimate, Function f) {
   estimate.interval = Interval{f(estimate.interval->low), f(estimate.interval->high)};
   if (std::isfinite(estimate.interval->low) && std::isfinite(estimate.interval->high)) return estimate;
   estimate.interval.reset();
-  estimate.why_no_interval = kUnbounded;
+  estimate.why_no_interval = "the interval has no finite end";
   return estimate;
 }
 
@@ -246,7 +65,8 @@ Estimate log_ratio(std::span<const Sample> samples, double confidence, std::uint
     numerator.push_back(sample.value);
     denominator.push_back(sample.weight);
   }
-  return estimate_ratio(samples, std::move(numerator), std::move(denominator), Method::bootstrap_t, confidence, seed);
+  return estimate_ratio(samples, std::move(numerator), std::move(denominator), RatioMethod::bootstrap_t, confidence,
+                        seed);
 }
 
 // ---- shares --------------------------------------------------------------------------------------
@@ -259,29 +79,11 @@ Interval wilson_interval(double p, double n, double critical) {
 }
 
 double design_effect(std::span<const Sample> samples, const Clusters& clusters) {
-  const double n = static_cast<double>(samples.size()), k = static_cast<double>(clusters.count);
   std::vector<double> values(samples.size());
   std::transform(samples.begin(), samples.end(), values.begin(), [](const Sample& s) { return s.value; });
-  const std::vector<double> sums = clusters.sums(values);
-  const std::vector<double> sizes = clusters.sums(std::vector<double>(samples.size(), 1.0));
-  const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
-
-  double between = 0, within = 0, squared_sizes = 0;
-  for (std::size_t c = 0; c < clusters.count; ++c) {
-    const double deviation = sums[c] / sizes[c] - mean;
-    between += sizes[c] * deviation * deviation;
-    squared_sizes += sizes[c] * sizes[c];
-  }
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const double deviation = values[i] - sums[clusters.of[i]] / sizes[clusters.of[i]];
-    within += deviation * deviation;
-  }
-  between /= k - 1;
-  within /= n - k;
-  const double typical_size = (n - squared_sizes / n) / (k - 1);
-  const double spread = between + (typical_size - 1) * within;
-  const double icc = spread > 0 ? std::clamp((between - within) / spread, 0.0, 1.0) : 1.0;
-  return 1 + (squared_sizes / n - 1) * icc;
+  double squared_sizes = 0;
+  for (const double size : clusters.sums(std::vector<double>(samples.size(), 1.0))) squared_sizes += size * size;
+  return 1 + (squared_sizes / static_cast<double>(samples.size()) - 1) * intraclass_correlation(values, clusters);
 }
 
 /// Twice the smaller tail of a fair coin's `heads` against `tails`.
@@ -291,16 +93,17 @@ double sign_test(std::int64_t heads, std::int64_t tails) {
   return std::min(1.0, 2 * boost::math::cdf(coin, static_cast<double>(std::min(heads, tails))));
 }
 
-/// Newcombe's method 10: Wilson's limits of the two shares, joined by their correlation.
-Interval newcombe_paired(std::span<const Sample> before, std::span<const Sample> after, double confidence) {
+/// Newcombe's method 10: Wilson's limits of the two shares, joined by their correlation, as of n / `effect` prompts.
+Interval newcombe_paired(std::span<const Sample> before, std::span<const Sample> after, double effect,
+                         double critical) {
   double both = 0, lost = 0, won = 0, neither = 0;
   for (std::size_t i = 0; i < before.size(); ++i) {
     const bool was = before[i].value == 1, is = after[i].value == 1;
-    (was ? (is ? both : lost) : (is ? won : neither)) += 1;
+    (was ? (is ? both : lost) : (is ? won : neither)) += 1 / effect;
   }
-  const double n = static_cast<double>(before.size()), z = normal_quantile(confidence);
+  const double n = static_cast<double>(before.size()) / effect;
   const double p_after = (both + won) / n, p_before = (both + lost) / n;
-  const Interval w_after = wilson_interval(p_after, n, z), w_before = wilson_interval(p_before, n, z);
+  const Interval w_after = wilson_interval(p_after, n, critical), w_before = wilson_interval(p_before, n, critical);
   const double margins = (both + lost) * (won + neither) * (both + won) * (lost + neither);
   double excess = both * neither - lost * won;
   if (excess > 0) excess = std::max(0.0, excess - n / 2);
@@ -362,17 +165,17 @@ Estimate wilson(std::span<const Sample> successes, double confidence) {
     estimate.why_no_interval = kTooFewClusters;
   } else {
     estimate.interval = wilson_interval(estimate.value, effective / design_effect(successes, clusters),
-                                        t_quantile(clusters.degrees(), confidence));
+                                        t_quantile(static_cast<double>(clusters.degrees()), confidence));
   }
   return estimate;
 }
 
 Estimate bootstrap_t_mean(std::span<const Sample> samples, double confidence, std::uint64_t seed) {
-  return weighted_mean(samples, Method::bootstrap_t, confidence, seed);
+  return weighted_mean(samples, RatioMethod::bootstrap_t, confidence, seed);
 }
 
 Estimate cluster_t_mean(std::span<const Sample> samples, double confidence) {
-  return weighted_mean(samples, Method::student_t, confidence, 0);
+  return weighted_mean(samples, RatioMethod::student_t, confidence, 0);
 }
 
 Estimate paired_mean_difference(std::span<const Sample> before, std::span<const Sample> after, double confidence,
@@ -394,7 +197,7 @@ Estimate ratio(std::span<const Sample> parts, std::span<const Sample> wholes, do
     denominator.push_back(wholes[i].weight * wholes[i].value);
   }
   Estimate estimate =
-      estimate_ratio(wholes, std::move(numerator), std::move(denominator), Method::bootstrap_t, confidence, seed);
+      estimate_ratio(wholes, std::move(numerator), std::move(denominator), RatioMethod::bootstrap_t, confidence, seed);
   const Estimate base = cluster_t_mean(wholes, confidence);
   const bool covers_0 = base.interval ? base.interval->low <= 0 && base.interval->high >= 0 : base.value == 0;
   if (covers_0) {
@@ -451,7 +254,8 @@ Estimate exp_ratio_difference(std::span<const Sample> before, std::span<const Sa
                         was * (before[i].value - log_before * w));
     denominator.push_back(w);
   }
-  return estimate_ratio(before, std::move(numerator), std::move(denominator), Method::bootstrap_t, confidence, seed);
+  return estimate_ratio(before, std::move(numerator), std::move(denominator), RatioMethod::bootstrap_t, confidence,
+                        seed);
 }
 
 Estimate mcnemar(std::span<const Sample> before, std::span<const Sample> after, double confidence) {
@@ -471,9 +275,12 @@ Estimate mcnemar(std::span<const Sample> before, std::span<const Sample> after, 
   difference.p = sign_test(rose, fell);
 
   const auto is_share_of_one = [](const Sample& s) { return (s.value == 0 || s.value == 1) && s.weight == 1; };
-  if (!clusters.repeat() && std::all_of(before.begin(), before.end(), is_share_of_one) &&
+  if ((!clusters.repeat() || !clusters.too_few()) && std::all_of(before.begin(), before.end(), is_share_of_one) &&
       std::all_of(after.begin(), after.end(), is_share_of_one)) {
-    difference.interval = newcombe_paired(before, after, confidence);
+    const double critical = clusters.repeat() ? t_quantile(static_cast<double>(clusters.degrees()), confidence)
+                                              : normal_quantile(confidence);
+    difference.interval =
+        newcombe_paired(before, after, clusters.repeat() ? design_effect(*changes, clusters) : 1, critical);
     difference.why_no_interval.clear();
   }
   return difference;
@@ -516,7 +323,7 @@ Estimate delong_auroc(std::span<const Sample> positive, std::span<const Sample> 
   } else {
     const double variance = placement_variance(above, area, of_positive) + placement_variance(below, area, of_negative);
     const double critical =
-        over_clusters ? t_quantile(static_cast<std::int64_t>(smaller) - 1, confidence) : normal_quantile(confidence);
+        over_clusters ? t_quantile(static_cast<double>(smaller) - 1, confidence) : normal_quantile(confidence);
     const double logit = std::log(area / (1 - area));
     const double half = critical * std::sqrt(variance) / (area * (1 - area));
     const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };

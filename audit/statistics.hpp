@@ -2,8 +2,9 @@
 
 // Estimates from prompts. The prompt is the unit of sampling; prompts of one template or document form a
 // cluster. Wherever some cluster holds more than one prompt ("clusters repeat"), intervals are taken over
-// clusters with Student's t on (clusters − 1) degrees, and fewer than 3 clusters give none. No function
-// here throws or returns half an interval: what cannot be had is left out, and `why_no_interval` says why.
+// clusters, and fewer than 3 clusters give none. How well they hold is simulated by bench/coverage.cpp and
+// told in docs/statistics.md. No function here throws or returns half an interval: what cannot be had is left out, and
+// `why_no_interval` says why.
 
 #include <cstdint>
 #include <optional>
@@ -50,13 +51,15 @@ struct Sample {
 Estimate wilson(std::span<const Sample> successes, double confidence);
 
 /// Weighted mean: bootstrap-t (Efron and Tibshirani 1993, chapter 12), 2,000 resamples of prompts from a Mersenne
-/// twister seeded with `seed`, the same on every platform. None with fewer than 8 prompts, nor where so many share
-/// one value that resamples of nothing else come up in a tail's tenth or more (at 95 %: fewer than 6 differ from it).
-/// Where clusters repeat: `cluster_t_mean`.
+/// twister seeded with `seed`, the same on every platform; no end is nearer than that of Student's t. None with fewer
+/// than 8 prompts, nor where so many share one value that resamples of nothing else come up in a tail's tenth or more (at
+/// 95 %: fewer than 6 differ from it). Where clusters repeat: `cluster_t_mean`, widened in the same way by
+/// resampling clusters where there are 8 or more. See `RatioMethod` (audit/ratio_estimate.hpp).
 Estimate bootstrap_t_mean(std::span<const Sample> samples, double confidence, std::uint64_t seed);
 
-/// Weighted mean over prompts with the linearised variance over clusters, k/(k − 1) · Σ(Σ w (y − ȳ))² / (Σw)², and
-/// Student's t on k − 1 degrees; for clusters of one size, the t interval of the clusters' means.
+/// Weighted mean over prompts with the linearised variance over clusters, corrected as "CR2", and Student's t on the
+/// degrees that Bell and McCaffrey give it (audit/ratio_estimate.hpp); for clusters of one size, the t interval of the
+/// clusters' means.
 Estimate cluster_t_mean(std::span<const Sample> samples, double confidence);
 
 /// Mean of after − before on the same prompts, in the same order: `bootstrap_t_mean` of the differences.
@@ -88,8 +91,9 @@ Estimate exp_ratio_difference(std::span<const Sample> before, std::span<const Sa
                               std::uint64_t seed);
 
 /// Difference of paired shares (after − before). p is McNemar's exact one; the interval is Newcombe's method 10
-/// (Statistics in Medicine 17, 1998, 2635–2650). Where clusters repeat or values lie between 0 and 1: the exact sign
-/// test over the clusters' net changes, and `cluster_t_mean` of the differences.
+/// (Statistics in Medicine 17, 1998, 2635–2650). Where clusters repeat, p is of the exact sign test over the clusters'
+/// net changes, and the interval that of n / deff prompts, deff being the design effect of the differences, with
+/// Student's t in place of the normal quantile. Where values lie between 0 and 1: `cluster_t_mean` of the differences.
 Estimate mcnemar(std::span<const Sample> before, std::span<const Sample> after, double confidence);
 
 /// Area under the ROC curve, ties at mid-rank; weights do not count. DeLong's variance (Biometrics 44, 1988), over

@@ -49,8 +49,8 @@ enum class Prompts { shown, never };
 
 /// `report NAME REPORT`: reads a report and prints what `render` makes of it, or writes it where `-o` says.
 template <class Render>
-void add_rendering(CLI::App& report, Invocation& invocation, const char* name, const char* what, Prompts prompts,
-                   Render render) {
+CLI::App* add_rendering(CLI::App& report, Invocation& invocation, const char* name, const char* what, Prompts prompts,
+                        Render render) {
   CLI::App* command = report.add_subcommand(name, what);
   struct Options {
     std::string path, output = "-";
@@ -69,6 +69,7 @@ void add_rendering(CLI::App& report, Invocation& invocation, const char* name, c
       return kDone;
     };
   });
+  return command;
 }
 
 void add_diff(CLI::App& report, Invocation& invocation) {
@@ -135,10 +136,17 @@ void register_report(CLI::App& program, Invocation& invocation) {
   add_rendering(*report, invocation, "annex-iv",
                 "Draft the technical documentation of the EU AI Act's Annex IV from a report", Prompts::never,
                 [](const ReportFile& read, const Terminal&) { return audit::to_annex_iv(read.report); });
-  add_rendering(*report, invocation, "junit", "Turn a report into JUnit XML, for CI systems", Prompts::never,
-                [](const ReportFile& read, const Terminal&) { return audit::to_junit(read.report); });
-  add_rendering(*report, invocation, "sarif", "Turn a report into SARIF 2.1.0, for code scanning", Prompts::never,
-                [](const ReportFile& read, const Terminal&) { return audit::to_sarif(read.report); });
+  const auto locations = std::make_shared<bool>(false), problems_only = std::make_shared<bool>(false);
+  add_rendering(
+      *report, invocation, "junit", "Turn a report into JUnit XML, for CI systems", Prompts::never,
+      [locations](const ReportFile& read, const Terminal&) { return audit::to_junit(read.report, *locations); })
+      ->add_flag("--locations", *locations,
+                 "add file and line to test cases, for readers that link by them; Jenkins' schema knows neither");
+  add_rendering(
+      *report, invocation, "sarif", "Turn a report into SARIF 2.1.0, for code scanning", Prompts::never,
+      [problems_only](const ReportFile& read, const Terminal&) { return audit::to_sarif(read.report, *problems_only); })
+      ->add_flag("--problems-only", *problems_only,
+                 "leave out what passes, is waived or is experimental, for readers that would show it as alerts");
   add_rendering(*report, invocation, "attestation",
                 "State a report's verdict on its model, to be signed by in-toto's tools", Prompts::never,
                 [](const ReportFile& read, const Terminal&) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dsl/site.hpp"
+#include "runtime/control_kind.hpp"
 #include "runtime/model/transformer.hpp"
 
 namespace proviso::runtime {
@@ -22,13 +23,6 @@ struct Activity {
   std::int64_t firsts = 0;
 
   Activity& operator+=(const Activity& other);
-};
-
-/// What a control makes of an `effect`'s change.
-enum class ControlKind {
-  direction,   ///< a random direction, with the length that the change had at each token
-  wrong_sign,  ///< the change itself, turned round
-  positions    ///< the changes of other positions of the same prompt, drawn; that of position 0 stays
 };
 
 /// What a control does in place of an `effect`'s change.

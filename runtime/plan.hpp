@@ -17,9 +17,9 @@
 #include <vector>
 
 #include "dsl/rule_set.hpp"
-#include "runtime/activity.hpp"
 #include "runtime/bound_rules.hpp"
 #include "runtime/circuits/circuit_asked.hpp"
+#include "runtime/control_kind.hpp"
 
 namespace proviso::runtime {
 
@@ -66,7 +66,7 @@ struct PlannedAblation {
   dsl::Ablation kind = dsl::Ablation::zero;
   std::vector<std::vector<SequenceId>> sets;  ///< each prompt once; of `zero` none
   /// Of `resample`, where a patch names them: by prompt, which other one gives its values, place by place.
-  std::vector<std::pair<SequenceId, SequenceId>> donors;
+  std::vector<std::pair<SequenceId, SequenceId>> donors{};
 
   std::int64_t prompts() const;
 };

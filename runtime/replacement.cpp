@@ -101,7 +101,7 @@ ReplacementPass::ReplacementPass(const ReplacementProgram& program)
 
 void ReplacementPass::begin() {
   layout_ = nullptr;
-  pending_ = {};
+  pending_ = at::Tensor();
   own_.clear();
   change_norms_.clear();
   for (Mask& mask : moved_) mask.clear();

@@ -26,7 +26,7 @@ code=0
 
 "$proviso" report html "$report" -o "$folder/report.html"
 "$proviso" report markdown "$report" -o "$folder/report.md"
-"$proviso" report sarif "$report" -o "$folder/report.sarif"
+"$proviso" report sarif --problems-only "$report" -o "$folder/report.sarif"
 "$proviso" report junit "$report" -o "$folder/report.xml"
 [[ -z ${GITHUB_STEP_SUMMARY:-} ]] || cat "$folder/report.md" >>"$GITHUB_STEP_SUMMARY"
 if [[ -n ${GITHUB_OUTPUT:-} ]]; then

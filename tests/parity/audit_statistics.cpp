@@ -59,7 +59,11 @@ TEST_CASE("Wilson's interval over clusters is the one written out in NumPy") {
 TEST_CASE("Over clusters of one size the t interval is SciPy's for the clusters' means") {
   for (const json& row : reference()["cluster_t"]) {
     check_interval(cluster_t_mean(grouped(row["groups"]), row["confidence"]), row);
-    check_interval(bootstrap_t_mean(grouped(row["groups"]), row["confidence"], 0), row);
+    // The bootstrap over clusters may widen it, and does not narrow it.
+    const auto widened = bootstrap_t_mean(grouped(row["groups"]), row["confidence"], 0).interval;
+    REQUIRE(widened);
+    CHECK(widened->low <= row["interval"][0].get<double>() + 1e-9);
+    CHECK(widened->high >= row["interval"][1].get<double>() - 1e-9);
   }
 }
 

@@ -37,7 +37,7 @@ inline audit::Report report_with_everything() {
   effect.estimate = {-0.12, 64, audit::Interval{-0.19, -0.04}, 0.95, ""};
   effect.asked_confidence = 0.95;
   effect.baseline = 0.25;
-  effect.control = audit::Control{"random directions", 32, -0.01, 0.02, 1, 0.00003, 0.03};
+  effect.control = audit::Control{"random directions", 32, -0.01, 0.02, 1, 0.00003, 0.03, {-0.03, -0.01, 0, 0.01}};
   effect.evidence = {{"You are late again.\nWhy?", 1.0, 1.0, "You idiot: \"late\""},
                      {"C'est «ça»… \u2028 \x7f 日本", 0.0, 1.0, "stupid"},
                      {"{not: [a, map]} # nor a comment", std::nullopt, 0.1 + 0.2, ""}};
@@ -78,6 +78,12 @@ inline audit::Report report_with_everything() {
   holds.text = "kl(plain) <= 0.1";
   holds.status = Status::pass;
   holds.estimate = {1.25e-5, 200, audit::Interval{0, 1e300}, 0.95, ""};
+  holds.sample = audit::PromptNumbers{"mean",
+                                      digest('9'),
+                                      {0, 1e-6, 2e-6, 4e-6, 6e-6, 8e-6, 1e-5, 5e-5},
+                                      {0, 0, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6},
+                                      {5, 6, 7, 8, 9, 10, 11, 12},
+                                      {0, 0, 1, 1, 2, 2, 3, 3}};
 
   const auto check = [](std::string name, dsl::CheckSeverity severity, std::string where,
                         std::vector<audit::ExpectationResult> expectations, const dsl::Waiver* waiver = nullptr) {

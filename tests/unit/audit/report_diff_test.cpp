@@ -2,7 +2,9 @@
 
 #include "audit/report_diff.hpp"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <string>
 
 #include "tests/support/reports.hpp"
@@ -98,29 +100,59 @@ TEST_CASE("A bound that was rewritten is told, and the metric still compared") {
   CHECK_THAT(to_text(found, 100, false), Contains("asked     >= 80% -> >= 60%"));
 }
 
-TEST_CASE("Where the evidence holds every prompt, the same ones are compared") {
-  const auto logits = [](std::vector<double> values, Interval interval) {
+TEST_CASE("Where both reports are of the same prompts, these are compared") {
+  const auto logits = [](std::vector<double> values, Interval interval, const std::string& prompts = "a") {
     double sum = 0;
     for (const double value : values) sum += value;
     Report report = measured("logit_diff(\" a\", \" b\", after: p) >= 0", Status::pass,
                              sum / static_cast<double>(values.size()), interval);
     ExpectationResult& expectation = report.checks[0].expectations[0];
     expectation.estimate.n = static_cast<std::int64_t>(values.size());
-    for (std::size_t i = 0; i < values.size(); ++i)
-      expectation.evidence.push_back({"prompt " + std::to_string(i), std::nullopt, values[i], ""});
+    expectation.sample = PromptNumbers{"mean", prompts, std::move(values), {}, {}, {}};
     return report;
   };
   // Far apart from prompt to prompt, so that the intervals say nothing; each is lower by about 1.
-  const Report before = logits({1, 5, 9, 13, 17}, {-2, 20}), after = logits({0, 4.1, 7.9, 12, 16}, {-3, 19});
+  const std::vector<double> lower = {0, 4.1, 7.9, 12, 16, 19.8, 24.1, 28};
+  const Report before = logits({1, 5, 9, 13, 17, 21, 25, 29}, {-2, 32}), after = logits(lower, {-3, 31});
   const ReportDiff found = between(before, after);
   REQUIRE(found.changes.size() == 1);
   CHECK(found.changes[0].expectations[0].basis == Basis::paired);
   CHECK(found.changes[0].trend == Trend::worse);
-  Report other_prompts = after;
-  other_prompts.checks[0].expectations[0].evidence[0].prompt = "another";
-  const ReportDiff apart = between(before, other_prompts);
-  CHECK(apart.changes[0].expectations[0].basis == Basis::intervals);
-  CHECK(apart.changes[0].trend == Trend::moved);
+  for (const std::string other : {"b", ""}) {  // other prompts, or none told
+    const ReportDiff apart = between(before, logits(lower, {-3, 31}, other));
+    CHECK(apart.changes[0].expectations[0].basis == Basis::intervals);
+    CHECK(apart.changes[0].trend == Trend::moved);
+  }
+  Report in_clusters = after, clustered_before = before;
+  for (Report* report : {&in_clusters, &clustered_before})
+    report->checks[0].expectations[0].sample->clusters = {0, 0, 0, 0, 1, 1, 1, 1};
+  CHECK(between(clustered_before, in_clusters).changes[0].expectations[0].basis == Basis::intervals);  // too few
+}
+
+TEST_CASE("Shares of the same prompts are compared by what changed, texts by their losses") {
+  const auto share = [](double value, const std::vector<double>& values) {
+    Report report = accuracy(Status::pass, value, value - 0.1, value + 0.1);
+    report.checks[0].expectations[0].sample = PromptNumbers{"share", "a", values, {}, {}, {}};
+    return report;
+  };
+  std::vector<double> right(100, 1), wrong(100, 1);
+  std::fill_n(wrong.begin(), 9, 0);
+  const ReportDiff found = between(share(1, right), share(0.91, wrong));
+  CHECK(found.changes[0].expectations[0].basis == Basis::paired);
+  CHECK(found.changes[0].trend == Trend::worse);
+
+  const auto perplexity = [](double more) {
+    PromptNumbers sample{"nll", "a", {}, {}, {}, {}};
+    for (int i = 0; i < 20; ++i) {
+      sample.weights.push_back(10 + i);
+      sample.values.push_back((2.5 + 0.2 * (i % 7) + more * (1 + 0.1 * (i % 3))) * (10 + i));
+    }
+    Report report = measured("perplexity(held) <= 40", Status::pass, std::exp(3.1 + more), Interval{10, 39});
+    report.checks[0].expectations[0].sample = std::move(sample);
+    return report;
+  };
+  CHECK(trend_between(perplexity(0), perplexity(0.03)) == Trend::worse);
+  CHECK(trend_between(perplexity(0.03), perplexity(0)) == Trend::better);
 }
 
 TEST_CASE("What was run otherwise is told, and programs can read it all") {

@@ -56,6 +56,24 @@ TEST_CASE("report renders to a file or to standard output") {
   CHECK(run_program({"report", "html", report, "-o", reports.folder / "absent/r.html"}).code != 0);
 }
 
+// What only a browser tells; the structure of pages is tested beside the code that makes them.
+TEST_CASE("pages have no fault in a headless Chromium, where there is one") {
+  const Reports reports;
+  const std::string report = reports.write("r.yaml", tests::report_with_everything());
+  const std::string page = reports.folder / "report.html", log = reports.folder / "log.txt";
+  REQUIRE(run_program({"report", "html", report, "-o", page}).code == 0);
+  const std::string command =
+      "'" PROVISO_SOURCE_DIR "/tests/browser/check_pages.py' '" + page + "' > '" + log + "' 2>&1";
+  const int code = WEXITSTATUS(std::system(command.c_str()));
+  constexpr int kNoBrowser = 77;
+  if (code == kNoBrowser) {
+    WARN("no chromium and chromedriver: pages were not opened");
+    return;
+  }
+  INFO(test::read_bytes(log));
+  CHECK(code == 0);
+}
+
 TEST_CASE("report diff exits with 1 where something got worse, and only there") {
   const Reports reports;
   const std::string before = reports.write("before.yaml", tests::report_with_everything());

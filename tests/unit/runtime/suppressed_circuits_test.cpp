@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <map>
@@ -39,6 +40,7 @@ std::vector<BoundPair> pairs_of(const model::Tokenizer& tokenizer,
   return pairs;
 }
 
+const std::vector<Direction> kNoFeatures;
 const std::vector<std::pair<std::string, std::string>> kTexts = {{"The cat sat", "The hat fit"}, {"A dog", "I dig"}};
 
 /// Puts constants in the place of heads' z and MLPs' outputs from a position on.
@@ -92,7 +94,7 @@ Chosen chosen(const PatchedPairs& pairs, const model::ModelConfig& config) {
 
 at::Tensor hooked(const test::RandomModel& tiny, const CircuitParts& parts, double share,
                   const std::vector<model::Row>& rows) {
-  HookProgram program({}, tiny.transformer->card());
+  HookProgram program(kNoFeatures, tiny.transformer->card());
   program.replacements().emplace(*tiny.transformer);
   program.replacements()->add(parts, share, false);
   program.finish(at::kCPU);
@@ -161,7 +163,7 @@ TEST_CASE("edges are suppressed alike in one pass and over a cache") {
   const auto tokens = tiny.tokenizer->encode("The cat sat on");
   const auto whole = hooked(tiny, parts, 1, {{tokens, std::ssize(tokens)}});
 
-  HookProgram program({}, tiny.transformer->card());
+  HookProgram program(kNoFeatures, tiny.transformer->card());
   program.replacements().emplace(*tiny.transformer);
   program.replacements()->add(parts, 1, false);
   program.finish(at::kCPU);
