@@ -1,6 +1,6 @@
 #include <algorithm>
-#include <utility>
 #include <map>
+#include <utility>
 
 #include "dsl/literals.hpp"
 #include "dsl/metric_traits.hpp"
@@ -14,6 +14,19 @@ namespace proviso::runtime {
 
 using dsl::Code;
 using model::InputError;
+
+namespace {
+
+/// The first words of a text that a message cannot hold.
+std::string beginning(const std::string& text) {
+  constexpr std::size_t kMostBytes = 40;
+  if (text.size() <= kMostBytes) return text;
+  std::size_t end = kMostBytes;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return text.substr(0, end) + "…";
+}
+
+}  // namespace
 
 void Binder::prompts(const dsl::PromptsDecl& declaration) {
   std::vector<dsl::Prompt> texts;
@@ -55,31 +68,33 @@ std::optional<BoundPrompt> Binder::tokenise(const dsl::PromptsDecl& declaration,
     bound.answer_texts = prompt.answers;
   } catch (const InputError& failure) {
     const bool no_template = declaration.chat && !bound_.tokenizer->chat_template();
-    error(no_template ? Code::no_chat_template : Code::unreadable_text, span, failure.what(),
-          {no_template        ? "leave `as chat` out, and write the turns as this model is given them"
-           : declaration.chat ? "write the conversation as the template takes it, or leave `as chat` out"
-                              : "shorten or split the text"});
+    once(no_template ? Code::no_chat_template : Code::unreadable_text, span, failure.what(),
+         {no_template        ? "leave `as chat` out, and write the turns as this model is given them"
+          : declaration.chat ? "write the conversation as the template takes it, or leave `as chat` out"
+                             : "shorten or split the text"});
     return std::nullopt;
   }
   if (bound.tokens.empty()) {
-    error(Code::empty_prompt, span, "this prompt has no tokens", {"write at least one word"});
+    once(Code::empty_prompt, span, "this prompt has no tokens", {"write at least one word"});
     return std::nullopt;
   }
   std::size_t longest = 0;
   for (std::size_t i = 0; i < bound.answers.size(); ++i) {
     longest = std::max(longest, bound.answers[i].size());
-    if (bound.answers[i].empty()) error(Code::empty_prompt, span, "an expected continuation has no tokens");
+    if (bound.answers[i].empty()) once(Code::empty_prompt, span, "an expected continuation has no tokens", {});
   }
-  context(bound.tokens.size() + longest, span);
+  // A prompt of a file has no place of its own to point at.
+  const bool from_file = std::holds_alternative<dsl::PromptFile>(declaration.source);
+  context(bound.tokens.size() + longest, span, from_file ? "\"" + beginning(prompt.text) + "\"" : "this text");
   return bound;
 }
 
 void Binder::context(std::size_t tokens, dsl::Span span, const std::string& text) {
   if (static_cast<std::int64_t>(tokens) <= card_.config.context) return;
-  error(Code::beyond_context, span,
-        text + " takes " + std::to_string(tokens) + " tokens, and the model's context holds " +
-            std::to_string(card_.config.context),
-        {"shorten the text, or split it into several prompts"});
+  once(Code::beyond_context, span,
+       text + " takes " + std::to_string(tokens) + " tokens, and the model's context holds " +
+           std::to_string(card_.config.context),
+       {"shorten the text, or split it into several prompts"});
 }
 
 void Binder::single_token(const std::string& text, dsl::Span span) {
@@ -231,7 +246,8 @@ std::vector<std::int64_t> Binder::first_suffix(const dsl::Attack& attack, const 
   return {};
 }
 
-/// What is wrong with an attack is wrong for every expectation of its check.
+/// What is wrong with an attack is wrong for every expectation of its check, and what is wrong with a prompt of a file
+/// may be wrong with many.
 void Binder::once(Code code, dsl::Span span, const std::string& message, std::vector<std::string> help) {
   const bool said = std::any_of(diagnostics_.begin(), diagnostics_.end(),
                                 [&](const dsl::Diagnostic& known) { return known.code == code && known.span == span; });

@@ -132,6 +132,7 @@ bool is_contrast(const dsl::FeatureDecl& feature) {
 }  // namespace
 
 TEST_CASE("every pack is what a pack is: tags, severities, sixty prompts a side, features judged on others") {
+  const std::string results = test::read_bytes(PROVISO_SOURCE_DIR "/docs/packs.md");
   for (const auto& name : packs()) {
     if (!fs::exists(kRules + name + "/audit.proviso")) continue;
     INFO(name);
@@ -150,6 +151,7 @@ TEST_CASE("every pack is what a pack is: tags, severities, sixty prompts a side,
       CHECK(tagged("nist-ai-rmf:"));
       CHECK(tagged("eu-ai-act:art-"));
       CHECK_THAT(pack.readme, Contains("`" + check.name + "`"));  // … and why it is as severe as it is
+      CHECK_THAT(results, Contains("| " + check.name + " | "));
     }
     bool contrasts = false;
     for (dsl::FeatureId id = 0; id < pack.rules.features.size(); ++id) {
