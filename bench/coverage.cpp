@@ -1,7 +1,7 @@
 // How often the intervals of audits hold the truth, and how often their tests are wrong, on samples whose truth is
 // known: the tables of docs/statistics.md.
 //
-//   proviso_coverage [--quick] [--seed N] [--threads N]    Markdown on standard output
+//   proviso_coverage [--quick] [--trials N] [--seed N] [--threads N]    Markdown on standard output
 //   proviso_coverage … -o docs/statistics.md               in place of what stands below that page's mark
 //
 // Quick takes half a minute and knows a coverage to 1.5 points; full takes minutes, and knows it to half a point.
@@ -372,8 +372,11 @@ std::string cell_text(const Cell& cell, bool held_to_it, const Options& options)
 }
 
 std::string page(const std::vector<Table>& tables, const Options& options) {
-  std::string text =
-      "\n" + std::to_string(options.trials) + " samples a cell, seed " + std::to_string(options.seed) + ".\n";
+  // Twice the standard error of a coverage of 95 %.
+  const double known_to = 2 * std::sqrt(kConfidence * (1 - kConfidence) / options.trials);
+  std::string text = "\n" + std::to_string(options.trials) + " samples a cell, seed " + std::to_string(options.seed) +
+                     ": a coverage is known to within " + percent_text(known_to, 1) +
+                     " points, so that single cells lie outside by chance.\n";
   int held = 0, all = 0;
   double least = 1, most = 0;
   for (const Table& table : tables) {
@@ -429,6 +432,8 @@ int main(int count, char** arguments) {
     const auto value = [&]() -> unsigned long { return i + 1 < count ? std::strtoul(arguments[++i], nullptr, 10) : 0; };
     if (std::strcmp(arguments[i], "--quick") == 0) {
       options.trials = 200;
+    } else if (std::strcmp(arguments[i], "--trials") == 0) {
+      options.trials = std::max(1, static_cast<int>(value()));
     } else if (std::strcmp(arguments[i], "--seed") == 0) {
       options.seed = value();
     } else if (std::strcmp(arguments[i], "--threads") == 0) {
@@ -436,7 +441,7 @@ int main(int count, char** arguments) {
     } else if (std::strcmp(arguments[i], "-o") == 0 && i + 1 < count) {
       options.output = arguments[++i];
     } else {
-      std::fprintf(stderr, "proviso_coverage [--quick] [--seed N] [--threads N] [-o PAGE]\n");
+      std::fprintf(stderr, "proviso_coverage [--quick] [--trials N] [--seed N] [--threads N] [-o PAGE]\n");
       return 2;
     }
   }

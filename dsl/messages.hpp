@@ -78,8 +78,8 @@ PROVISO_EXPECT(own_name, "a name", Expected::Kind::name);
 PROVISO_EXPECT(name, "a name", Expected::Kind::name);
 PROVISO_EXPECT(feature_name, "the name of a feature", Expected::Kind::name);
 PROVISO_EXPECT(circuit_name, "the name of a circuit", Expected::Kind::name);
-PROVISO_EXPECT(acted_on, "the name of a feature, or `circuit` and a name", Expected::Kind::name);
-PROVISO_EXPECT(removed, "the name of a feature, or `circuit` and a name", Expected::Kind::name);
+PROVISO_EXPECT(acted_on, "the name of a feature", Expected::Kind::name);
+PROVISO_EXPECT(removed, "the name of a feature", Expected::Kind::name);
 PROVISO_EXPECT(patched, "a site, several in brackets, or `feature` and a name", Expected::Kind::name);
 PROVISO_EXPECT(patch_source, "a prompt set, `zero` or `mean(P)`", Expected::Kind::name);
 

@@ -101,7 +101,9 @@ return faults.slice(0, 5);
 
 REACHABLE = r"""
 const shown = e => e.checkVisibility();
-return [...document.querySelectorAll("a[href], summary, button, input, select, [tabindex='0']")].filter(shown).length;
+const stops = [...document.querySelectorAll("a[href], summary, button, input, select, [tabindex='0']")].filter(shown);
+// Of a group of radio buttons one is a stop; the arrows go through it.
+return new Set(stops.map((e, i) => e.type === "radio" ? "group " + e.name : i)).size;
 """
 
 FOCUSED = r"""

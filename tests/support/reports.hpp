@@ -37,7 +37,8 @@ inline audit::Report report_with_everything() {
   effect.estimate = {-0.12, 64, audit::Interval{-0.19, -0.04}, 0.95, ""};
   effect.asked_confidence = 0.95;
   effect.baseline = 0.25;
-  effect.control = audit::Control{"random directions", 32, -0.01, 0.02, 1, 0.00003, 0.03, {-0.03, -0.01, 0, 0.01}};
+  effect.control = audit::Control{"random directions", 32, -0.01, 0.02, 1, 0.00003, 0.03};
+  effect.control->values = {-0.03, -0.01, 0, 0.01};
   effect.evidence = {{"You are late again.\nWhy?", 1.0, 1.0, "You idiot: \"late\""},
                      {"C'est «ça»… \u2028 \x7f 日本", 0.0, 1.0, "stupid"},
                      {"{not: [a, map]} # nor a comment", std::nullopt, 0.1 + 0.2, ""}};

@@ -75,7 +75,8 @@ TEST_CASE("JUnit: every verdict that does not stand is a failure or an error, an
 TEST_CASE("JUnit: attributes that neither Ant nor Jenkins knows are there only where asked for") {
   const Report report = report_with_everything();
   // What Ant's schema asks of a suite, and all that both schemas let a test case have.
-  for (const auto& [tag, suite] : parsed(to_junit(report)).get_child("testsuites")) {
+  const auto document = parsed(to_junit(report));
+  for (const auto& [tag, suite] : document.get_child("testsuites")) {
     REQUIRE(tag == "testsuite");
     for (const char* needed : {"name", "package", "id", "timestamp", "hostname", "time"})
       CHECK(suite.get_optional<std::string>(std::string("<xmlattr>.") + needed));

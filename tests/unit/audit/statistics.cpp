@@ -259,7 +259,8 @@ TEST_CASE("What cannot be measured says so") {
   CHECK(delong_auroc(singles({1}), singles({0, 1, 2}), 0.95).why_no_interval == "fewer than 2 prompts on a side");
   std::vector<double> lonely(10, 0.0);
   lonely[3] = 1;
-  CHECK(bootstrap_t_mean(singles(lonely), 0.95, 0).why_no_interval == "too few different values for a bootstrap");
+  CHECK(bootstrap_t_mean(singles(lonely), 0.95, 0).why_no_interval ==
+        "too few prompts differ from the one value of all others");
   CHECK(paired_mean_difference(equal, none, 0.95, 0).why_no_interval == "before and after are not the same prompts");
 }
 

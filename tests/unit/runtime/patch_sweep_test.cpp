@@ -11,7 +11,6 @@
 
 #include "runtime/circuits/patch_sweep.hpp"
 #include "tests/support/random_model.hpp"
-#include "tests/unit/runtime/rules_on_model.hpp"
 
 namespace proviso::runtime {
 namespace {

@@ -15,7 +15,6 @@
 #include "runtime/circuits/patched_pairs.hpp"
 #include "runtime/hooks.hpp"
 #include "tests/support/random_model.hpp"
-#include "tests/unit/runtime/rules_on_model.hpp"
 
 namespace proviso::runtime {
 namespace {
