@@ -135,11 +135,15 @@ void add_certificate(TextPage& page, const EditResult& edit) {
   const auto numbers = [&page](const char* label, const std::vector<std::pair<std::string, double>>& values) {
     if (!values.empty()) page.labelled(4, label, {listed(values)});
   };
-  for (const CertificatePart& part : edit.parts) {
+  constexpr std::size_t kPartsShown = 8;  // an edit of many facts has as many
+  for (std::size_t i = 0; i < std::min(kPartsShown, edit.parts.size()); ++i) {
+    const CertificatePart& part = edit.parts[i];
     numbers("algebra", part.algebra);
     numbers("predicted", part.predicted);
     numbers("measured", part.measured);
   }
+  if (edit.parts.size() > kPartsShown)
+    page.labelled(4, "and", {grouped(static_cast<std::int64_t>(edit.parts.size() - kPartsShown)) + " more facts, in the YAML"});
   numbers("costs", edit.costs);
 }
 

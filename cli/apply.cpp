@@ -85,6 +85,7 @@ class Entries {
   void add(const runtime::SolvedEdit& solved) {
     const auto& declared = rules_.edits[solved.edit];
     add(declared.name, declared.span, solved.deltas, solved.certificates, solved.costs);
+    entries_.back().kept_keys = solved.kept_keys;
   }
 
   /// All folds are one entry: they are one change of the model, site by site.
@@ -256,7 +257,8 @@ int apply(const Invocation& invocation, const Options& options) {
   if (refuse(unbakeable(plan.states[state], rules, options.keep_hooks))) return kInputAtFault;
 
   const auto transformer = load_weights(invocation, *opened->model);
-  runtime::Session session(*transformer, bound, audit_session_options(invocation));
+  const auto session_options = audit_session_options(invocation, *opened);
+  runtime::Session session(*transformer, bound, session_options);
   FinalModel final(session, *opened, judged);
   const auto missed = [&](const char* where) {
     if (edits.empty() || !final.missed()) return false;
@@ -288,7 +290,7 @@ int apply(const Invocation& invocation, const Options& options) {
   }
   const auto kept = runtime::hook_file(sentences, session.features(), bound,
                                        [&](const dsl::Quantile& quantile) { return session.quantile(quantile); });
-  editing::write_edited_model(*transformer, *opened->model->tokenizer, made, {options.output, form, kept});
+  editing::write_edited_model(*transformer, *opened->model->tokenizer, made, {options.output, form, kept, "", std::nullopt, session_options.inherited_keys});
   if (!invocation.options.quiet) tell_written(made.size(), options.output, form, invocation.err);
   return kDone;
 }

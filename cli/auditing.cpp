@@ -11,6 +11,7 @@
 #include "audit/verdict.hpp"
 #include "cli/machine.hpp"
 #include "cli/output.hpp"
+#include "editing/ledger_history.hpp"
 #include "runtime/formats/atomic_file.hpp"
 
 namespace proviso::cli {
@@ -71,9 +72,14 @@ audit::AuditOptions audit_options(const Invocation& invocation) {
   return options;
 }
 
-runtime::SessionOptions audit_session_options(const Invocation& invocation) {
+runtime::SessionOptions audit_session_options(const Invocation& invocation, const BoundFiles& opened) {
   auto options = session_options(invocation);
   options.held_out_path = shipped_held_out();
+  options.unrelated_path = shipped_facts();
+  const auto& edits = opened.bound->rules->edits;
+  const auto spares = [](const dsl::EditDecl& edit) { return edit.method.method == dsl::EditMethod::alphaedit; };
+  if (std::any_of(edits.begin(), edits.end(), spares))
+    options.inherited_keys = editing::kept_keys(opened.model->card.path);
   return options;
 }
 
@@ -126,7 +132,7 @@ Audited audit_files(const Invocation& invocation, const std::vector<std::string>
   const auto& opened = *audited.opened;
   if (!opened.bound) return audited;
   check_selection(*opened.files->rules, wanted.selection);
-  runtime::Session session(model.weights(), *opened.bound, audit_session_options(invocation));
+  runtime::Session session(model.weights(), *opened.bound, audit_session_options(invocation, opened));
   auto outcome = audit::audit(session, *opened.bound, opened.files->sources, wanted);
   if (!outcome.diagnostics.empty()) {
     print_diagnostics(invocation, invocation.err, opened.files->sources, outcome.diagnostics);

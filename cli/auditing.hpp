@@ -14,7 +14,7 @@ namespace proviso::cli {
 /// What the common options say to an audit; as of today (UTC).
 audit::AuditOptions audit_options(const Invocation& invocation);
 /// What they say to its session, in which what edits cost is measured.
-runtime::SessionOptions audit_session_options(const Invocation& invocation);
+runtime::SessionOptions audit_session_options(const Invocation& invocation, const BoundFiles& opened);
 
 /// "2027-03-31". Throws `InputError` where that is no day.
 dsl::Date parse_date(const std::string& text);

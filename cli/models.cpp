@@ -166,6 +166,7 @@ const std::vector<runtime::SolvedEdit>& solved(runtime::Session& session, const 
 
 std::string shipped_corpus() { return shipped_rules() + "/corpus"; }
 std::string shipped_held_out() { return shipped_corpus() + "/held_out"; }
+std::string shipped_facts() { return shipped_rules() + "/facts/data"; }
 
 void add_model_option(CLI::App& command, std::string& model) {
   command

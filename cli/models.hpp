@@ -76,6 +76,7 @@ const std::vector<runtime::SolvedEdit>& solved(runtime::Session& session, const 
 /// Text for second moments, and text that no edit sees: both shipped.
 std::string shipped_corpus();
 std::string shipped_held_out();
+std::string shipped_facts();
 
 /// Adds the required `--model M`.
 void add_model_option(CLI::App& command, std::string& model);

@@ -53,7 +53,7 @@ int run_mutate(const Invocation& invocation, Options options) {
   auto audited = audit_files(invocation, options.files, model, wanted);
   if (!audited.report) return kInputAtFault;
 
-  auto session = audit_session_options(invocation);
+  auto session = audit_session_options(invocation, *audited.opened);
   options.mutation.faults.kinds = kinds_of(options.kinds);
   options.mutation.faults.seed = session.seed;
   const auto& opened = *audited.opened;

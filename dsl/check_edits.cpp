@@ -1,6 +1,7 @@
 // Edits: what is changed, by which method, and what the edit must achieve.
 
 #include <algorithm>
+#include <array>
 #include <span>
 #include <utility>
 
@@ -19,6 +20,8 @@ struct NumberParameter {
 constexpr NumberParameter kNumbers[] = {
 #define PROVISO_METHOD_NUMBER(method, parameter, low, high, whole) {EditMethod::method, #parameter, {low, high}, whole},
 #include "dsl/edit_methods.def"
+#define PROVISO_METHOD_NUMBER(method, parameter, low, high, whole) {EditMethod::method, #parameter, {low, high}, whole},
+#include "dsl/edit_parameters.def"
 };
 
 struct NamedParameter {
@@ -34,6 +37,16 @@ constexpr NamedParameter kLayers[] = {
 #include "dsl/edit_methods.def"
 };
 
+struct WordParameter {
+  EditMethod method;
+  std::string_view name;
+  std::array<std::string_view, 2> words;
+};
+constexpr WordParameter kWords[] = {
+#define PROVISO_METHOD_WORD(method, parameter, first, second) {EditMethod::method, #parameter, {#first, #second}},
+#include "dsl/edit_parameters.def"
+};
+
 template <class Parameter, std::size_t N>
 const Parameter* parameter_named(const Parameter (&all)[N], EditMethod method, std::string_view name) {
   const auto found = std::find_if(std::begin(all), std::end(all),
@@ -43,8 +56,10 @@ const Parameter* parameter_named(const Parameter (&all)[N], EditMethod method, s
 
 std::vector<std::string> parameter_names(EditMethod method) {
   std::vector<std::string> names;
-  if (method == EditMethod::rome) names = {"layer", "variant"};
-  if (method == EditMethod::ablate) names = {"to"};
+  if (method == EditMethod::rome) names = {"layer"};
+  for (const WordParameter& each : kWords) {
+    if (each.method == method) names.emplace_back(each.name);
+  }
   for (const NumberParameter& each : kNumbers) {
     if (each.method == method) names.emplace_back(each.name);
   }
@@ -302,14 +317,10 @@ std::optional<MethodCall> Checker::method(const ast::Call& call) {
     } else if (parameter_named(kLayers, result.method, label) != nullptr) {
       result.layers = layers(argument);
       sound &= result.layers.has_value();
-    } else if (result.method == EditMethod::ablate && label == "to") {
-      const auto to = word(argument, {"mean", "zero"});
-      if (to) result.parameters[label] = *to;
-      sound &= to.has_value();
-    } else if (result.method == EditMethod::rome && label == "variant") {
-      const auto variant = word(argument, {"averaged", "original"});
-      if (variant) result.parameters[label] = *variant;
-      sound &= variant.has_value();
+    } else if (const auto* words = parameter_named(kWords, result.method, label)) {
+      const auto chosen = word(argument, {words->words[0], words->words[1]});
+      if (chosen) result.parameters[label] = *chosen;
+      sound &= chosen.has_value();
     } else if (result.method == EditMethod::rome && label == "layer") {
       const auto layer = whole(argument, "a layer", {.low = 0});
       if (layer) result.parameters[label] = static_cast<double>(*layer);
@@ -328,6 +339,14 @@ std::optional<MethodCall> Checker::method(const ast::Call& call) {
   if (result.parameters.contains("text") && result.parameters.contains("second_moments")) {
     report(Code::repeated_argument, call.span, "`text` and `second_moments` both say what C is",
            {"give the stored moments, or the text to estimate them on"});
+    sound = false;
+  }
+  for (const char* needed : {"peak", "reach"}) {
+    const bool others = result.parameters.contains("peak") || result.parameters.contains("reach") ||
+                        result.parameters.contains("edge");
+    if (result.method != EditMethod::project || !others || result.parameters.contains(needed)) continue;
+    report(Code::missing_argument, call.span, "`project` is to weigh layers, and lacks `" + std::string(needed) + "`",
+           {"give the layer where most is removed and how far that reaches: project(peak: 14, reach: 8)"});
     sound = false;
   }
   if (!sound) return std::nullopt;

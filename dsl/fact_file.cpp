@@ -30,6 +30,14 @@ Fact counterfact(const PromptFile& file, const Record& record) {
   return fact;
 }
 
+/// Where another field names the new target, the record's own answer is what holds now.
+void former(const Record& record, const std::string& field, Fact& fact) {
+  const auto texts = strings_in(field_of(record, field), field, record.where);
+  if (texts.empty() || texts.front().empty()) return;
+  const auto own = with_leading_space(texts.front());
+  if (own != fact.to) fact.from = own;
+}
+
 Fact zsre(const PromptFile& file, const Record& record) {
   Fact fact;
   fact.subject = text_of(record, "subject");
@@ -44,6 +52,26 @@ Fact zsre(const PromptFile& file, const Record& record) {
   }
   fact.prompt_template.replace(at, fact.subject.size(), kSlot);
   fact.to = with_leading_space(target_of(file, record, "answers"));
+  if (file.answer) former(record, "answers", fact);
+  return fact;
+}
+
+/// The whole prompt is taken: some templates leave its last word out.
+Fact known_fact(const PromptFile& file, const Record& record) {
+  Fact fact;
+  fact.subject = text_of(record, "subject");
+  fact.prompt_template = text_of(record, "prompt");
+  const auto at = fact.prompt_template.find(fact.subject);
+  if (fact.subject.empty() || at == std::string::npos) {
+    throw RecordFault{
+        Code::template_slot,
+        record.where,
+        "the prompt \"" + fact.prompt_template + "\" does not name its subject \"" + fact.subject + "\"",
+        {}};
+  }
+  fact.prompt_template.replace(at, fact.subject.size(), kSlot);
+  fact.to = with_leading_space(target_of(file, record, "attribute"));
+  if (file.answer) former(record, "attribute", fact);
   return fact;
 }
 
@@ -68,6 +96,7 @@ Fact fact_of(const PromptFile& file, const Record& record) {
   }
   Fact fact = record.value.contains(kCounterFactRewrite) ? counterfact(file, record)
               : record.value.contains("src")             ? zsre(file, record)
+              : record.value.contains("attribute")       ? known_fact(file, record)
                                                          : plain(file, record);
   fact.span = file.span;
   const auto refuse = [&](Code code, const std::string& message, std::vector<std::string> help) {

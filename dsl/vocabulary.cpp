@@ -34,6 +34,9 @@ constexpr MethodParameter kMethodParameters[] = {
 #define PROVISO_METHOD_PATH(method, parameter) {#method, #parameter, "FILE"},
 #define PROVISO_METHOD_LAYERS(method, parameter) {#method, #parameter, "LAYERS"},
 #include "dsl/edit_methods.def"
+#define PROVISO_METHOD_NUMBER(method, parameter, low, high, whole) {#method, #parameter, "NUMBER"},
+#define PROVISO_METHOD_WORD(method, parameter, first, second) {#method, #parameter, #first "|" #second},
+#include "dsl/edit_parameters.def"
 };
 
 std::string trimmed(std::string_view text) {

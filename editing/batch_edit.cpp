@@ -11,6 +11,7 @@
 
 #include "editing/last_values.hpp"
 #include "editing/target_score.hpp"
+#include "runtime/model/pass_groups.hpp"
 
 namespace proviso::editing {
 namespace {
@@ -109,25 +110,29 @@ std::variant<Answer, Refusal> answer(const BatchRequest& request, const SecondMo
                                      const at::Tensor& earlier) {
   const auto& C = moment.C;
   const auto mean_eigenvalue = C.diagonal().mean();
-  const auto answered = [](std::variant<at::Tensor, Refusal> A) -> std::variant<Answer, Refusal> {
+  const double ridge = needed_ridge(moment, request.ridge);
+  const std::string longer = request.method == BatchMethod::memit ? "measure it on a longer text"
+                                                                   : "measure it on a longer text, or name a ridge";
+  if (request.method == BatchMethod::memit && K.size(1) >= K.size(0)) {
+    const auto added = ridge * mean_eigenvalue * at::eye(C.size(0), C.options());
+    auto A = solve_moments(request.covariance_weight * (C + added) + K.matmul(K.t()), K, moment, longer);
     if (auto* refusal = std::get_if<Refusal>(&A)) return std::move(*refusal);
     return Answer{std::get<at::Tensor>(std::move(A))};
-  };
-  const auto ridge = needed_ridge(moment, request.ridge) * mean_eigenvalue * at::eye(C.size(0), C.options());
-  if (request.method == BatchMethod::memit)
-    return answered(solve_moments(request.covariance_weight * (C + ridge) + K.matmul(K.t()), K, moment,
-                                  "measure it on a longer text"));
-  if (request.method == BatchMethod::emmet) {
-    const auto CK = solve_moments(C + ridge, K, moment, "measure it on a longer text, or name a ridge");
+  }
+  if (request.method != BatchMethod::alphaedit) {
+    const auto CK = solve_moment(moment, ridge, K, longer);
     if (const auto* refusal = std::get_if<Refusal>(&CK)) return *refusal;
     const auto& C_inv_K = std::get<at::Tensor>(CK);
-    auto A_t = solve_moments(K.t().matmul(C_inv_K), C_inv_K.t(), moment,
+    auto G = K.t().matmul(C_inv_K);  // [facts, facts]
+    // (λ C + K Kᵀ)⁻¹ K = C⁻¹ K (λ I + Kᵀ C⁻¹ K)⁻¹: with λ it is memit's, without it emmet's.
+    if (request.method == BatchMethod::memit) G.diagonal().add_(request.covariance_weight);
+    auto A_t = solve_moments(G, C_inv_K.t(), moment,
                              "the facts' keys depend on each other: use memit or alphaedit, or write fewer at once");
     if (auto* refusal = std::get_if<Refusal>(&A_t)) return std::move(*refusal);
     return Answer{std::get<at::Tensor>(A_t).t()};
   }
   // A lies in the null space, P = U Uᵀ, so the system is solved there: it is symmetric and as small as the space.
-  const auto [values, vectors] = at::linalg_eigh(C);  // ascending
+  const auto [values, vectors] = moment.factors->eigen(C);  // ascending
   const auto rank = (values < request.null_threshold * mean_eigenvalue).sum().item<std::int64_t>();
   if (rank == 0)
     return Refusal{"no eigenvalue of the second moment of mlp_post[" + std::to_string(moment.layer) + "] lies under " +
@@ -208,50 +213,121 @@ std::vector<std::int64_t> default_batch_layers(BatchMethod method, const model::
   return layers;
 }
 
+std::vector<std::string> batch_prefixes(const model::Transformer& transformer, const model::Tokenizer& tokenizer,
+                                        const BatchRequest& request) {
+  return sample_prefixes(transformer, tokenizer,
+                         {{request.prefixes, kPrefixTokens, {"The", "Therefore", "Because", "I", "You"}}},
+                         request.seed);
+}
+
+BatchValues BatchValues::select(const std::vector<std::int64_t>& facts) const {
+  BatchValues some{changes.index_select(1, at::tensor(facts, at::kLong).to(changes.device())), {}};
+  for (const auto fact : facts) {
+    some.known.push_back(known[fact]);
+    some.losses.push_back(losses[fact]);
+  }
+  return some;
+}
+
+namespace {
+
+/// The gradient of each target's first token's logit at the bare prompt's end by the stream after `layer` at the
+/// subject's end: [width, facts].
+at::Tensor logit_slopes(const Batch& batch, const model::Transformer& transformer, std::int64_t layer) {
+  std::vector<FactPrompts> bare;
+  for (const auto& fact : batch.facts()) bare.push_back({{fact.rewriting.front()}, fact.anchor, fact.target});
+  const auto tokens = [&](std::size_t i) { return 4 * (std::ssize(bare[i].rewriting.front().tokens) + 1); };
+  std::vector<at::Tensor> slopes;
+  for (const auto& [begin, end] : model::pass_groups(bare.size(), tokens)) {
+    const ValueObjective objective(transformer, {SiteKind::resid_post, layer},
+                                   std::span(bare).subspan(begin, end - begin));
+    slopes.push_back(objective.logit_slopes());
+  }
+  return at::cat(slopes).t();
+}
+
+std::variant<Batch, Refusal> make_batch(const model::Transformer& transformer, const model::Tokenizer& tokenizer,
+                                        const BatchRequest& request) {
+  const auto prefixes = request.sampled ? *request.sampled : batch_prefixes(transformer, tokenizer, request);
+  return Batch::make(tokenizer, request, prefixes, transformer.config().context);
+}
+
+std::variant<BatchValues, Refusal> values_of(const Batch& batch, const model::Transformer& transformer,
+                                             const BatchRequest& request, std::int64_t layer) {
+  const auto& model = request.looked_for_on ? *request.looked_for_on : transformer;
+  const std::span<const FactPrompts> facts = batch.facts();
+  const auto tokens = [&](std::size_t i) {
+    std::int64_t all = 0;  // of a step
+    for (const auto& prompt : facts[i].rewriting)
+      all += std::ssize(prompt.tokens) - prompt.subject_last + std::ssize(facts[i].target) - 1;
+    return all;
+  };
+  std::vector<at::Tensor> changes;
+  BatchValues values;
+  // Gradients keep what a step computes: a quarter of what other passes take.
+  for (const auto& [begin, end] : model::pass_groups(facts.size(), [&](std::size_t i) { return 4 * tokens(i); })) {
+    const ValueObjective objective(model, {SiteKind::resid_post, layer}, facts.subspan(begin, end - begin));
+    const auto optimised = optimise_values(objective, request);
+    for (std::size_t i = begin; i < end; ++i) {
+      const auto& found = optimised[i - begin];
+      const bool holds = found.losses.front() < request.early_stop;
+      const bool reaches = found.target_nll != found.first_target_nll;
+      if (!found.delta.isfinite().all().item<bool>() || !(holds || reaches))
+        return Refusal{"no change of the stream after layer " + std::to_string(layer) + " at the end of `" +
+                       request.facts[i].subject + "` leads to `" + request.facts[i].target +
+                       "`: edit earlier layers, from which attention takes it to the prompt's end"};
+      values.known.push_back(holds);
+      values.losses.push_back(found.losses.back());
+      changes.push_back(found.delta);
+    }
+  }
+  values.changes = at::stack(changes, 1);
+  return values;
+}
+
+}  // namespace
+
+std::variant<BatchValues, Refusal> batch_values(const model::Transformer& transformer,
+                                                const model::Tokenizer& tokenizer, const BatchRequest& request,
+                                                std::int64_t layer) {
+  const at::NoGradGuard no_grad;
+  auto made = make_batch(transformer, tokenizer, request);
+  if (auto* refusal = std::get_if<Refusal>(&made)) return std::move(*refusal);
+  return values_of(std::get<Batch>(made), transformer, request, layer);
+}
+
 std::variant<BatchSolution, Refusal> solve_batch(model::Transformer& transformer, const model::Tokenizer& tokenizer,
                                                  const BatchRequest& request,
                                                  const std::vector<const SecondMoment*>& moments,
-                                                 const std::vector<at::Tensor>& earlier) {
+                                                 const std::vector<at::Tensor>& earlier, const BatchValues* values) {
   const at::NoGradGuard no_grad;
   for (const auto* moment : moments) {
     if (!transformer.writer({SiteKind::mlp_out, moment->layer}))
       return Refusal{"mlp_out[" + std::to_string(moment->layer) +
                      "] is not written by a linear map alone in this model"};
   }
-  const auto prefixes =
-      sample_prefixes(transformer, tokenizer,
-                      {{request.prefixes, kPrefixTokens, {"The", "Therefore", "Because", "I", "You"}}}, request.seed);
-  auto made = Batch::make(tokenizer, request, prefixes, transformer.config().context);
+  auto made = make_batch(transformer, tokenizer, request);
   if (auto* refusal = std::get_if<Refusal>(&made)) return std::move(*refusal);
   const auto& batch = std::get<Batch>(made);
 
   const auto last_layer = moments.back()->layer;
-  std::vector<at::Tensor> changes;  // δ a fact
-  double final_loss = 0, known = 0;
-  for (std::size_t i = 0; i < batch.facts().size(); ++i) {
-    const auto& fact = batch.facts()[i];
-    const ValueObjective objective(transformer, {SiteKind::resid_post, last_layer}, fact.rewriting, fact.anchor,
-                                   fact.target);
-    const auto optimised = optimise_value(objective, request);
-    const auto& delta = optimised.delta;
-    const bool holds = optimised.losses.front() < request.early_stop;
-    const bool reaches = optimised.target_nll != optimised.first_target_nll;
-    if (!delta.isfinite().all().item<bool>() || !(holds || reaches))
-      return Refusal{"no change of the stream after layer " + std::to_string(last_layer) + " at the end of `" +
-                     request.facts[i].subject + "` leads to `" + request.facts[i].target +
-                     "`: edit earlier layers, from which attention takes it to the prompt's end"};
-    known += holds;
-    changes.push_back(delta);
-    final_loss += optimised.losses.back() / static_cast<double>(batch.facts().size());
+  std::variant<BatchValues, Refusal> found;
+  if (!values) {
+    found = values_of(batch, transformer, request, last_layer);
+    if (auto* refusal = std::get_if<Refusal>(&found)) return std::move(*refusal);
+    values = &std::get<BatchValues>(found);
   }
+  const auto& wanted = values->changes;  // [width, facts]
+  const double facts = static_cast<double>(batch.facts().size());
+  const double final_loss = std::accumulate(values->losses.begin(), values->losses.end(), 0.0) / facts;
+  const auto known = static_cast<double>(std::ranges::count(values->known, true));
   const auto before = batch.stream(transformer, last_layer);
-  const auto wanted = at::stack(changes, 1);  // [width, facts]
   const auto z = before + wanted;
   const auto scores_before = batch.scores(transformer);
 
   BatchSolution solution;
   auto& certificate = solution.certificate = begin_certificate(
-      request, moments, prefixes.size(), earlier.empty() || !earlier[0].defined() ? 0 : earlier[0].size(1));
+      request, moments, batch.facts().front().rewriting.size() - 1, earlier.empty() || !earlier[0].defined() ? 0 : earlier[0].size(1));
   AppliedDeltas applied(transformer);
   for (std::size_t i = 0; i < moments.size(); ++i) {
     const auto layer = moments[i]->layer;
@@ -269,7 +345,7 @@ std::variant<BatchSolution, Refusal> solve_batch(model::Transformer& transformer
       certificate.algebra.emplace_back("null_space_rank" + where, static_cast<double>(null_rank));
     WeightDelta delta{weight, R, A.t().contiguous()};
     // No more factors than the matrix has rows.
-    if (R.size(1) > R.size(0)) delta = {delta.tensor, at::eye(R.size(0), R.options()), R.matmul(A.t())};
+    if (R.size(1) > R.size(0)) delta = whole_change(delta.tensor, R.matmul(A.t()));
     certificate.changes.push_back(describe_change(transformer, delta));
     applied.apply(delta);
     solution.deltas.push_back(std::move(delta));
@@ -280,7 +356,23 @@ std::variant<BatchSolution, Refusal> solve_batch(model::Transformer& transformer
                           {"value_missing", share(missing, wanted)},
                           {"final_loss", final_loss},
                           {"facts_known_before", known}};
-  const auto scores = score_changes(scores_before, batch.scores(transformer));
+  const auto scores_after = batch.scores(transformer);
+  solution.facts = fact_certificates(certificate.method, scores_before, scores_after);
+  const auto moved = batch.stream(transformer, last_layer) - before;  // [width, facts]
+  applied.revert();
+  const auto slopes = logit_slopes(batch, transformer, last_layer);  // [width, facts]
+  for (std::size_t i = 0; i < solution.facts.size(); ++i) {
+    const auto column = static_cast<std::int64_t>(i);
+    const double predicted = (slopes.select(1, column) * moved.select(1, column)).sum().item<double>();
+    const double measured = scores_after[i].logit - scores_before[i].logit;
+    solution.facts[i].predicted = {{"logit_change", predicted}};
+    auto& numbers = solution.facts[i].measured;
+    numbers.emplace_back("logit_change", measured);
+    numbers.emplace_back("prediction_error", predicted - measured);
+    numbers.emplace_back("value_missing", share(missing.select(1, column), wanted.select(1, column)));
+    numbers.emplace_back("final_loss", values->losses[i]);
+  }
+  const auto scores = score_changes(scores_before, scores_after);
   certificate.measured.insert(certificate.measured.end(), scores.begin(), scores.end());
   return solution;
 }

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <variant>
@@ -34,6 +35,7 @@ struct BatchRequest : ValueSettings {
   std::vector<EditedFact> facts;
   std::int64_t prefixes = 5;  ///< generated, of 10 tokens; a key weighs the bare prompt by half
   std::uint64_t seed = 0;
+  std::optional<std::vector<std::string>> sampled{};  ///< the prefixes themselves, where they are known
   double covariance_weight = 0;  ///< memit's λ
   double null_threshold = 0;     ///< alphaedit: eigenvalues of C under it, in C's mean eigenvalue, are its null space
   double ridge = 0;              ///< alphaedit's r, in the mean squared norm of a key; emmet: added to C as rome's
@@ -50,15 +52,35 @@ struct BatchSolution {
   std::vector<WeightDelta> deltas;  ///< one a layer, in the order of `moments`
   std::vector<at::Tensor> keys;     // [d_in, facts] float64 a layer
   Certificate certificate;
+  std::vector<Certificate> facts;  ///< what was predicted and measured of each, in their order
 };
+
+/// What the stream is to gain after `layer` at the end of each fact's subject. That depends on the model, the facts and
+/// the settings of the optimisation, and not on the method: several methods, and any part of the facts, can share it.
+struct BatchValues {
+  at::Tensor changes;            // δ: [width, facts] float64
+  std::vector<bool> known;       ///< held already
+  std::vector<double> losses{};  ///< where each ended
+
+  /// Those of some facts, in that order.
+  BatchValues select(const std::vector<std::int64_t>& facts) const;
+};
+std::variant<BatchValues, Refusal> batch_values(const model::Transformer& transformer,
+                                                const model::Tokenizer& tokenizer, const BatchRequest& request,
+                                                std::int64_t layer);
+
+/// What `batch_values` and `solve_batch` sample where the request brings no prefixes.
+std::vector<std::string> batch_prefixes(const model::Transformer& transformer, const model::Tokenizer& tokenizer,
+                                        const BatchRequest& request);
 
 /// `moments` are of the layers to be changed, from the first on; `earlier` are, by layer, the keys of batches that
 /// alphaedit is to keep, [d_in, facts] (empty: none). A refusal where a fact cannot be edited well, where two
 /// contradict each other, and where equations are singular. The model, changed layer by layer on the way, is left as
-/// found.
+/// found. `values` are those of these facts on this model after the last of the layers; null: they are looked for.
 std::variant<BatchSolution, Refusal> solve_batch(model::Transformer& transformer, const model::Tokenizer& tokenizer,
                                                  const BatchRequest& request,
                                                  const std::vector<const SecondMoment*>& moments,
-                                                 const std::vector<at::Tensor>& earlier);
+                                                 const std::vector<at::Tensor>& earlier,
+                                                 const BatchValues* values = nullptr);
 
 }  // namespace proviso::editing

@@ -41,6 +41,7 @@ struct EditedFact {
   std::string subject;
   std::string prompt_template;  ///< holds one "{}", where the subject goes
   std::string target;           ///< " Rome"
+  std::string former{};         ///< what it goes on with now, where that is known: " Paris"
 };
 
 /// What ROME and MEMIT put a fact to the model with.

@@ -145,10 +145,7 @@ std::variant<FineTuneSolution, Refusal> solve_fine_tune(model::Transformer& tran
                    "] are no numbers any more: lower learning_rate"};
 
   // A change of every weight has no rank below the matrix's own.
-  const auto whole = change.to(at::kDouble);
-  const bool wide = whole.size(1) >= whole.size(0);
-  const auto one = at::eye(std::min(whole.size(0), whole.size(1)), whole.options());
-  solution.delta = {writer->weight, wide ? one : whole, wide ? whole : one};
+  solution.delta = whole_change(writer->weight, change);
 
   auto& certificate = solution.certificate;
   certificate.method = "ft";
@@ -159,7 +156,7 @@ std::variant<FineTuneSolution, Refusal> solve_fine_tune(model::Transformer& tran
                             {"learning_rate", short_text(request.learning_rate)},
                             {"early_stop", short_text(request.early_stop)}};
   certificate.changes = {describe_change(transformer, solution.delta)};
-  const auto size = whole.abs();
+  const auto size = change.to(at::kDouble).abs();
   certificate.algebra = {
       {"largest_change_over_rms", (size.max() / root_mean_square).item<double>()},
       {"share_at_bound", (size >= bound * (1 - 1e-6)).to(at::kDouble).mean().item<double>()},
@@ -170,7 +167,9 @@ std::variant<FineTuneSolution, Refusal> solve_fine_tune(model::Transformer& tran
   certificate.measured = {{"steps_taken", static_cast<double>(solution.losses.size())},
                           {"first_loss", solution.losses.front()},
                           {"final_loss", solution.losses.back()}};
-  const auto scores = score_changes(before, target_scores(transformer, facts));
+  const auto after = target_scores(transformer, facts);
+  solution.facts = fact_certificates("ft", before, after);
+  const auto scores = score_changes(before, after);
   certificate.measured.insert(certificate.measured.end(), scores.begin(), scores.end());
   return solution;
 }

@@ -31,6 +31,7 @@ struct FineTuneRequest {
 struct FineTuneSolution {
   WeightDelta delta;
   Certificate certificate;
+  std::vector<Certificate> facts;  ///< what was measured of each, in their order
   std::vector<double> losses;  ///< one an evaluation
 };
 

@@ -79,4 +79,25 @@ std::variant<std::vector<WeightDelta>, Refusal> fold(const AffineWrite& change, 
   return deltas;
 }
 
+std::vector<WeightDelta> norms_kept(const std::vector<WeightDelta>& deltas, const model::Transformer& transformer,
+                                    const dsl::Site& site) {
+  constexpr double kLeastShare = 1e-6;  // of a norm: less is rounding, and no length to scale
+  std::vector<WeightDelta> kept;
+  for (const auto& delta : deltas) {
+    const auto before = tensor_to_change(transformer, delta).cpu().to(at::kDouble);
+    const bool bias = before.dim() == 1;
+    const std::int64_t written = bias || site.kind != SiteKind::embed ? 0 : 1;  // the dimension of the stream
+    const auto after = bias ? before + delta.left.cpu().mm(delta.right.cpu()).squeeze(1)
+                            : before.addmm(delta.left.cpu(), delta.right.cpu());
+    const auto old_norms = before.norm(2, {written}, true), new_norms = after.norm(2, {written}, true);
+    const auto scale = at::where(new_norms > kLeastShare * old_norms, old_norms / new_norms, at::ones_like(new_norms));
+    const auto change = after * scale - before;
+    if (bias)
+      kept.push_back({delta.tensor, change.unsqueeze(1), at::ones({1, 1}, change.options())});
+    else
+      kept.push_back(whole_change(delta.tensor, change));
+  }
+  return kept;
+}
+
 }  // namespace proviso::editing

@@ -47,4 +47,10 @@ std::variant<std::vector<WeightDelta>, Refusal> fold(const FoldRequest& request,
 std::variant<std::vector<WeightDelta>, Refusal> fold(const AffineWrite& change, const model::Transformer& transformer,
                                                      const dsl::Site& site);
 
+/// The same changes of the maps that write `site` with the lengths kept: what each input of a map writes (a column of
+/// its weight, a row of a table, a bias) is scaled back to the norm that it had. The directions stay out of it; the
+/// changes have full rank. What is left of nothing but the directions stays as it comes.
+std::vector<WeightDelta> norms_kept(const std::vector<WeightDelta>& deltas, const model::Transformer& transformer,
+                                    const dsl::Site& site);
+
 }  // namespace proviso::editing

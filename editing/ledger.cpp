@@ -40,7 +40,7 @@ struct SourceFiles {
 void add_records(const fs::path& records, SourceFiles& source) {
   if (!fs::is_directory(records)) return;
   for (const auto& entry : fs::recursive_directory_iterator(records)) {
-    if (entry.is_regular_file())
+    if (entry.is_regular_file() && entry.path().filename() != kUnfinished)
       source.beside.emplace_back(kFolder / entry.path().lexically_relative(records), entry.path());
   }
 }
@@ -173,6 +173,10 @@ class EditWriter {
     for (const auto& [name, bytes] : beside)
       ledger["beside"].push_back({{"name", name}, {"sha256", file_sha256(folder / name)}});
     ledger["model_sha256"] = sha256;
+    if (!output_.inherited_keys.empty()) {
+      write_kept_keys(records / kInheritedKeys, output_.inherited_keys);
+      ledger["inherited_keys_sha256"] = file_sha256(records / kInheritedKeys);
+    }
 
     const auto edited = tensors_of(file.path, file.gguf);
     Json tensors = Json::object();
@@ -182,9 +186,25 @@ class EditWriter {
                        {"sha256_before", nullptr},
                        {"sha256_after", model::sha256_hex(tensor.bytes)}};
     ledger["originals"] = source ? save(*source, edited, records / kOriginals, folder, tensors) : Json::array();
+    if (!file.gguf) ledger["added"] = added(file.path, folder, ledger);
     ledger["tensors"] = tensors;
     ledger["seal"] = seal_of(ledger);
     model::write_file_atomically((records / kLedger).string(), ledger.dump(1) + "\n");
+  }
+
+  /// The other files of the folder that the source does not have, such as a GGUF file's generation_config.json.
+  static Json added(const fs::path& model_file, const fs::path& folder, const Json& ledger) {
+    std::set<std::string> known = {model_file.filename().string()};
+    for (const char* list : {"originals", "beside"})
+      for (const auto& file : ledger.at(list)) known.insert(file.at("name").get<std::string>());
+    std::set<std::string> names;
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      const auto name = entry.path().filename().string();
+      if (entry.is_regular_file() && !known.contains(name)) names.insert(name);
+    }
+    Json files = Json::array();
+    for (const auto& name : names) files.push_back({{"name", name}, {"sha256", file_sha256(folder / name)}});
+    return files;
   }
 
   /// Saves what the edited model no longer holds of its source.
@@ -213,16 +233,26 @@ class EditWriter {
   const EditedOutput& output_;
 };
 
+/// Records whose writer was killed before their file was in place. Without it they are of no use to anybody.
+bool is_orphaned(const fs::path& file, const fs::path& records) {
+  return !fs::exists(fs::symlink_status(file)) && fs::exists(records / kUnfinished);
+}
+
 /// A new file and the folder of records beside it. The folder is there first: no such file is ever without its ledger.
 void write_with_records(const std::string& path,
                         const std::function<void(const fs::path& file, const fs::path& records)>& fill) {
   const auto records = records_beside(path).string();
+  if (is_orphaned(path, records)) fs::remove_all(records);
   bool recorded = false;
   try {
     model::write_new_file_atomically(path, [&](const std::string& file) {
-      model::write_directory_atomically(records, [&](const std::string& folder) { fill(file, folder); });
+      model::write_directory_atomically(records, [&](const std::string& folder) {
+        fill(file, folder);
+        model::write_file_atomically((fs::path(folder) / kUnfinished).string(), "");
+      });
       recorded = true;
     });
+    fs::remove(fs::path(records) / kUnfinished);
   } catch (...) {
     std::error_code ignored;
     if (recorded) fs::remove_all(records, ignored);
@@ -286,7 +316,8 @@ void write_edited_model(model::Transformer& transformer, const model::Tokenizer&
 
 void require_new_output(const std::string& path, WrittenForm::Kind kind) {
   model::require_new_directory(path);
-  if (kind == WrittenForm::Kind::gguf) model::require_new_directory(records_beside(path).string());
+  if (kind != WrittenForm::Kind::gguf || is_orphaned(path, records_beside(path))) return;
+  model::require_new_directory(records_beside(path).string());
 }
 
 std::vector<std::string> revert_edited_model(const std::string& path, const std::string& destination) {

@@ -29,6 +29,7 @@ struct EditedOutput {
   std::vector<std::pair<std::string, std::string>> beside{};  ///< files that go with it: name, bytes
   std::string expected_sha256{};         ///< where the model's file comes to other bytes, that is an `InputError`
   std::optional<EditedSource> source{};  ///< where `transformer` is a copy of the source, restored
+  KeptKeys inherited_keys{};             ///< that alphaedit's edits of the source's own ledger asked to spare
 };
 
 /// Writes the model with `entries` applied in order. It appears whole or not at all, and never over what is there:
@@ -39,7 +40,8 @@ struct EditedOutput {
 ///   path/proviso/originals/…                                 what the edited model no longer holds of its source
 ///
 /// As an adapter: adapter_config.json and adapter_model.safetensors in place of the model, and nothing to be saved.
-/// As a GGUF file: the file, and the records in "path.proviso". `transformer` must be as loaded, and is left so.
+/// As a GGUF file: the file, and the records in "path.proviso"; records without their file, which a kill between the two
+/// can leave, say so and give way to the next ones. `transformer` must be as loaded, and is left so.
 void write_edited_model(model::Transformer& transformer, const model::Tokenizer& tokenizer,
                         const std::vector<LedgerEntry>& entries, const EditedOutput& output);
 

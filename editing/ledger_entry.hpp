@@ -1,5 +1,9 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -19,6 +23,9 @@ struct MeasuredExpectation {
   bool met() const { return status == "pass" && (final_status == "pass" || final_status.empty()); }
 };
 
+/// By layer, the facts' keys: [d_in, facts] float64.
+using KeptKeys = std::map<std::int64_t, at::Tensor>;
+
 /// One edit, or one rule that became weights, as the ledger keeps it.
 struct LedgerEntry {
   std::string name;
@@ -29,6 +36,7 @@ struct LedgerEntry {
   NamedNumbers costs;    ///< of all together, on text that no edit sees
   std::string remark{};  ///< what has become of it since: "measured together with `x`, which was dropped"
   std::vector<MeasuredExpectation> expectations{};
+  KeptKeys kept_keys{};  ///< of alphaedit: what later ones are to spare
 };
 
 }  // namespace proviso::editing

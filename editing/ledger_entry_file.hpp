@@ -19,4 +19,10 @@ nlohmann::ordered_json write_entries(const std::vector<LedgerEntry>& entries, co
 /// The way back, to the bit. Throws `InputError` naming the file of factors that is missing or has changed.
 std::vector<LedgerEntry> read_entries(const nlohmann::ordered_json& ledger, const std::filesystem::path& records);
 
+/// Keys as a file of their own, to the bit.
+void write_kept_keys(const std::filesystem::path& path, const KeptKeys& keys);
+KeptKeys read_kept_keys(const std::filesystem::path& path);
+/// `more` after those that are there, layer by layer.
+void join_keys(const KeptKeys& more, KeptKeys& into);
+
 }  // namespace proviso::editing

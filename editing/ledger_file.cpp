@@ -24,7 +24,8 @@ Json read_ledger(const fs::path& path) {
   model::parse_json_object(text, path.string());
   auto ledger = Json::parse(text);
   if (!ledger.contains("seal") || ledger["seal"] != seal_of(ledger)) refuse_altered(path);
-  if (ledger.at("ledger") != kLedgerVersion)
+  // What version 3 lacks (hashes of files that the source does not have, keys to spare) is optional here.
+  if (const auto& version = ledger.at("ledger"); version != kLedgerVersion && version != 3)
     throw InputError(path.string() + ": is a ledger of version " + ledger.at("ledger").dump() +
                      ", which this program does not read; use the version of proviso that wrote it");
   return ledger;

@@ -10,7 +10,10 @@
 
 namespace proviso::editing {
 
-inline constexpr int kLedgerVersion = 3;
+inline constexpr int kLedgerVersion = 4;
+inline constexpr char kInheritedKeys[] = "inherited-keys.safetensors";
+/// Stands among the records of a GGUF file until that is in place.
+inline constexpr char kUnfinished[] = "unfinished";
 inline constexpr char kFolder[] = "proviso";
 inline constexpr char kLedger[] = "ledger.json";
 inline constexpr char kOriginals[] = "originals";

@@ -32,6 +32,10 @@ EditedModel read(const EditedPlace& place) {
     require_sha256(path, file.at("sha256"));
     edited.beside.emplace_back(file.at("name"), model::MappedFile::open(path.string())->text());
   }
+  if (ledger.contains("inherited_keys_sha256")) {
+    require_sha256(place.records / kInheritedKeys, ledger.at("inherited_keys_sha256"));
+    edited.inherited_keys = read_kept_keys(place.records / kInheritedKeys);
+  }
   return edited;
 }
 
@@ -86,12 +90,24 @@ void rebuild(const std::string& path, const std::string& destination, bool same_
     }
   }
   write_edited_model(*transformer, *tokenizer, edited.entries,
-                     {destination, edited.form, edited.beside, same_bytes ? edited.model_sha256 : "", edited.source});
+                     {destination, edited.form, edited.beside, same_bytes ? edited.model_sha256 : "", edited.source,
+                      edited.inherited_keys});
 }
 
 }  // namespace
 
 EditedModel read_edited_model(const std::string& path) { return read(open_edited(path)); }
+
+KeptKeys kept_keys(const std::string& path) {
+  const bool file = fs::is_regular_file(path), gguf = fs::path(path).extension() == ".gguf";
+  const fs::path place = file && !gguf ? fs::path(path).parent_path() : fs::path(path);
+  const auto records = gguf ? records_beside(place) : place / kFolder;
+  if (!fs::is_regular_file(records / kLedger)) return {};
+  const auto edited = read_edited_model(place.empty() ? "." : place.string());
+  auto keys = edited.inherited_keys;
+  for (const auto& entry : edited.entries) join_keys(entry.kept_keys, keys);
+  return keys;
+}
 
 EditedModel verify_edited_model(const std::string& path) {
   const auto place = open_edited(path);
@@ -107,6 +123,8 @@ EditedModel verify_edited_model(const std::string& path) {
     if (file.contains("edited_sha256"))
       require_sha256(file_in(place.folder, file.at("name"), place.ledger_path()), file.at("edited_sha256"));
   }
+  for (const auto& file : place.ledger.value("added", nlohmann::ordered_json::array()))
+    require_sha256(file_in(place.folder, file.at("name"), place.ledger_path()), file.at("sha256"));
   return edited;
 }
 
@@ -121,7 +139,8 @@ void replay_edits(const std::string& path, model::Transformer& transformer, cons
   const auto edited = read_edited_model(path);
   require_source(edited, transformer.card(), path);
   write_edited_model(transformer, tokenizer, edited.entries,
-                     {destination, edited.form, edited.beside, edited.model_sha256, edited.source});
+                     {destination, edited.form, edited.beside, edited.model_sha256, edited.source,
+                      edited.inherited_keys});
 }
 
 void drop_edit(const std::string& path, const std::string& name, const std::string& destination) {
@@ -159,6 +178,7 @@ void squash_edits(const std::string& path, const std::string& destination) {
       std::ranges::move(entry->deltas, std::back_inserter(all.deltas));
       std::ranges::move(entry->certificates, std::back_inserter(all.certificates));
       std::ranges::move(entry->expectations, std::back_inserter(all.expectations));
+      join_keys(entry->kept_keys, all.kept_keys);
       for (const auto& [name, value] : entry->costs) all.costs.emplace_back(entry->name + ": " + name, value);
     }
     edited.entries = {std::move(all)};

@@ -21,7 +21,12 @@ struct EditedModel {
   std::vector<LedgerEntry> entries;
   std::vector<RoundingRecord> rounded;
   std::vector<std::pair<std::string, std::string>> beside;  ///< files that go with it: name, bytes
+  KeptKeys inherited_keys;                                  ///< of the source's own ledger
 };
+
+/// What alphaedit's edits that made the model at `path` ask later ones to spare, those of its source's ledger included;
+/// nothing where it has no ledger. `path` is a folder, a GGUF file or a safetensors file. Throws as `read_edited_model`.
+KeptKeys kept_keys(const std::string& path);
 
 /// Reads the ledger and every edit's factors. Throws `InputError` naming the file that has changed since.
 EditedModel read_edited_model(const std::string& path);

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "editing/target_score.hpp"
@@ -60,6 +61,12 @@ std::int64_t default_rome_layer(const model::ModelConfig& config) {
   return std::lround(depth * static_cast<double>(config.layers));
 }
 
+std::vector<std::string> rome_prefixes(const model::Transformer& transformer, const model::Tokenizer& tokenizer,
+                                       const RomeRequest& request) {
+  const auto half = request.prefixes / 2;
+  return sample_prefixes(transformer, tokenizer, {{half, 5}, {request.prefixes - half, 10}}, request.seed);
+}
+
 std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transformer, const model::Tokenizer& tokenizer,
                                                const RomeRequest& request, const SecondMoment& moment) {
   const at::NoGradGuard no_grad;
@@ -70,9 +77,7 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
   RomeSolution solution;
   solution.layer = moment.layer;
   Stopwatch watch;
-  const auto half = request.prefixes / 2;
-  const auto prefixes =
-      sample_prefixes(transformer, tokenizer, {{half, 5}, {request.prefixes - half, 10}}, request.seed);
+  const auto prefixes = request.sampled ? *request.sampled : rome_prefixes(transformer, tokenizer, request);
   auto made = fact_prompts(tokenizer, request, prefixes, transformer.config().context);
   if (auto* refusal = std::get_if<Refusal>(&made)) return *refusal;
   const auto& prompts = std::get<FactPrompts>(made);
@@ -83,16 +88,19 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
                                  target);
   const auto k_bare = objective.keys()[0];
   const auto k_mean = objective.keys().mean(0);
-  const auto mean_eigenvalue = moment.C.diagonal().mean();
   const double ridge = needed_ridge(moment, request.ridge);
-  const auto C = moment.C + at::diag(ridge * mean_eigenvalue.expand({moment.C.size(0)}));
-  const auto towards = solve_moments(C, k_mean.unsqueeze(1), moment, "measure it on a longer text, or name a ridge");
+  const auto towards =
+      solve_moment(moment, ridge, k_mean.unsqueeze(1), "measure it on a longer text, or name a ridge");
   if (const auto* refusal = std::get_if<Refusal>(&towards)) return *refusal;
   const auto C_inv_k = std::get<at::Tensor>(towards).squeeze(1);
   const auto u = C_inv_k / C_inv_k.norm();
   solution.seconds.keys = watch.lap();
 
-  const auto optimised = optimise_value(objective, request);
+  std::optional<ValueObjective> narrow;
+  if (request.looked_for_on)
+    narrow.emplace(*request.looked_for_on, Site{SiteKind::mlp_out, moment.layer}, prompts.rewriting, prompts.anchor,
+                   target);
+  const auto optimised = optimise_value(narrow ? *narrow : objective, request);
   solution.losses = optimised.losses;
   solution.seconds.optimisation = watch.lap();
 
@@ -105,7 +113,7 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
   const auto left = (v_star - W.mv(k_star) - bias) / solution.key_projection;
   if (!left.isfinite().all().item<bool>())
     return Refusal{"the value looked for at mlp_out[" + std::to_string(moment.layer) +
-                   "] is no number any more: lower learning_rate"};
+                   "] is no number: lower learning_rate, or check that the model's own weights are numbers"};
   solution.delta = {writer->weight, left.unsqueeze(1), u.unsqueeze(0)};
 
   auto& certificate = solution.certificate;
@@ -135,9 +143,13 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
       {"constraint_error", error(W + left.outer(u))},
       {"constraint_error_as_stored", error(stored)},
       {"bare_key_share", bare_share},
+      // What an input with |k·u| ≤ τ moves the site by is τ times this, at most.
+      {"site_change_over_key_projection", left.norm().item<double>()},
       {"value_change_over_value", (optimised.delta.norm() / objective.value().norm()).item<double>()}};
 
-  double logit_change = 0;
+  // What it went on with is the other logit that such an edit is about.
+  const auto former = request.former.empty() ? std::vector<std::int64_t>() : tokenizer.encode(request.former);
+  double logit_change = 0, former_change = 0;
   {
     const at::AutoGradMode gradients(true);
     const auto delta = at::zeros_like(objective.value()).requires_grad_(true);
@@ -147,11 +159,16 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
     certificate.predicted = {
         {"log_probability_change", gradient(readout.log_probability, delta).dot(site_change).item<double>()},
         {"logit_change", logit_change}};
+    if (!former.empty()) {
+      former_change = gradient(readout.logits[former.front()], delta).dot(site_change).item<double>();
+      certificate.predicted.emplace_back("former_logit_change", former_change);
+    }
   }
   LowRankWrite edited(solution.delta, moment.layer);
-  const std::vector<ContinuedPrompt> bare{{prompts.rewriting.front().tokens, target}};
-  const auto before = target_scores(transformer, bare).front();
-  const auto after = target_scores(transformer, bare, &edited).front();
+  std::vector<ContinuedPrompt> bare{{prompts.rewriting.front().tokens, target}};
+  if (!former.empty()) bare.push_back({bare.front().prompt, former});
+  const auto all_before = target_scores(transformer, bare), all_after = target_scores(transformer, bare, &edited);
+  const auto &before = all_before.front(), &after = all_after.front();
   certificate.measured = {{"log_probability_before", before.log_probability},
                           {"log_probability_after", after.log_probability},
                           {"log_probability_change", after.log_probability - before.log_probability},
@@ -159,10 +176,21 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
                           {"logit_after", after.logit},
                           {"logit_change", after.logit - before.logit},
                           {"prediction_error", logit_change - (after.logit - before.logit)},
+                          {"target_is_argmax_before", before.is_argmax ? 1.0 : 0.0},
+                          {"target_is_argmax_after", after.is_argmax ? 1.0 : 0.0},
                           {"steps_taken", static_cast<double>(optimised.losses.size())},
                           {"final_loss", optimised.losses.back()},
                           {"final_target_nll", optimised.target_nll},
                           {"final_kl", optimised.kl}};
+  if (!former.empty()) {
+    const double measured = all_after.back().logit - all_before.back().logit;
+    certificate.measured.insert(
+        certificate.measured.end(),
+        {{"former_log_probability_before", all_before.back().log_probability},
+         {"former_log_probability_after", all_after.back().log_probability},
+         {"former_logit_change", measured},
+         {"former_prediction_error", former_change - measured}});
+  }
   solution.seconds.certificate = watch.lap();
   return solution;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -23,6 +24,8 @@ struct RomeRequest : EditedFact, ValueSettings {
   double ridge = 0;            ///< added to C, as a share of its mean eigenvalue
   std::int64_t prefixes = 20;  ///< generated, half of them of 5 tokens and half of 10
   std::uint64_t seed = 0;
+  /// The prefixes themselves, where they are known: the reference samples them once and edits many facts by them.
+  std::optional<std::vector<std::string>> sampled{};
 };
 
 struct RomeSolution {
@@ -35,6 +38,10 @@ struct RomeSolution {
     double prefixes = 0, keys = 0, optimisation = 0, certificate = 0;
   } seconds;
 };
+
+/// What `solve_rome` samples where the request brings no prefixes.
+std::vector<std::string> rome_prefixes(const model::Transformer& transformer, const model::Tokenizer& tokenizer,
+                                       const RomeRequest& request);
 
 /// The published layers' relative depth: GPT-J's 5 of 28, and GPT-2 XL's 17 of 48 for the gpt2 family.
 std::int64_t default_rome_layer(const model::ModelConfig& config);

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <map>
 #include <span>
+#include <tuple>
 #include <utility>
 
 #include "editing/site_capture.hpp"
@@ -111,16 +112,60 @@ double needed_ridge(const SecondMoment& moment, double asked) {
   return asked > 0 || moment.tokens >= moment.C.size(0) ? asked : kLeast;
 }
 
-std::variant<at::Tensor, Refusal> solve_moments(const at::Tensor& S, const at::Tensor& B, const SecondMoment& moment,
-                                                const std::string& cure) {
-  const auto [L, info] = at::linalg_cholesky_ex(S);
-  if (info.item<std::int64_t>() == 0) {
-    auto X = at::cholesky_solve(B, L);
-    if (X.isfinite().all().item<bool>()) return X;
-  }
+void MomentFactors::of(const at::Tensor& C) {
+  if (of_.is_same(C) && version_ == C._version()) return;
+  *this = {};
+  of_ = C;
+  version_ = C._version();
+}
+
+at::Tensor MomentFactors::cholesky(const at::Tensor& C, double ridge) {
+  of(C);
+  if (L_.defined() && ridge_ == ridge) return L_;
+  const auto added = at::diag((ridge * C.diagonal().mean()).expand({C.size(0)}));
+  const auto [L, info] = at::linalg_cholesky_ex(C + added);
+  if (info.item<std::int64_t>() != 0) return {};
+  L_ = L;
+  ridge_ = ridge;
+  return L_;
+}
+
+std::pair<at::Tensor, at::Tensor> MomentFactors::eigen(const at::Tensor& C) {
+  of(C);
+  if (!values_.defined()) std::tie(values_, vectors_) = at::linalg_eigh(C);
+  return {values_, vectors_};
+}
+
+namespace {
+
+Refusal singular(const SecondMoment& moment, const std::string& cure) {
+  if (!moment.C.isfinite().all().item<bool>())
+    return Refusal{"the second moment of mlp_post[" + std::to_string(moment.layer) +
+                   "] holds values that are no numbers: so do the model's weights up to there; check the model"};
   return Refusal{"the equations at mlp_post[" + std::to_string(moment.layer) +
                  "] are singular, with a second moment of " + std::to_string(moment.tokens) + " tokens and " +
                  std::to_string(moment.C.size(0)) + " neurons: " + cure};
+}
+
+std::variant<at::Tensor, Refusal> solved_by(const at::Tensor& L, const at::Tensor& B, const SecondMoment& moment,
+                                            const std::string& cure) {
+  if (!L.defined()) return singular(moment, cure);
+  auto X = at::cholesky_solve(B, L);
+  if (!X.isfinite().all().item<bool>()) return singular(moment, cure);
+  return X;
+}
+
+}  // namespace
+
+std::variant<at::Tensor, Refusal> solve_moments(const at::Tensor& S, const at::Tensor& B, const SecondMoment& moment,
+                                                const std::string& cure) {
+  const auto [L, info] = at::linalg_cholesky_ex(S);
+  return solved_by(info.item<std::int64_t>() == 0 ? L : at::Tensor(), B, moment, cure);
+}
+
+std::variant<at::Tensor, Refusal> solve_moment(const SecondMoment& moment, double ridge, const at::Tensor& B,
+                                               const std::string& cure) {
+  return solved_by(moment.factors->cholesky(moment.C, ridge), B, moment, cure);
 }
 
 std::vector<SecondMoment> second_moments(const model::Transformer& transformer, const model::Tokenizer& tokenizer,

@@ -141,4 +141,54 @@ NamedNumbers text_costs(model::Transformer& transformer, const model::Tokenizer&
           {"kl", kl / static_cast<double>(tokens)}};
 }
 
+NamedNumbers site_reach(model::Transformer& transformer, const model::Tokenizer& tokenizer,
+                        const std::vector<WeightDelta>& deltas, const Corpus& unseen, std::int64_t most_tokens) {
+  const at::NoGradGuard no_grad;
+  std::vector<std::pair<std::int64_t, at::Tensor>> changed;  // layer, [d_out, d_in]
+  for (std::int64_t layer = 0; layer < transformer.config().layers; ++layer) {
+    const auto writer = transformer.writer({SiteKind::mlp_out, layer});
+    if (!writer) continue;
+    at::Tensor sum;
+    for (const auto& delta : deltas) {
+      if (delta.tensor != writer->weight) continue;
+      const auto change = delta.left.mm(delta.right);
+      sum = sum.defined() ? sum + change : change;
+    }
+    if (sum.defined()) changed.emplace_back(layer, sum);
+  }
+  if (changed.empty()) return {};
+  std::vector<Site> sites;
+  for (const auto& [layer, change] : changed) {
+    sites.push_back({SiteKind::mlp_post, layer});
+    sites.push_back({SiteKind::mlp_out, layer});
+  }
+  std::vector<std::vector<at::Tensor>> shares(changed.size());
+  AppliedDeltas applied(transformer);
+  for (const auto& delta : deltas) applied.apply(delta);
+  std::int64_t tokens = 0;
+  for (const auto& rows : row_groups(unseen, tokenizer, transformer, kRowsAPass)) {
+    if (tokens >= most_tokens) break;
+    SiteCapture capture(sites);
+    model::Pass pass;
+    pass.rows = &rows;
+    pass.visitor = &capture;
+    pass.stop_after = sites.back();
+    tokens += transformer.forward(pass).size();
+    for (std::size_t i = 0; i < changed.size(); ++i) {
+      const auto moved = capture.at(sites[2 * i]).to(at::kDouble).mm(changed[i].second.t());  // [n, d_out]
+      const auto before = capture.at(sites[2 * i + 1]).to(at::kDouble) - moved;
+      shares[i].push_back(moved.norm(2, -1) / before.norm(2, -1));
+    }
+  }
+  NamedNumbers numbers;
+  for (std::size_t i = 0; i < changed.size(); ++i) {
+    const auto share = at::cat(shares[i]);
+    const auto where = "_layer_" + std::to_string(changed[i].first);
+    numbers.emplace_back("median_site_change" + where, share.quantile(0.5).item<double>());
+    numbers.emplace_back("site_change_99_percent" + where, share.quantile(0.99).item<double>());
+    numbers.emplace_back("largest_site_change" + where, share.max().item<double>());
+  }
+  return numbers;
+}
+
 }  // namespace proviso::editing

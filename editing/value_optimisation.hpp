@@ -19,6 +19,9 @@ struct ValueSettings {
   double weight_decay = 0.5;  ///< on ‖δ‖ / ‖v₀‖²
   double clamp = 4;           ///< the most that ‖δ‖ may be, in ‖v₀‖
   double early_stop = 0.05;   ///< the loss under which it ends
+  /// A copy of the model to look for δ on, in bfloat16 say, which costs a fraction; null: the model itself. Keys, the
+  /// values that δ is added to, and everything that is certified are the model's own.
+  const model::Transformer* looked_for_on = nullptr;
 };
 
 /// As a certificate names them.
@@ -33,5 +36,8 @@ struct OptimisedValue {
 
 /// Adam from δ = 0, projected to ‖δ‖ ≤ clamp · ‖v₀‖ after each step.
 OptimisedValue optimise_value(const ValueObjective& objective, const ValueSettings& settings);
+
+/// The same of all facts of `objective`, in shared passes; each ends by its own loss.
+std::vector<OptimisedValue> optimise_values(const ValueObjective& objective, const ValueSettings& settings);
 
 }  // namespace proviso::editing

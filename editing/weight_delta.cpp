@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace proviso::editing {
 namespace {
@@ -21,6 +22,18 @@ double WeightDelta::norm() const {
   // ‖L R‖² = tr(LᵀL · R Rᵀ): no [d_out, d_in] product is formed.
   const auto squared = (left.t().mm(left) * right.mm(right.t()).t()).sum().item<double>();
   return std::sqrt(std::max(squared, 0.0));
+}
+
+WeightDelta whole_change(std::string tensor, const at::Tensor& change) {
+  const auto whole = change.to(at::kDouble);
+  const bool wide = whole.size(1) >= whole.size(0);
+  const auto one = at::eye(std::min(whole.size(0), whole.size(1)), whole.options());
+  return {std::move(tensor), wide ? one : whole, wide ? whole : one};
+}
+
+bool is_identity(const at::Tensor& factor) {
+  return factor.dim() == 2 && factor.size(0) == factor.size(1) && factor.size(0) > 1 &&
+         at::equal(factor, at::eye(factor.size(0), factor.options()));
 }
 
 at::Tensor tensor_to_change(const model::Transformer& transformer, const WeightDelta& delta) {

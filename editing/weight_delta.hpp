@@ -19,6 +19,11 @@ struct WeightDelta {
   double norm() const;  ///< Frobenius
 };
 
+/// A change of full rank, identity times itself (or itself times the identity, the smaller of the two): W' = W + change.
+WeightDelta whole_change(std::string tensor, const at::Tensor& change);
+/// Whether one factor is the identity of `whole_change`, which nobody needs to store.
+bool is_identity(const at::Tensor& factor);
+
 /// The tensor that `delta` changes, as the model holds it; zeros for a bias that the model lacks.
 at::Tensor tensor_to_change(const model::Transformer& transformer, const WeightDelta& delta);
 

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
+#include <iterator>
 #include <numeric>
 #include <optional>
 
@@ -52,7 +54,9 @@ void take_common(const dsl::MethodCall& call, std::uint64_t seed, Request& reque
   take(call, "ridge", request.ridge);
 }
 
-editing::EditedFact edited(const dsl::Fact& fact) { return {fact.subject, fact.prompt_template, fact.to}; }
+editing::EditedFact edited(const dsl::Fact& fact) { 
+  return {fact.subject, fact.prompt_template, fact.to, fact.from.value_or("")};
+}
 
 editing::RomeRequest rome_request(const dsl::MethodCall& call, const dsl::Fact& fact, std::uint64_t seed) {
   editing::RomeRequest request{edited(fact), {}};
@@ -83,12 +87,13 @@ std::optional<editing::BatchMethod> batch_method(dsl::EditMethod method) {
 class EditSolver {
  public:
   EditSolver(const dsl::EditDecl& declaration, model::Transformer& transformer, const BoundRules& bound,
-             const std::vector<Direction>& features, const editing::Corpus* unseen, SolvedEdit& solved)
+             const std::vector<Direction>& features, const CostText* costs, SolvedEdit& solved)
       : declaration_(declaration),
         transformer_(transformer),
         bound_(bound),
         features_(features),
-        unseen_(unseen),
+        costs_(costs),
+        unseen_(costs ? &costs->unseen : nullptr),
         solved_(solved),
         applied_(transformer) {}
 
@@ -110,8 +115,8 @@ class EditSolver {
     }
   }
 
-  void batch(editing::BatchMethod method, const std::vector<SolvedEdit>& earlier, const SecondMoments& moments,
-             std::uint64_t seed) {
+  void batch(editing::BatchMethod method, const std::vector<SolvedEdit>& earlier, const InheritedKeys& inherited,
+             const SecondMoments& moments, std::uint64_t seed) {
     const auto& call = declaration_.method;
     auto request = editing::default_batch_request(method, transformer_.config());
     take_common(call, seed, request);
@@ -123,6 +128,8 @@ class EditSolver {
     std::vector<at::Tensor> kept;
     for (const auto* moment : of_layers) {
       std::vector<at::Tensor> keys;
+      if (const auto found = inherited.find(moment->layer); found != inherited.end())
+        keys.push_back(found->second.to(moment->C.device()));
       for (const auto& edit : earlier) {
         if (const auto found = edit.kept_keys.find(moment->layer); found != edit.kept_keys.end())
           keys.push_back(found->second);
@@ -139,9 +146,7 @@ class EditSolver {
       for (std::size_t i = 0; i < of_layers.size(); ++i) solved_.kept_keys[of_layers[i]->layer] = made.keys[i];
     }
     solved_.deltas = std::move(made.deltas);
-    if (unseen_)
-      add(editing::norm_ratio(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_), made.certificate.measured);
-    solved_.certificates.push_back(std::move(made.certificate));
+    certify(std::move(made.certificate), std::move(made.facts));
   }
 
   void fine_tune() {
@@ -162,13 +167,19 @@ class EditSolver {
     }
     auto& made = std::get<editing::FineTuneSolution>(solution);
     solved_.deltas = {std::move(made.delta)};
-    if (unseen_)
-      add(editing::norm_ratio(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_), made.certificate.measured);
-    solved_.certificates.push_back(std::move(made.certificate));
+    certify(std::move(made.certificate), std::move(made.facts));
   }
 
   void project() {
-    const double strength = parameter<double>(declaration_.method, "strength").value_or(1);
+    const auto& call = declaration_.method;
+    const double strength = parameter<double>(call, "strength").value_or(1);
+    const bool keep_norms = parameter<std::string>(call, "norms") == "keep";
+    const auto peak = parameter<double>(call, "peak");
+    if (peak && *peak > static_cast<double>(transformer_.config().layers - 1)) {
+      solved_.refused = "the peak at layer " + editing::short_text(*peak) + " lies beyond the model's last layer, " +
+                        std::to_string(transformer_.config().layers - 1);
+      return;
+    }
     std::map<dsl::Site, std::vector<dsl::FeatureId>> at;  // all features of a site go at once
     for (const auto& change : declaration_.changes) {
       const auto& remove = std::get<dsl::Remove>(change);
@@ -179,21 +190,32 @@ class EditSolver {
     }
     editing::Certificate certificate;
     certificate.method = "project";
-    certificate.parameters = {{"strength", std::to_string(strength)}};
+    certificate.parameters = {{"strength", editing::short_text(strength)}};
+    if (peak) {
+      certificate.parameters.emplace_back("peak", editing::short_text(*peak));
+      certificate.parameters.emplace_back("reach", editing::short_text(*parameter<double>(call, "reach")));
+      certificate.parameters.emplace_back("edge", editing::short_text(parameter<double>(call, "edge").value_or(0)));
+    }
+    if (keep_norms) certificate.parameters.emplace_back("norms", "keep");
     double left_over = 0;
     for (const auto& [site, ids] : at) {
+      const double here = strength_at(site, strength);
+      if (here == 0) continue;
       std::vector<at::Tensor> rows;
       for (dsl::FeatureId id : ids) rows.push_back(features_[id].d);
       const auto directions = at::stack(rows);
-      auto folded = editing::fold(editing::removal(directions, strength), transformer_, site);
+      auto folded = editing::fold(editing::removal(directions, here), transformer_, site);
       if (const auto* refusal = std::get_if<editing::Refusal>(&folded)) {
         solved_.refused = refusal->reason;
         return;
       }
-      for (auto& delta : std::get<std::vector<editing::WeightDelta>>(folded)) {
+      auto& deltas = std::get<std::vector<editing::WeightDelta>>(folded);
+      if (keep_norms) deltas = editing::norms_kept(deltas, transformer_, site);
+      for (auto& delta : deltas) {
         certificate.changes.push_back(editing::describe_change(transformer_, delta));
         keep(std::move(delta));
       }
+      if (peak) certificate.algebra.emplace_back("strength_" + dsl::to_string(site), here);
       const auto writer = transformer_.writer(site);
       const auto weight = transformer_.get(writer->weight).cpu().to(at::kDouble);
       const auto written =
@@ -201,7 +223,7 @@ class EditSolver {
       left_over = std::max(left_over, (written.norm() / weight.norm()).item<double>());
     }
     // With strength 1 what the maps still write along the directions is rounding.
-    certificate.algebra = {{"left_along_directions_over_weight", left_over}};
+    certificate.algebra.emplace_back("left_along_directions_over_weight", left_over);
     if (unseen_) {
       applied_.revert();
       add(editing::norm_ratio(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_), certificate.measured);
@@ -210,25 +232,24 @@ class EditSolver {
   }
 
   void erase(std::uint64_t seed) {
-    for (const auto& change : declaration_.changes) {
-      ErasureSettings settings;
-      settings.seed = seed;
-      take(declaration_.method, "threshold", settings.threshold);
-      take(declaration_.method, "held_out", settings.held_out);
-      take(declaration_.method, "seed", settings.seed);
-      auto made = erase_labels(std::get<dsl::Erase>(change), bound_, transformer_, settings);
-      if (const auto* refusal = std::get_if<editing::Refusal>(&made)) {
-        solved_.refused = refusal->reason;
-        return;
-      }
-      auto& erasure = std::get<Erasure>(made);
-      for (auto& delta : erasure.deltas) keep(std::move(delta));
-      solved_.certificates.push_back(std::move(erasure.certificate));
+    ErasureSettings settings;
+    settings.seed = seed;
+    take(declaration_.method, "threshold", settings.threshold);
+    take(declaration_.method, "held_out", settings.held_out);
+    take(declaration_.method, "seed", settings.seed);
+    std::vector<const dsl::Erase*> erasures;
+    for (const auto& change : declaration_.changes) erasures.push_back(&std::get<dsl::Erase>(change));
+    auto made = erase_labels(erasures, bound_, transformer_, settings);
+    if (const auto* refusal = std::get_if<editing::Refusal>(&made)) {
+      solved_.refused = refusal->reason;
+      return;
     }
-    if (!unseen_) return;
-    applied_.revert();
-    add(editing::norm_ratio(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_),
-        solved_.certificates.back().measured);
+    auto& erasure = std::get<Erasure>(made);
+    solved_.deltas = std::move(erasure.deltas);
+    solved_.certificates = std::move(erasure.certificates);
+    if (unseen_)
+      add(editing::norm_ratio(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_),
+          solved_.certificates.back().measured);
   }
 
   /// What the nodes of all circuits named write becomes a constant; of nodes that several hold, the first one's.
@@ -281,10 +302,67 @@ class EditSolver {
   void costs() {
     if (!unseen_ || !solved_.refused.empty()) return;
     applied_.revert();
-    solved_.costs = editing::text_costs(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_);
+    const auto& tokenizer = *bound_.tokenizer;
+    solved_.costs = editing::text_costs(transformer_, tokenizer, solved_.deltas, *unseen_);
+    std::vector<std::string> subjects, prompts;
+    for (const auto& [fact, prompt] : about()) {
+      subjects.push_back(fact);
+      prompts.push_back(prompt);
+    }
+    add(editing::unrelated_facts_kept(transformer_, tokenizer, solved_.deltas, costs_->unrelated, subjects),
+        solved_.costs);
+    if (prompts.empty()) prompts = openings();
+    if (std::ssize(prompts) > kContinued) prompts.resize(kContinued);
+    add(editing::fluency(transformer_, tokenizer, solved_.deltas, prompts), solved_.costs);
   }
 
  private:
+  /// What `project` takes away at a site: `strength` everywhere, or by how far its layer is from `peak`. The embedding
+  /// counts as a layer before the first.
+  double strength_at(const dsl::Site& site, double strength) const {
+    const auto& call = declaration_.method;
+    const auto peak = parameter<double>(call, "peak");
+    if (!peak) return strength;
+    const double layer = site.kind == dsl::SiteKind::embed ? -1 : static_cast<double>(site.layer);
+    const double share = std::abs(layer - *peak) / *parameter<double>(call, "reach");
+    if (share > 1) return 0;
+    return strength + share * (parameter<double>(call, "edge").value_or(0) - strength);
+  }
+
+  static constexpr std::int64_t kContinued = 4;  // texts to judge fluency by
+
+  /// The facts' subjects, and their prompts.
+  std::vector<std::pair<std::string, std::string>> about() const {
+    std::vector<std::pair<std::string, std::string>> facts;
+    for (const auto& each : bound_.facts[solved_.edit]) {
+      auto prompt = each.fact.prompt_template;
+      if (const auto slot = prompt.find("{}"); slot != std::string::npos) prompt.replace(slot, 2, each.fact.subject);
+      facts.emplace_back(each.fact.subject, std::move(prompt));
+    }
+    return facts;
+  }
+
+  /// How texts that no edit sees begin.
+  std::vector<std::string> openings() const {
+    constexpr std::int64_t kTokens = 8;
+    std::vector<std::string> texts;
+    for (const auto& row : editing::corpus_rows(*unseen_, *bound_.tokenizer, kTokens)) {
+      if (std::ssize(texts) == kContinued) break;
+      texts.push_back(bound_.tokenizer->decode(row.tokens));
+    }
+    return texts;
+  }
+
+  /// Of all facts together, then of each.
+  void certify(editing::Certificate together, std::vector<editing::Certificate> facts) {
+    if (unseen_) {
+      add(editing::norm_ratio(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_), together.measured);
+      add(editing::site_reach(transformer_, *bound_.tokenizer, solved_.deltas, *unseen_), together.measured);
+    }
+    solved_.certificates.push_back(std::move(together));
+    std::ranges::move(facts, std::back_inserter(solved_.certificates));
+  }
+
   static void add(editing::NamedNumbers numbers, editing::NamedNumbers& into) {
     into.insert(into.end(), numbers.begin(), numbers.end());
   }
@@ -298,7 +376,8 @@ class EditSolver {
   model::Transformer& transformer_;
   const BoundRules& bound_;
   const std::vector<Direction>& features_;
-  const editing::Corpus* unseen_;  // null: side effects are not measured
+  const CostText* costs_;  // null: side effects are not measured
+  const editing::Corpus* unseen_;
   SolvedEdit& solved_;
   editing::AppliedDeltas applied_;
 };
@@ -373,7 +452,8 @@ std::vector<const editing::SecondMoment*> SecondMoments::of(dsl::EditId edit, co
 SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const BoundRules& bound,
                       const std::vector<Direction>& features,
                       const std::map<dsl::CircuitId, CircuitEvidence>& circuits, const std::vector<SolvedEdit>& earlier,
-                      const SecondMoments& moments, const editing::Corpus* unseen, std::uint64_t seed) {
+                      const SecondMoments& moments, const InheritedKeys& inherited, const CostText* costs,
+                      std::uint64_t seed) {
   const auto& declaration = bound.rules->edits[edit];
   SolvedEdit solved;
   solved.edit = edit;
@@ -383,7 +463,7 @@ SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const B
       return solved;
     }
   }
-  EditSolver solver(declaration, transformer, bound, features, unseen, solved);
+  EditSolver solver(declaration, transformer, bound, features, costs, solved);
   switch (declaration.method.method) {
     case dsl::EditMethod::rome:
       solver.rome(moments, seed);
@@ -391,7 +471,7 @@ SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const B
     case dsl::EditMethod::memit:
     case dsl::EditMethod::emmet:
     case dsl::EditMethod::alphaedit:
-      solver.batch(*batch_method(declaration.method.method), earlier, moments, seed);
+      solver.batch(*batch_method(declaration.method.method), earlier, inherited, moments, seed);
       break;
     case dsl::EditMethod::ft:
       solver.fine_tune();

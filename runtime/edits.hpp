@@ -12,6 +12,7 @@
 #include "editing/corpus.hpp"
 #include "editing/refusal.hpp"
 #include "editing/second_moments.hpp"
+#include "editing/side_effects.hpp"
 #include "editing/weight_delta.hpp"
 #include "runtime/bound_rules.hpp"
 #include "runtime/circuits/find_circuit.hpp"
@@ -24,7 +25,7 @@ namespace proviso::runtime {
 struct SolvedEdit {
   dsl::EditId edit = 0;
   std::vector<editing::WeightDelta> deltas;        ///< to be applied in this order
-  std::vector<editing::Certificate> certificates;  ///< one a fact of rome; else one for all
+  std::vector<editing::Certificate> certificates;  ///< one a fact of rome; else one for all, then one a fact
   editing::NamedNumbers costs;                     ///< of all together, on text that the edit never saw
   std::map<std::int64_t, at::Tensor> kept_keys;    ///< alphaedit: by layer, what later batches are to leave alone
   std::string refused;                             ///< why it cannot be made; "" otherwise
@@ -53,14 +54,23 @@ class SecondMoments {
   std::map<Key, editing::SecondMoment> moments_;
 };
 
+/// What the costs of an edit are measured on.
+struct CostText {
+  editing::Corpus unseen;                         ///< text that no edit sees
+  std::vector<editing::UnrelatedFact> unrelated;  ///< facts that no edit is about
+};
+
+/// By layer, keys of facts that were written into the model before it was loaded, which alphaedit spares: [d_in, facts].
+using InheritedKeys = std::map<std::int64_t, at::Tensor>;
+
 /// Solves the changes of one edit one after another, each on the model that the earlier ones leave; puts
 /// the model back. `earlier` are the edits that the model has by now; `features` were built and `circuits` found on the
-/// model as loaded.
-/// What the edit costs is measured on `unseen`, text that no edit sees, unless it is null.
+/// model as loaded. What the edit costs is measured on `costs` unless it is null.
 SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const BoundRules& bound,
                       const std::vector<Direction>& features,
                       const std::map<dsl::CircuitId, CircuitEvidence>& circuits, const std::vector<SolvedEdit>& earlier,
-                      const SecondMoments& moments, const editing::Corpus* unseen, std::uint64_t seed);
+                      const SecondMoments& moments, const InheritedKeys& inherited, const CostText* costs,
+                      std::uint64_t seed);
 
 /// The same changes turned round: what they add they take away.
 std::vector<editing::WeightDelta> turned_round(std::vector<editing::WeightDelta> deltas);

@@ -132,88 +132,144 @@ std::vector<Site> erased_sites(const dsl::Erase& erase, const BoundRules& bound)
   return {sites.begin(), sites.end()};
 }
 
-std::variant<Erasure, editing::Refusal> erase_labels(const dsl::Erase& erase, const BoundRules& bound,
-                                                     model::Transformer& transformer, const ErasureSettings& settings) {
-  const at::NoGradGuard no_grad;
-  const auto layers = transformer.config().layers;
-  const auto sites = erased_sites(erase, bound);
-  const auto prompts = split(erase, bound, settings);
-  // Of the model as it is now: nothing is kept.
-  const auto sinks = model::sink_states(transformer, *bound.tokenizer, "");
+namespace {
 
-  const auto covered = stream_covered(sites, layers);
-  const Site held = covered ? Site{SiteKind::resid_post, *covered} : sites.back();
-  const Site end{SiteKind::resid_post, layers - 1};
-  std::vector<std::pair<std::string, Site>> places = {{"", held}};
-  if (held != end) places.emplace_back("end_of_stream_", end);
-  const auto before = probed(transformer, places, prompts);
+/// One `erase` on its way through the sites.
+class LabelEraser {
+ public:
+  LabelEraser(const dsl::Erase& erase, const BoundRules& bound, model::Transformer& transformer,
+              const ErasureSettings& settings)
+      : transformer_(transformer),
+        settings_(settings),
+        sites_(erased_sites(erase, bound)),
+        prompts_(split(erase, bound, settings)),
+        covered_(stream_covered(sites_, transformer.config().layers)),
+        held_(covered_ ? Site{SiteKind::resid_post, *covered_} : sites_.back()) {
+    const Site end{SiteKind::resid_post, transformer.config().layers - 1};
+    places_ = {{"", held_}};
+    if (held_ != end) places_.emplace_back("end_of_stream_", end);
+    before_ = probed(transformer, places_, prompts_);
+  }
 
-  Erasure erasure;
-  auto& certificate = erasure.certificate;
-  editing::AppliedDeltas applied(transformer);
-  double left = 0, left_on_model = 0, dropped = 0, shrinkage = 0, least_share = 1;
-  std::int64_t most_rank = 0, sinks_left_out = 0;
-  std::vector<Site> without_trace;
-  for (const auto& site : sites) {
-    const auto last = editing::last_values(transformer, prompts.fitted.rows, site);
-    const auto moments = moments_of(last, prompts.fitted, prompts.classes);
-    sinks_left_out += (~last.ordinary).sum().item<std::int64_t>();
+  const std::vector<Site>& sites() const { return sites_; }
+
+  /// The changes that erase at `site`, one of its own, on the model as it is now; none where the classes leave no trace.
+  std::variant<std::vector<editing::WeightDelta>, editing::Refusal> fit(const Site& site, const at::Tensor& sinks) {
+    const auto last = editing::last_values(transformer_, prompts_.fitted.rows, site);
+    const auto moments = moments_of(last, prompts_.fitted, prompts_.classes);
+    sinks_left_out_ += (~last.ordinary).sum().item<std::int64_t>();
     const auto cross = moments.cross_covariance();
-    auto made = editing::leace(moments, settings.threshold, sinks);
+    auto made = editing::leace(moments, settings_.threshold, sinks);
     if (const auto* refusal = std::get_if<editing::Refusal>(&made))
       return editing::Refusal{dsl::to_string(site) + ": " + refusal->reason};
     const auto& eraser = std::get<editing::Eraser>(made);
     // As at the embedding where all prompts end in one word.
     if (eraser.change.write.size(1) == 0) {
-      without_trace.push_back(site);
-      dropped = std::max(dropped, cross.norm().item<double>());
-      continue;
+      without_trace_.push_back(site);
+      dropped_ = std::max(dropped_, cross.norm().item<double>());
+      return std::vector<editing::WeightDelta>();
     }
-    auto folded = editing::fold(eraser.change, transformer, site);
+    auto folded = editing::fold(eraser.change, transformer_, site);
     if (auto* refusal = std::get_if<editing::Refusal>(&folded)) return std::move(*refusal);
-    for (auto& delta : std::get<std::vector<editing::WeightDelta>>(folded)) {
-      certificate.changes.push_back(editing::describe_change(transformer, delta));
-      applied.apply(delta);
-      erasure.deltas.push_back(std::move(delta));
-    }
     const auto& [write, read, constant] = eraser.change;
-    left = std::max(left, ((cross - write.mm(read.mm(cross))).norm() / cross.norm()).item<double>());
-    const auto now =
-        moments_of(editing::last_values(transformer, prompts.fitted.rows, site), prompts.fitted, prompts.classes);
-    left_on_model = std::max(left_on_model, (now.cross_covariance().norm() / cross.norm()).item<double>());
-    shrinkage = std::max(shrinkage, eraser.shrinkage);
-    least_share = std::min(least_share, eraser.least_change_share);
-    most_rank = std::max(most_rank, write.size(1));
+    left_ = std::max(left_, ((cross - write.mm(read.mm(cross))).norm() / cross.norm()).item<double>());
+    erased_.emplace_back(site, cross.norm().item<double>());
+    shrinkage_ = std::max(shrinkage_, eraser.shrinkage);
+    least_share_ = std::min(least_share_, eraser.least_change_share);
+    most_rank_ = std::max(most_rank_, write.size(1));
+    return std::get<std::vector<editing::WeightDelta>>(std::move(folded));
   }
-  if (erasure.deltas.empty())
-    return editing::Refusal{"the classes leave no linear trace at the prompts' last tokens: give other prompts"};
 
-  // Vectors that were left out at one site and not at another are in one sum and not in the other.
-  const bool stream_holds = covered && sinks_left_out == 0 && left < kRounding && dropped < kRounding;
-  certificate.method = "leace";
-  certificate.parameters = {
-      {"classes", std::to_string(prompts.classes)},
-      {"fitted_prompts", std::to_string(prompts.fitted.rows.size())},
-      {"held_out_prompts", std::to_string(prompts.held_out.rows.size())},
-      {"threshold", editing::short_text(settings.threshold)},
-      {"seed", std::to_string(settings.seed)},
-      {"sites", listed(sites)},
-      {"holds_at", stream_holds ? "each of them, and the stream up to " + dsl::to_string(held) : "each of them"},
-  };
-  if (!without_trace.empty()) certificate.parameters.emplace_back("without_trace", listed(without_trace));
-  certificate.algebra = {{"cross_covariance_left", left},
-                         {"rank", static_cast<double>(most_rank)},
-                         {"covariance_shrinkage", shrinkage},
-                         {"least_change_share", least_share}};
-  auto& measured = certificate.measured;
-  measured = {{"cross_covariance_left", left_on_model},
-              {"sink_positions_left_out", static_cast<double>(sinks_left_out)}};
-  if (!before.empty()) {
-    const auto counts = at::bincount(prompts.held_out.labels(), {}, prompts.classes);
-    measured.emplace_back("chance", (counts.max().to(at::kDouble) / counts.sum()).item<double>());
+  bool found_trace() const { return !erased_.empty(); }
+
+  /// Measured on the model with all changes.
+  editing::Certificate certificate() const {
+    double left_on_model = 0;
+    for (const auto& [site, cross] : erased_) {
+      const auto now =
+          moments_of(editing::last_values(transformer_, prompts_.fitted.rows, site), prompts_.fitted, prompts_.classes);
+      left_on_model = std::max(left_on_model, now.cross_covariance().norm().item<double>() / cross);
+    }
+    // Vectors that were left out at one site and not at another are in one sum and not in the other.
+    const bool stream_holds = covered_ && sinks_left_out_ == 0 && left_ < kRounding && dropped_ < kRounding;
+    editing::Certificate certificate;
+    certificate.method = "leace";
+    certificate.parameters = {
+        {"classes", std::to_string(prompts_.classes)},
+        {"fitted_prompts", std::to_string(prompts_.fitted.rows.size())},
+        {"held_out_prompts", std::to_string(prompts_.held_out.rows.size())},
+        {"threshold", editing::short_text(settings_.threshold)},
+        {"seed", std::to_string(settings_.seed)},
+        {"sites", listed(sites_)},
+        {"holds_at", stream_holds ? "each of them, and the stream up to " + dsl::to_string(held_) : "each of them"},
+    };
+    if (!without_trace_.empty()) certificate.parameters.emplace_back("without_trace", listed(without_trace_));
+    certificate.algebra = {{"cross_covariance_left", left_},
+                           {"rank", static_cast<double>(most_rank_)},
+                           {"covariance_shrinkage", shrinkage_},
+                           {"least_change_share", least_share_}};
+    auto& measured = certificate.measured;
+    measured = {{"cross_covariance_left", left_on_model},
+                {"sink_positions_left_out", static_cast<double>(sinks_left_out_)}};
+    if (!before_.empty()) {
+      const auto counts = at::bincount(prompts_.held_out.labels(), {}, prompts_.classes);
+      measured.emplace_back("chance", (counts.max().to(at::kDouble) / counts.sum()).item<double>());
+    }
+    add(before_, "before", measured);
+    add(probed(transformer_, places_, prompts_), "after", measured);
+    return certificate;
   }
-  add(before, "before", measured);
-  add(probed(transformer, places, prompts), "after", measured);
+
+ private:
+  model::Transformer& transformer_;
+  const ErasureSettings& settings_;
+  std::vector<Site> sites_;
+  Split prompts_;
+  std::optional<std::int64_t> covered_;
+  Site held_;  ///< where the probes read
+  std::vector<std::pair<std::string, Site>> places_;
+  Probes before_;
+  std::vector<std::pair<Site, double>> erased_;  ///< with the norm of the cross-covariance that was there
+  std::vector<Site> without_trace_;
+  double left_ = 0, dropped_ = 0, shrinkage_ = 0, least_share_ = 1;
+  std::int64_t most_rank_ = 0, sinks_left_out_ = 0;
+};
+
+}  // namespace
+
+std::variant<Erasure, editing::Refusal> erase_labels(const std::vector<const dsl::Erase*>& erasures,
+                                                     const BoundRules& bound, model::Transformer& transformer,
+                                                     const ErasureSettings& settings) {
+  const at::NoGradGuard no_grad;
+  // Of the model as it is now: nothing is kept.
+  const auto sinks = model::sink_states(transformer, *bound.tokenizer, "");
+  std::vector<LabelEraser> erasers;
+  std::set<Site> sites;
+  for (const auto* erase : erasures) {
+    erasers.emplace_back(*erase, bound, transformer, settings);
+    sites.insert(erasers.back().sites().begin(), erasers.back().sites().end());
+  }
+  Erasure erasure;
+  std::vector<editing::TensorChange> changes;
+  editing::AppliedDeltas applied(transformer);
+  for (const auto& site : sites) {
+    for (auto& eraser : erasers) {
+      if (std::ranges::find(eraser.sites(), site) == eraser.sites().end()) continue;
+      auto fitted = eraser.fit(site, sinks);
+      if (auto* refusal = std::get_if<editing::Refusal>(&fitted)) return std::move(*refusal);
+      for (auto& delta : std::get<std::vector<editing::WeightDelta>>(fitted)) {
+        changes.push_back(editing::describe_change(transformer, delta));
+        applied.apply(delta);
+        erasure.deltas.push_back(std::move(delta));
+      }
+    }
+  }
+  for (const auto& eraser : erasers) {
+    if (!eraser.found_trace())
+      return editing::Refusal{"the classes leave no linear trace at the prompts' last tokens: give other prompts"};
+    erasure.certificates.push_back(eraser.certificate());
+  }
+  erasure.certificates.front().changes = std::move(changes);
   return erasure;
 }
 

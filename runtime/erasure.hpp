@@ -20,8 +20,8 @@ struct ErasureSettings {
 };
 
 struct Erasure {
-  std::vector<editing::WeightDelta> deltas;
-  editing::Certificate certificate;
+  std::vector<editing::WeightDelta> deltas;        ///< in the order in which they apply
+  std::vector<editing::Certificate> certificates;  ///< one an `erase`; the first has the changes of all
 };
 
 /// The sites of `erase`, in the order in which a pass reaches them: those it names, or every linear writer.
@@ -29,9 +29,12 @@ std::vector<dsl::Site> erased_sites(const dsl::Erase& erase, const BoundRules& b
 
 /// Erases with LEACE what the last tokens of the prompts tell of their classes, site by site, each on the model that
 /// the earlier ones leave. Where the sites are all the writers of the stream up to a layer, their sum, the stream after
-/// it, tells nothing either: a sum's covariance is the sum of the covariances. The certificate says where it holds,
-/// and what probes make of prompts that were not fitted. The model is left as found.
-std::variant<Erasure, editing::Refusal> erase_labels(const dsl::Erase& erase, const BoundRules& bound,
-                                                     model::Transformer& transformer, const ErasureSettings& settings);
+/// it, tells nothing either: a sum's covariance is the sum of the covariances. Several erasures go through the sites
+/// together, one after another at each: what the first has made equal at a site stays so under the affine map of the
+/// next, and later sites are fitted on what both have left. The certificates say where it holds, and what probes make of
+/// prompts that were not fitted. The model is left as found.
+std::variant<Erasure, editing::Refusal> erase_labels(const std::vector<const dsl::Erase*>& erasures,
+                                                     const BoundRules& bound, model::Transformer& transformer,
+                                                     const ErasureSettings& settings);
 
 }  // namespace proviso::runtime

@@ -93,9 +93,12 @@ const std::vector<SolvedEdit>& Session::solve(const std::vector<dsl::EditId>& ed
     for (const auto& earlier : solved) {
       for (const auto& delta : earlier.deltas) applied.apply(delta);
     }
-    if (!unseen_ && !options_.held_out_path.empty()) unseen_ = editing::read_corpus(options_.held_out_path);
+    if (!costs_ && !options_.held_out_path.empty()) {
+      costs_ = CostText{editing::read_corpus(options_.held_out_path), {}};
+      if (!options_.unrelated_path.empty()) costs_->unrelated = editing::read_unrelated_facts(options_.unrelated_path);
+    }
     solved.push_back(solve_edit(edits.back(), transformer_, bound_, features_, circuits_, solved, moments_,
-                                unseen_ ? &*unseen_ : nullptr, options_.seed + seed));
+                                options_.inherited_keys, costs_ ? &*costs_ : nullptr, options_.seed + seed));
   }
   return solved_[{edits, seed}] = std::move(solved);
 }

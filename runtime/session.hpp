@@ -28,6 +28,8 @@ struct SessionOptions {
   std::string cache_directory;  ///< "" keeps nothing
   std::string corpus_path;      ///< text for second moments where an edit names none
   std::string held_out_path;    ///< text that no edit sees, to measure what edits cost; "" does not
+  std::string unrelated_path;   ///< a folder of facts that no edit is about, for the same; "" has none
+  InheritedKeys inherited_keys{};  ///< where the model was edited by alphaedit before
   Progress progress;
 };
 
@@ -81,7 +83,7 @@ class Session {
   std::map<std::tuple<dsl::FeatureId, dsl::PromptsId, double>, double> quantiles_;
   std::map<std::pair<std::vector<dsl::EditId>, std::uint64_t>, std::vector<SolvedEdit>> solved_;
   SecondMoments moments_;
-  std::optional<editing::Corpus> unseen_;
+  std::optional<CostText> costs_;
   NamedTensors written_;
   std::map<dsl::CircuitId, CircuitEvidence> circuits_;
   std::map<dsl::CircuitId, CircuitAsked> circuits_asked_;

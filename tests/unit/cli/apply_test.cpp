@@ -126,4 +126,32 @@ TEST_CASE("options that do not go together are refused before anything is loaded
   refused({"-o", tiny.folder / "x", "--dtype", "q8_0"}, "is a type of GGUF files");
 }
 
+TEST_CASE("alphaedit on a model that was edited before spares the facts in its ledger") {
+  const std::string using_alphaedit =
+      "using alphaedit(layers: 0, steps: 2, prefixes: 0, null_threshold: 1000, text: \"text.txt\") }\n";
+  const Case tiny("edit a { fact \"cat\" in \"The {} sat on\" to \"b\"  fact \"hat\" in \"The {} fell on\" to \"c\" " +
+                  using_alphaedit);
+  const std::string text = "The cat sat on the mat and looked.\nA dog ran by, and was gone.\n";
+  test::write_bytes(tiny.folder / "text.txt", text);
+  const std::string edited = tiny.folder / "edited", twice = tiny.folder / "twice", rules = tiny.folder / "second.proviso";
+  const auto first = tiny.run({"apply", tiny.file, "-o", edited});
+  INFO(first.err);
+  REQUIRE(first.code == 0);
+  test::write_bytes(rules, "edit b { fact \"dog\" in \"A {} ran to\" to \"d\" " + using_alphaedit);
+  const auto spared = [&](const std::string& of) {
+    const auto shown = nlohmann::json::parse(run_program({"ledger", "show", of, "--output", "json"}).out);
+    return shown["edits"][0]["certificates"][0]["parameters"]["earlier_facts"].get<std::string>();
+  };
+  CHECK(spared(edited) == "0");
+  const auto second = run_program({"apply", rules, "--model", edited, "-o", twice, "--cache", tiny.folder / "cache"});
+  INFO(second.err);
+  REQUIRE(second.code == 0);
+  CHECK(spared(twice) == "2");
+  // The third knows of all three.
+  const auto third = run_program(
+      {"apply", rules, "--model", twice, "-o", tiny.folder / "thrice", "--cache", tiny.folder / "cache", "--force"});
+  INFO(third.err);
+  CHECK((third.code != 0 || spared(tiny.folder / "thrice") == "3"));
+}
+
 }  // namespace proviso

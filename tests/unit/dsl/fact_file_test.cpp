@@ -58,6 +58,24 @@ TEST_CASE("fact files: zsRE's questions become templates, and `answer` names ano
   PromptFile other = file("z.jsonl");
   other.answer = "alt";
   CHECK(facts(other, line)[0].to == " Rome");
+  CHECK(facts(other, line)[0].from == " Pisa");  // what holds now is the record's own answer
+}
+
+TEST_CASE("fact files: known facts take the whole prompt, and are written as they are unless `answer` names others") {
+  const std::string line =
+      R"({"known_id": 0, "subject": "Vinson Massif", "attribute": "Antarctica", "template": "{} is in the continent",
+          "prediction": " of Antarctica", "prompt": "Vinson Massif is in the continent of", "other": " Asia"})";
+  const auto read = facts(file("k.json"), "[" + line + "]");
+  REQUIRE(read.size() == 1);
+  CHECK(read[0].prompt_template == "{} is in the continent of");
+  CHECK(read[0].to == " Antarctica");
+  CHECK_FALSE(read[0].from);
+  PromptFile other = file("k.json");
+  other.answer = "other";
+  CHECK(facts(other, "[" + line + "]")[0].to == " Asia");
+  CHECK(facts(other, "[" + line + "]")[0].from == " Antarctica");
+  CHECK(said(file("k.json"), R"([{"subject": "A", "attribute": "b", "prompt": "It is in"}])").find("does not name") !=
+        std::string::npos);
 }
 
 TEST_CASE("fact files: ours are taken as written") {

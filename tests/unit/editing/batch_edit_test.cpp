@@ -229,3 +229,63 @@ TEST_CASE("a null space without a direction is refused") {
   REQUIRE(std::holds_alternative<editing::Refusal>(refused));
   CHECK_THAT(std::get<editing::Refusal>(refused).reason, Catch::Contains("raise null_threshold"));
 }
+
+TEST_CASE("values looked for in shared passes are those of each fact by itself, and parts of them can be written") {
+  Problem problem(BatchMethod::memit);
+  const auto& transformer = *problem.random.transformer;
+  const auto& tokenizer = *problem.random.tokenizer;
+  const auto of = [&](const BatchRequest& request) {
+    return std::get<editing::BatchValues>(editing::batch_values(transformer, tokenizer, request, 0));
+  };
+  const auto shared = of(problem.request);
+  for (std::int64_t i = 0; i < 3; ++i) {
+    auto alone = problem.request;
+    alone.facts = {problem.request.facts[i]};
+    CHECK(ratio(of(alone).changes.select(1, 0) - shared.changes.select(1, i), shared.changes.select(1, i)) < 1e-3);
+  }
+  const auto some = shared.select({2, 0});
+  problem.request.facts = {problem.request.facts[2], problem.request.facts[0]};
+  const auto fresh = problem.solved();
+  const auto given = std::get<BatchSolution>(editing::solve_batch(*problem.random.transformer, tokenizer,
+                                                                  problem.request, {&problem.moments[0]}, {}, &some));
+  CHECK(ratio(whole(given.deltas[0]) - whole(fresh.deltas[0]), whole(fresh.deltas[0])) < 1e-3);
+}
+
+TEST_CASE("a batch tells of each fact what was predicted and what came") {
+  auto json = tiny_llama_json();
+  json["num_hidden_layers"] = 3;
+  Problem problem(BatchMethod::emmet, {0, 1}, json);
+  problem.request.learning_rate = 0.01;
+  problem.request.steps = 3;
+  const auto solution = problem.solved();
+  REQUIRE(solution.facts.size() == 3);
+  double sum = 0;
+  for (const auto& fact : solution.facts) {
+    sum += number(fact.measured, "log_probability_after");
+    CHECK(number(fact.measured, "logit_change") > 0);
+    // A small change is what its slope says.
+    CHECK(number(fact.predicted, "logit_change") == Approx(number(fact.measured, "logit_change")).epsilon(0.5));
+    CHECK(number(fact.measured, "prediction_error") ==
+          Approx(number(fact.predicted, "logit_change") - number(fact.measured, "logit_change")));
+  }
+  CHECK(sum / 3 == Approx(number(solution.certificate.measured, "log_probability_after")));
+}
+
+TEST_CASE("a second moment's factors are those of the values that it has") {
+  Problem problem(BatchMethod::emmet);
+  auto& moment = problem.moments[0];
+  const auto B = random_tensor({moment.C.size(0), 2});
+  const auto solved_by = [&](double ridge) {
+    return std::get<at::Tensor>(editing::solve_moment(moment, ridge, B, ""));
+  };
+  const auto residual = [&](double ridge) {
+    const auto S = moment.C + ridge * moment.C.diagonal().mean() * at::eye(moment.C.size(0), moment.C.options());
+    return ratio(S.matmul(solved_by(ridge)) - B, B);
+  };
+  CHECK(residual(0.1) < 1e-8);
+  CHECK(residual(0.2) < 1e-8);  // another ridge, other factors
+  moment.C.mul_(2);
+  CHECK(residual(0.2) < 1e-8);  // as are other values in the same place
+  moment.C = moment.C.clone().mul_(3);
+  CHECK(residual(0.2) < 1e-8);
+}

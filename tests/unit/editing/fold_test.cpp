@@ -137,3 +137,18 @@ TEST_CASE("a site that no linear map writes is refused with the reason") {
   REQUIRE(std::holds_alternative<editing::Refusal>(result));
   CHECK(std::get<editing::Refusal>(result).reason == "resid_post[1] is not written by a linear map alone");
 }
+
+TEST_CASE("norms that are kept are those of what each input writes, and the direction stays out") {
+  const RandomModel random;
+  const auto& transformer = *random.transformer;
+  const auto D = random_tensor({1, 16}).div(random_tensor({1, 16}).norm());
+  const Site site = GENERATE(Site{SiteKind::mlp_out, 1}, Site{SiteKind::embed});
+  const auto kept = editing::norms_kept(folded(editing::removal(D, 1), transformer, site), transformer, site);
+  REQUIRE(kept.size() == 1);
+  const auto before = transformer.get(kept[0].tensor).to(at::kDouble);
+  const auto after = before.addmm(kept[0].left, kept[0].right);
+  const bool rows = site.kind == SiteKind::embed;
+  CHECK(at::allclose(after.norm(2, rows ? 1 : 0), before.norm(2, rows ? 1 : 0), 1e-10, 1e-12));
+  CHECK((rows ? after.mm(D.t()) : D.mm(after)).abs().max().item<double>() < 1e-12);
+  CHECK_FALSE(at::allclose(after, before, 1e-3, 1e-3));
+}

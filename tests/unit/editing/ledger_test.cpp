@@ -193,3 +193,64 @@ TEST_CASE("verifying names the file that was tampered with") {
   flip_a_byte(out / ("edited/" + file), file.ends_with("ledger.json") ? 100 : 3);
   CHECK(refusal_of([&] { editing::verify_edited_model(out / "edited"); }).find(file) != std::string::npos);
 }
+
+TEST_CASE("files that the edited folder has and its source has not are in the ledger, too") {
+  RandomModel random;
+  TemporaryFolder out;
+  fs::remove(random.folder / "generation_config.json");
+  editing::write_edited_model(*random.transformer, *random.tokenizer, entries_for(*random.transformer),
+                              {out / "edited"});
+  REQUIRE(fs::exists(out / "edited/generation_config.json"));
+  CHECK_NOTHROW(editing::verify_edited_model(out / "edited"));
+  flip_a_byte(out / "edited/generation_config.json", 2);
+  CHECK(refusal_of([&] { editing::verify_edited_model(out / "edited"); }).find("generation_config.json") !=
+        std::string::npos);
+}
+
+TEST_CASE("a change of full rank is kept without its identity, and comes back to the bit") {
+  RandomModel random;
+  auto& transformer = *random.transformer;
+  TemporaryFolder out;
+  const std::string down = "model.layers.1.mlp.down_proj.weight", gate = "model.layers.0.mlp.gate_proj.weight";
+  LedgerEntry entry{"whole", "rules.proviso", "abc", {}, {}, {}};
+  entry.deltas = {editing::whole_change(down, random_tensor(transformer.get(down).sizes().vec())),
+                  editing::whole_change(gate, random_tensor(transformer.get(gate).sizes().vec()))};
+  CHECK(editing::is_identity(entry.deltas[0].left));
+  CHECK(editing::is_identity(entry.deltas[1].right));
+  editing::write_edited_model(transformer, *random.tokenizer, {entry}, {out / "edited"});
+  for (const auto& stored : model::read_safetensors(out / "edited/proviso/edit-1.safetensors").tensors) {
+    INFO(stored.name);
+    CHECK((stored.name.find(down + ".right") != std::string::npos || stored.name.find(gate + ".left") != std::string::npos));
+  }
+  const auto read = editing::read_edited_model(out / "edited").entries[0].deltas;
+  REQUIRE(read.size() == 2);
+  for (std::size_t i = 0; i < 2; ++i) {
+    CHECK(read[i].tensor == entry.deltas[i].tensor);
+    CHECK(at::equal(read[i].left, entry.deltas[i].left));
+    CHECK(at::equal(read[i].right, entry.deltas[i].right));
+  }
+}
+
+TEST_CASE("keys that later edits are to spare stay in the ledger, also of the ledgers before, and go with their edit") {
+  RandomModel random;
+  auto& transformer = *random.transformer;
+  TemporaryFolder out;
+  auto entries = entries_for(transformer);
+  const auto first = random_tensor({24, 2}, 1), second = random_tensor({24, 1}, 2), older = random_tensor({24, 3}, 3);
+  entries[0].kept_keys = {{0, first}};
+  entries[1].kept_keys = {{0, second}, {1, second}};
+  editing::EditedOutput output{out / "edited"};
+  output.inherited_keys = {{0, older}};
+  editing::write_edited_model(transformer, *random.tokenizer, entries, output);
+  auto kept = editing::kept_keys(out / "edited");
+  CHECK(at::equal(kept.at(0), at::cat({older, first, second}, 1)));
+  CHECK(at::equal(kept.at(1), second));
+  CHECK(editing::kept_keys(random.folder.path().string()).empty());
+
+  editing::squash_edits(out / "edited", out / "squashed");
+  CHECK(at::equal(editing::kept_keys(out / "squashed").at(0), kept.at(0)));
+  editing::drop_edit(out / "edited", entries[0].name, out / "dropped");
+  CHECK(at::equal(editing::kept_keys(out / "dropped").at(0), at::cat({older, second}, 1)));
+  flip_a_byte(out / "edited/proviso/inherited-keys.safetensors", 3);
+  CHECK(refusal_of([&] { editing::kept_keys(out / "edited"); }).find("inherited-keys") != std::string::npos);
+}

@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <catch2/catch.hpp>
+#include <cmath>
 
 #include "editing/side_effects.hpp"
 #include "editing/value_objective.hpp"
@@ -308,4 +309,40 @@ TEST_CASE("side effects are those of the applied change, and leave the model as 
   CHECK(number(reach, "largest_key_share") > 0);
   CHECK(number(reach, "untouched_share") <= 1);
   CHECK(number(reach, "mean_site_change") <= number(reach, "largest_site_change"));
+}
+
+TEST_CASE("weights and second moments that are no numbers are refused, and the model stays as found") {
+  RandomModel random;
+  auto moment = moment_of(random);
+  const auto refused = [&] {
+    const auto result = editing::solve_rome(*random.transformer, *random.tokenizer, small_request(), moment);
+    REQUIRE(std::holds_alternative<editing::Refusal>(result));
+    return std::get<editing::Refusal>(result).reason;
+  };
+  const std::string name = "model.layers.1.mlp.down_proj.weight";
+  const auto whole = random.transformer->get(name);
+  auto broken = whole.clone();
+  broken[0][0] = std::nan("");
+  random.transformer->set(name, broken);
+  CHECK_THAT(refused(), Catch::Contains("is no number"));
+  CHECK(random.transformer->get(name).data_ptr() == broken.data_ptr());
+  random.transformer->set(name, whole);
+  moment.C = moment.C.clone();
+  moment.C[0][0] = std::nan("");
+  CHECK_THAT(refused(), Catch::Contains("holds values that are no numbers"));
+}
+
+TEST_CASE("a value looked for on a copy of the model is certified on the model itself") {
+  RandomModel random;
+  auto request = small_request();
+  const auto plain = solved(random, request);
+  const auto copy = model::Transformer::load(random.transformer->card(), {at::kBFloat16});
+  request.looked_for_on = copy.get();
+  const auto narrow = solved(random, request);
+  CHECK(narrow.certificate.parameters != plain.certificate.parameters);
+  CHECK(number(narrow.certificate.algebra, "constraint_error") < 1e-10);
+  CHECK(number(narrow.certificate.measured, "log_probability_before") ==
+        number(plain.certificate.measured, "log_probability_before"));
+  CHECK(number(narrow.certificate.measured, "log_probability_after") ==
+        Approx(number(plain.certificate.measured, "log_probability_after")).margin(0.2));
 }

@@ -1,0 +1,451 @@
+// Our side of bench/edit_facts.py: writes facts into a model by one method after another and scores what comes of it.
+//   proviso_bench_edits MODEL WORK.json > RESULTS.jsonl
+// WORK.json is what edit_facts.py writes; a line of the results is one measurement.
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "editing/batch_edit.hpp"
+#include "editing/corpus.hpp"
+#include "editing/fine_tune.hpp"
+#include "editing/float_tensors.hpp"
+#include "editing/rome.hpp"
+#include "editing/target_score.hpp"
+
+namespace {
+
+using namespace proviso;
+using nlohmann::json;
+
+struct Continued {
+  std::string prompt, answer;
+};
+
+struct BenchFact {
+  editing::EditedFact edited;
+  std::string from;
+  std::vector<std::string> paraphrases;
+  std::vector<Continued> neighbours;
+};
+
+std::vector<BenchFact> read_facts(const json& work) {
+  std::vector<BenchFact> facts;
+  for (const auto& record : work.at("facts")) {
+    BenchFact fact{{record.at("subject"), record.at("template"), record.at("to")}, record.at("from"), {}, {}};
+    fact.paraphrases = record.at("paraphrases");
+    for (const auto& each : record.at("neighbours")) fact.neighbours.push_back({each.at(0), each.at(1)});
+    facts.push_back(std::move(fact));
+  }
+  return facts;
+}
+
+class Stopwatch {
+ public:
+  double lap() {
+    const auto now = std::chrono::steady_clock::now();
+    return std::chrono::duration<double>(now - std::exchange(last_, now)).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+/// The model that is edited, in float32, and a copy in bfloat16, where there is one, that follows it.
+class Bench {
+ public:
+  Bench(const std::string& path, const json& work)
+      : work_(work), facts_(read_facts(work)), tokenizer_(model::Tokenizer::load(path)) {
+    const auto card = model::read_model_card(path);
+    const at::Device device(work.at("device").get<std::string>());
+    exact_ = model::Transformer::load(card, {at::kFloat, device});
+    if (work.at("dtype") == "bfloat16") narrow_ = model::Transformer::load(card, {at::kBFloat16, device});
+    text_ = editing::corpus_rows(editing::read_corpus(work.at("text")), *tokenizer_, 128);
+    std::int64_t tokens = 0;
+    for (std::size_t i = 0; i < text_.size(); ++i) {
+      tokens += std::ssize(text_[i].tokens);
+      if (tokens >= work.at("text_tokens").get<std::int64_t>()) text_.resize(i + 1);
+    }
+    leave_out_refused();
+  }
+
+  void run() {
+    for (const auto& item : work_.at("items")) {
+      const std::string method = item.at("method"), mode = item.at("mode");
+      if (mode == "baseline") {
+        baseline();
+      } else if (mode == "export") {
+        share(method);
+      } else if (mode == "single") {
+        single(method, item);
+      } else if (mode == "batch") {
+        for (const std::int64_t count : item.at("counts")) batch(method, std::min(count, count_of_facts()));
+      } else {
+        sequence(method, item.at("counts"), item.value("step", std::int64_t{1}));
+      }
+    }
+  }
+
+ private:
+  std::int64_t count_of_facts() const { return std::ssize(facts_); }
+  const model::Transformer& read_on() const { return narrow_ ? *narrow_ : *exact_; }
+
+  /// Facts that no method can write (a subject at the attention sink) are left out before anything is counted.
+  void leave_out_refused() {
+    std::vector<BenchFact> kept;
+    for (auto& fact : facts_) {
+      const auto made = editing::fact_prompts(*tokenizer_, fact.edited, {}, exact_->config().context);
+      if (std::holds_alternative<editing::FactPrompts>(made)) kept.push_back(std::move(fact));
+    }
+    print({{"mode", "facts"}, {"given", facts_.size()}, {"kept", kept.size()}});
+    facts_ = std::move(kept);
+  }
+
+  static void print(const json& line) { std::cout << line.dump() << std::endl; }
+
+  // ---- weights -----------------------------------------------------------------------------------
+
+  void set(const std::string& name, const at::Tensor& value) {
+    exact_->set(name, value);
+    if (narrow_) narrow_->set(name, value.to(at::kBFloat16));
+  }
+
+  void apply(const std::vector<editing::WeightDelta>& deltas) {
+    for (const auto& delta : deltas) {
+      const auto before = exact_->get(delta.tensor);
+      originals_.emplace(delta.tensor, before);
+      set(delta.tensor, editing::changed_tensor(before, delta));
+    }
+  }
+
+  void restore() {
+    for (const auto& [name, value] : originals_) set(name, value);
+    originals_.clear();
+  }
+
+  // ---- methods -----------------------------------------------------------------------------------
+
+  const editing::SecondMoment& moment(std::int64_t layer) {
+    auto& held = moments_[layer];
+    if (!held)
+      held = editing::second_moments(*exact_, *tokenizer_, {layer}, editing::read_corpus(work_.at("moments")),
+                                     work_.at("cache"))
+                 .front();
+    return *held;
+  }
+
+  static editing::BatchMethod batch_method(const std::string& method) {
+    return method == "memit"   ? editing::BatchMethod::memit
+           : method == "emmet" ? editing::BatchMethod::emmet
+                               : editing::BatchMethod::alphaedit;
+  }
+
+  editing::BatchRequest batch_request(const std::string& method, const std::vector<std::int64_t>& which) {
+    auto request = editing::default_batch_request(batch_method(method), exact_->config());
+    request.looked_for_on = narrow_.get();
+    if (!batch_prefixes_) batch_prefixes_ = editing::batch_prefixes(*exact_, *tokenizer_, request);
+    request.sampled = batch_prefixes_;
+    for (const auto fact : which) request.facts.push_back(facts_[fact].edited);
+    return request;
+  }
+
+  std::vector<std::int64_t> layers_of(const std::string& method) const {
+    return editing::default_batch_layers(batch_method(method), exact_->config());
+  }
+
+  /// On the model as loaded, of every fact: what all batch methods whose last layer is this one share.
+  const editing::BatchValues& values(const std::string& method) {
+    const auto layer = layers_of(method).back();
+    if (const auto held = values_.find(layer); held != values_.end()) return held->second;
+    std::vector<std::int64_t> all(facts_.size());
+    std::iota(all.begin(), all.end(), 0);
+    Stopwatch watch;
+    auto found = editing::batch_values(*exact_, *tokenizer_, batch_request(method, all), layer);
+    if (const auto* refusal = std::get_if<editing::Refusal>(&found)) throw std::runtime_error(refusal->reason);
+    values_seconds_ = watch.lap() / static_cast<double>(facts_.size());
+    print({{"mode", "values"}, {"layer", layer}, {"seconds_a_fact", values_seconds_}});
+    return values_.emplace(layer, std::get<editing::BatchValues>(std::move(found))).first->second;
+  }
+
+  struct Solved {
+    std::vector<editing::WeightDelta> deltas;
+    std::vector<at::Tensor> keys;  ///< a layer, of the batch methods
+    std::string refused;
+  };
+
+  template <class Solution>
+  static std::optional<Solution> solution_of(std::variant<Solution, editing::Refusal> outcome, Solved& solved) {
+    if (const auto* refusal = std::get_if<editing::Refusal>(&outcome)) {
+      solved.refused = refusal->reason;
+      return std::nullopt;
+    }
+    return std::get<Solution>(std::move(outcome));
+  }
+
+  /// `kept`, by layer, is what alphaedit spares; `values` are those of `which`, where they are known.
+  Solved solve(const std::string& method, const std::vector<std::int64_t>& which, const std::vector<at::Tensor>& kept,
+               const editing::BatchValues* values) {
+    Solved solved;
+    if (method == "rome") {
+      editing::RomeRequest request;
+      static_cast<editing::EditedFact&>(request) = facts_[which.front()].edited;
+      request.prefixes = work_.at("rome_prefixes");
+      request.looked_for_on = narrow_.get();
+      if (!rome_prefixes_) rome_prefixes_ = editing::rome_prefixes(*exact_, *tokenizer_, request);
+      request.sampled = rome_prefixes_;
+      const auto& C = moment(editing::default_rome_layer(exact_->config()));
+      if (auto made = solution_of(editing::solve_rome(*exact_, *tokenizer_, request, C), solved))
+        solved.deltas = {std::move(made->delta)};
+    } else if (method == "ft") {
+      editing::FineTuneRequest request;
+      for (const auto fact : which) request.facts.push_back(facts_[fact].edited);
+      request.layer = editing::default_rome_layer(exact_->config());
+      if (auto made = solution_of(editing::solve_fine_tune(*exact_, *tokenizer_, request), solved))
+        solved.deltas = {std::move(made->delta)};
+    } else {
+      std::vector<const editing::SecondMoment*> moments;
+      for (const auto layer : layers_of(method)) moments.push_back(&moment(layer));
+      if (auto made = solution_of(editing::solve_batch(*exact_, *tokenizer_, batch_request(method, which), moments,
+                                                       kept, values),
+                                  solved)) {
+        solved.deltas = std::move(made->deltas);
+        solved.keys = std::move(made->keys);
+      }
+    }
+    return solved;
+  }
+
+  // ---- scores ------------------------------------------------------------------------------------
+
+  double perplexity() const {
+    const at::NoGradGuard no_grad;
+    double nll = 0;
+    std::int64_t predicted = 0;
+    for (const auto& row : text_) {
+      const std::vector<model::Row> rows{row};
+      const auto next = at::tensor(row.tokens, at::kLong).narrow(0, 1, std::ssize(row.tokens) - 1);
+      model::Pass pass;
+      pass.rows = &rows;
+      std::vector<std::int64_t> all(row.tokens.size() - 1);
+      std::iota(all.begin(), all.end(), 0);
+      pass.logits_at = all;
+      pass.on_logits = [&](std::int64_t first, const at::Tensor& logits) {
+        const auto wanted = next.narrow(0, first, logits.size(0)).to(logits.device()).unsqueeze(1);
+        nll -= logits.to(at::kFloat).log_softmax(-1).gather(1, wanted).sum(at::kDouble).item<double>();
+        predicted += logits.size(0);
+      };
+      read_on().forward(pass);
+    }
+    return std::exp(nll / static_cast<double>(predicted));
+  }
+
+  /// The means over `which`, each fact weighing one, of both families of numbers: `_nll` says which of two continuations
+  /// has the lower mean token NLL, `_argmax` whether every token of one is the likeliest.
+  json scores(const std::vector<std::int64_t>& which) const {
+    std::vector<editing::ContinuedPrompt> prompts;
+    const auto ask = [&](const std::string& prompt, const std::string& first, const std::string& second) {
+      const auto tokens = tokenizer_->encode(prompt, true);
+      prompts.push_back({tokens, tokenizer_->encode(first)});
+      prompts.push_back({tokens, tokenizer_->encode(second)});
+    };
+    for (const auto each : which) {
+      const auto& [edited, from, paraphrases, neighbours] = facts_[each];
+      auto rewrite = edited.prompt_template;
+      rewrite.replace(rewrite.find("{}"), 2, edited.subject);
+      ask(rewrite, edited.target, from);
+      for (const auto& text : paraphrases) ask(text, edited.target, from);
+      for (const auto& neighbour : neighbours) ask(neighbour.prompt, neighbour.answer, edited.target);
+    }
+    const auto scored = editing::target_scores(read_on(), prompts);
+    std::map<std::string, double> sums;
+    std::size_t at = 0;
+    const auto add = [&](const std::string& name, std::size_t count) {
+      double nll = 0, argmax = 0;
+      for (std::size_t i = 0; i < count; ++i, at += 2) {
+        const auto mean = [&](std::size_t k) {
+          return scored[k].log_probability / static_cast<double>(prompts[k].target.size());
+        };
+        nll += mean(at) > mean(at + 1);
+        argmax += scored[at].is_argmax;
+      }
+      if (count == 0) return;
+      sums[name + "_nll"] += nll / static_cast<double>(count);
+      sums[name + "_argmax"] += argmax / static_cast<double>(count);
+      sums[name + "_facts"] += 1;
+    };
+    for (const auto each : which) {
+      add("efficacy", 1);
+      add("paraphrase", facts_[each].paraphrases.size());
+      add("specificity", facts_[each].neighbours.size());
+    }
+    json line;
+    for (const std::string name : {"efficacy", "paraphrase", "specificity"}) {
+      if (!sums.contains(name + "_facts")) continue;
+      for (const std::string family : {"_nll", "_argmax"}) line[name + family] = sums[name + family] / sums[name + "_facts"];
+    }
+    return line;
+  }
+
+  std::vector<std::int64_t> first(std::int64_t count) const {
+    std::vector<std::int64_t> which(count);
+    std::iota(which.begin(), which.end(), 0);
+    return which;
+  }
+
+  // ---- modes -------------------------------------------------------------------------------------
+
+  /// What bench/edit_references.py gives to the other side.
+  void share(const std::string& method) {
+    json line = {{"method", method}, {"mode", "export"}};
+    std::vector<std::int64_t> layers = {editing::default_rome_layer(exact_->config())};
+    if (method == "rome") {
+      editing::RomeRequest request;
+      request.prefixes = work_.at("rome_prefixes");
+      rome_prefixes_ = editing::rome_prefixes(*exact_, *tokenizer_, request);
+      line["prefixes"] = *rome_prefixes_;
+    } else {
+      const auto request = batch_request(method, {});
+      layers = layers_of(method);
+      line.update({{"prefixes", *batch_prefixes_}, {"covariance_weight", request.covariance_weight},
+                   {"null_threshold", request.null_threshold}, {"ridge", request.ridge}});
+    }
+    std::vector<std::pair<std::string, at::Tensor>> moments;
+    for (const auto layer : layers) moments.emplace_back(std::to_string(layer), moment(layer).C);
+    editing::write_float_tensors(work_.at("deltas").get<std::string>() + "/moments.safetensors", moments, {});
+    line["layers"] = layers;
+    print(line);
+  }
+
+  void write(const std::string& method, std::int64_t fact, const std::vector<editing::WeightDelta>& deltas) const {
+    std::vector<std::pair<std::string, at::Tensor>> changes;
+    for (const auto& delta : deltas) changes.emplace_back(delta.tensor, delta.left.mm(delta.right));
+    editing::write_float_tensors(
+        work_.at("deltas").get<std::string>() + "/" + method + "-" + std::to_string(fact) + ".safetensors", changes, {});
+  }
+
+  void baseline() {
+    auto line = scores(first(count_of_facts()));
+    line.update({{"method", "none"}, {"mode", "baseline"}, {"n", count_of_facts()}, {"perplexity", perplexity()}});
+    print(line);
+  }
+
+  bool shares_values(const std::string& method) const { return method != "rome" && method != "ft"; }
+
+  /// Every fact by itself on the model as loaded.
+  void single(const std::string& method, const json& item) {
+    const std::int64_t every = item.value("perplexity_every", std::int64_t{10});
+    const auto end = std::min(item.value("to", count_of_facts()), count_of_facts());
+    const auto* shared = shares_values(method) && !item.value("own_values", false) ? &values(method) : nullptr;
+    // Second moments and their factors are worked out once, for all edits.
+    if (method == "rome" || shares_values(method)) {
+      const auto first = shared ? std::optional(shared->select({0})) : std::nullopt;
+      solve(method, {0}, {}, first ? &*first : nullptr);
+    }
+    for (std::int64_t fact = item.value("from", std::int64_t{0}); fact < end; ++fact) {
+      const auto own = shared ? std::optional(shared->select({fact})) : std::nullopt;
+      Stopwatch watch;
+      const auto solved = solve(method, {fact}, {}, own ? &*own : nullptr);
+      const double seconds = watch.lap() + (shared ? values_seconds_ : 0);
+      if (work_.contains("deltas")) write(method, fact, solved.deltas);
+      json line = json::object();
+      if (work_.value("score", true)) {
+        apply(solved.deltas);
+        line = scores({fact});
+        if (fact % every == 0) line["perplexity"] = perplexity();
+        restore();
+      }
+      line.update({{"method", method}, {"mode", "single"}, {"fact", fact}, {"seconds", seconds}});
+      if (!solved.refused.empty()) line["refused"] = solved.refused;
+      print(line);
+    }
+  }
+
+  /// The first `count` facts at once.
+  void batch(const std::string& method, std::int64_t count) {
+    const auto which = first(count);
+    const auto own = shares_values(method) ? std::optional(values(method).select(which)) : std::nullopt;
+    Stopwatch watch;
+    const auto solved = solve(method, which, {}, own ? &*own : nullptr);
+    const double seconds = watch.lap() + (own ? values_seconds_ * static_cast<double>(count) : 0);
+    apply(solved.deltas);
+    auto line = scores(which);
+    line.update({{"method", method}, {"mode", "batch"}, {"n", count}, {"seconds", seconds},
+                 {"perplexity", perplexity()}});
+    if (!solved.refused.empty()) line["refused"] = solved.refused;
+    restore();
+    print(line);
+  }
+
+  /// One after another, `step` at once, each on the weights that the ones before left; keys and values are made anew.
+  void sequence(const std::string& method, const std::vector<std::int64_t>& counts, std::int64_t step) {
+    std::vector<std::vector<at::Tensor>> kept;  // by layer
+    double seconds = 0;
+    std::int64_t refused = 0, done = 0;
+    for (const auto wanted : counts) {
+      const auto count = std::min(wanted, count_of_facts());
+      while (done < count) {
+        std::vector<std::int64_t> which(std::min(step, count - done));
+        std::iota(which.begin(), which.end(), done);
+        Stopwatch watch;
+        std::vector<at::Tensor> spared;
+        for (const auto& layer : kept) spared.push_back(at::cat(layer, 1));
+        const auto solved = solve(method, which, spared, nullptr);
+        apply(solved.deltas);
+        seconds += watch.lap();
+        refused += solved.refused.empty() ? 0 : std::ssize(which);
+        if (method == "alphaedit" && solved.refused.empty()) {
+          kept.resize(solved.keys.size());
+          for (std::size_t i = 0; i < kept.size(); ++i) kept[i].push_back(solved.keys[i]);
+        }
+        done += std::ssize(which);
+        print({{"mode", "progress"}, {"method", method}, {"n", done}, {"seconds", seconds}});
+      }
+      auto line = scores(first(count));
+      line.update({{"method", method}, {"mode", "sequence"}, {"n", count}, {"step", step}, {"seconds", seconds},
+                   {"refused_facts", refused}, {"perplexity", perplexity()}});
+      print(line);
+      if (count == count_of_facts()) break;
+    }
+    restore();
+  }
+
+  const json& work_;
+  std::vector<BenchFact> facts_;
+  std::shared_ptr<const model::Tokenizer> tokenizer_;
+  std::unique_ptr<model::Transformer> exact_, narrow_;
+  std::vector<model::Row> text_;
+  std::map<std::string, at::Tensor> originals_;
+  std::map<std::int64_t, std::optional<editing::SecondMoment>> moments_;
+  std::map<std::int64_t, editing::BatchValues> values_;
+  double values_seconds_ = 0;
+  std::optional<std::vector<std::string>> batch_prefixes_, rome_prefixes_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 3) {
+    std::cerr << "usage: proviso_bench_edits MODEL WORK.json\n";
+    return 2;
+  }
+  try {
+    const auto work = json::parse(std::ifstream(argv[2]));
+    at::set_num_threads(work.at("threads"));
+    Bench(argv[1], work).run();
+  } catch (const std::exception& error) {
+    std::cerr << "proviso_bench_edits: " << error.what() << "\n";
+    return 2;
+  }
+}

@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Writes many facts into a model by every method, one by one, at once and one after another, and draws what came of it.
+
+    bench/edit_facts.py --counterfact counterfact.json --zsre zsre.json      measures, and writes docs/edit-facts.md
+    bench/edit_facts.py --render                                            draws again what was measured
+
+The data are not part of this repository: CounterFact's records (kmeng01/rome, MIT) and zsRE's in MEND's form
+(eric-mitchell/mend, MIT; questions of Levy et al. 2017, locality questions of Natural Questions, CC BY-SA 3.0), each a
+JSON list. What is measured stays in --results, a line each: a run that was cut short goes on from there.
+"""
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import edit_facts_page
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+METHODS = ("rome", "memit", "emmet", "alphaedit", "ft")
+
+
+def spaced(text: str) -> str:
+    return text if text.startswith(" ") else " " + text
+
+
+def counterfact(record: dict) -> dict:
+    rewrite = record["requested_rewrite"]
+    old = spaced(rewrite["target_true"]["str"])
+    return {"subject": rewrite["subject"], "template": rewrite["prompt"], "to": spaced(rewrite["target_new"]["str"]),
+            "from": old, "paraphrases": record["paraphrase_prompts"],
+            "neighbours": [[prompt, old] for prompt in record["neighborhood_prompts"]]}
+
+
+def zsre(record: dict) -> dict:
+    """The new target is MEND's `alt`, the old one the data set's answer."""
+    subject, question = record["subject"], record["src"]
+    return {"subject": subject, "template": question.replace(subject, "{}", 1), "to": spaced(record["alt"]),
+            "from": spaced(record["answers"][0]), "paraphrases": [record["rephrase"]],
+            "neighbours": [[record["loc"].removeprefix("nq question: ") + "?", spaced(record["loc_ans"])]]}
+
+
+def usable(fact: dict) -> bool:
+    return fact["template"].count("{}") == 1 and fact["to"].strip() and fact["to"] != fact["from"]
+
+
+def read_facts(arguments: argparse.Namespace) -> list[dict]:
+    """As many of each data set as there are, in turns: the first ten hold five of each."""
+    sets = []
+    for path, read in ((arguments.counterfact, counterfact), (arguments.zsre, zsre)):
+        if path:
+            sets.append([fact for fact in map(read, json.loads(pathlib.Path(path).read_text())) if usable(fact)])
+    if not sets:
+        sys.exit("edit_facts: name --counterfact FILE or --zsre FILE, or both")
+    facts, seen = [], set()
+    for place in range(max(map(len, sets))):
+        for each in sets:
+            if place < len(each) and (each[place]["subject"], each[place]["template"]) not in seen:
+                facts.append(each[place])
+                seen.add((each[place]["subject"], each[place]["template"]))
+    return facts[:arguments.facts]
+
+
+def read_lines(path: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line] if path.exists() else []
+
+
+def items(arguments: argparse.Namespace, facts: int, lines: list[dict]) -> list[dict]:
+    """What is still to be measured."""
+    def done(method: str, mode: str) -> list[dict]:
+        return [line for line in lines if line.get("method") == method and line.get("mode") == mode]
+
+    counts = sorted({min(count, facts) for count in arguments.counts})
+    wanted = [] if done("none", "baseline") else [{"method": "none", "mode": "baseline"}]
+    for mode in arguments.modes:
+        for method in arguments.methods:
+            singles = min(facts, arguments.singles)
+            if mode == "single" and len(done(method, mode)) < singles:
+                wanted.append({"method": method, "mode": mode, "from": len(done(method, mode)), "to": singles,
+                               "perplexity_every": arguments.perplexity_every})
+            if mode == "batch" and method != "rome":
+                left = [count for count in counts if count not in {line["n"] for line in done(method, mode)}]
+                if left:
+                    wanted.append({"method": method, "mode": mode, "counts": left})
+            if mode == "sequence" and len(done(method, mode)) < len(counts):
+                wanted.append({"method": method, "mode": mode, "counts": counts, "step": 1})
+    return wanted
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    facts = read_facts(arguments)
+    lines = read_lines(arguments.results)
+    work = {"facts": facts, "items": items(arguments, len(facts), lines), "dtype": arguments.dtype,
+            "device": arguments.device, "threads": arguments.threads, "text": str(arguments.text),
+            "text_tokens": arguments.text_tokens, "moments": str(arguments.moments),
+            "cache": str(ROOT / ".cache/proviso"), "rome_prefixes": arguments.rome_prefixes}
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    # A sequence that was cut short begins again.
+    kept = [line for line in lines if line["mode"] not in ("sequence", "progress") or
+            (line["mode"] == "sequence" and not any(
+                item["mode"] == "sequence" and item["method"] == line["method"] for item in work["items"]))]
+    settings = {"mode": "settings", **{key: work[key] for key in ("dtype", "device", "threads", "rome_prefixes")},
+                "facts": len(facts), "text_tokens": arguments.text_tokens}
+    arguments.results.write_text("".join(json.dumps(line) + "\n" for line in [*kept, settings]))
+    task = arguments.results.with_suffix(".work.json")
+    task.write_text(json.dumps(work))
+    with arguments.results.open("a") as out:
+        subprocess.run([arguments.program, arguments.model, task], check=True, stdout=out)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--counterfact", help="a JSON list of CounterFact's records")
+    parser.add_argument("--zsre", help="a JSON list of zsRE's records, as MEND has them")
+    parser.add_argument("--facts", type=int, default=500, help="how many (500 unless told)")
+    parser.add_argument("--singles", type=int, default=500, help="of them, how many are written one at a time, too")
+    parser.add_argument("--counts", type=lambda text: [int(each) for each in text.split(",")],
+                        default=[1, 10, 100, 500], help="where sequences and batches are measured (1,10,100,500)")
+    parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
+    parser.add_argument("--modes", type=lambda text: text.split(","), default=["single", "sequence", "batch"])
+    parser.add_argument("--rome-prefixes", type=int, default=20, help="rome's generated prefixes (20, as published)")
+    parser.add_argument("--perplexity-every", type=int, default=10, help="of single edits, each how many-th")
+    parser.add_argument("--text-tokens", type=int, default=1024, help="of the text for perplexity")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
+                        help="what values are looked for and scores are read in; keys and changes are float32 throughout")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--model", type=pathlib.Path,
+                        default=ROOT / ".cache/models/SmolLM2-135M-Instruct.Q4_1.gguf")
+    parser.add_argument("--text", type=pathlib.Path, default=ROOT / "rules/corpus/held_out", help="for perplexity")
+    parser.add_argument("--moments", type=pathlib.Path, default=ROOT / "rules/corpus", help="for second moments")
+    parser.add_argument("--program", type=pathlib.Path, default=ROOT / "build/proviso_bench_edits")
+    parser.add_argument("--results", type=pathlib.Path, default=ROOT / ".cache/bench/edit_facts.jsonl")
+    parser.add_argument("--page", type=pathlib.Path, default=ROOT / "docs/edit-facts.md")
+    parser.add_argument("--render", action="store_true", help="only draw what --results holds")
+    arguments = parser.parse_args()
+    if not arguments.render:
+        measure(arguments)
+    edit_facts_page.write(read_lines(arguments.results), arguments.page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
