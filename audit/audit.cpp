@@ -14,6 +14,7 @@
 #include "audit/metrics.hpp"
 #include "audit/verdict.hpp"
 #include "runtime/condition.hpp"
+#include "runtime/features/choose_sites.hpp"
 #include "runtime/formats/sha256.hpp"
 
 namespace proviso::audit {
@@ -241,16 +242,28 @@ class Auditor {
     for (dsl::FeatureId id : plan.features) {
       const auto& declared = rules_.features[id];
       const auto& direction = session.features()[id];
-      static constexpr std::string_view kConstructors[] = {"contrast", "probe",  "direction",
-                                                           "unembed",  "neuron", "latent"};
       FeatureResult result;
       result.name = declared.name;
       result.site = dsl::to_string(direction.site);
-      result.constructor = kConstructors[declared.constructor.index()];
+      result.constructor = dsl::constructor_name(declared);
       result.b = direction.b;
       result.c = direction.c;
       result.built_on = direction.built_on;
       result.measures = direction.measures;
+      for (const dsl::FeatureId member : dsl::members_of(declared))
+        result.spanned_by.push_back(bound_.feature_name(member));
+      if (const auto found = bound_.selections.find(id); found != bound_.selections.end()) {
+        SelectResult select{runtime::selection_method(found->second), {}};
+        for (const auto& score : found->second.scores) {
+          SiteScore scored{dsl::to_string(score.site), std::nullopt, std::nullopt, score.left_out};
+          if (score.left_out.empty()) {
+            scored.auroc = score.auroc;
+            scored.separation = score.separation;
+          }
+          select.candidates.push_back(std::move(scored));
+        }
+        result.select = std::move(select);
+      }
       report.features.push_back(std::move(result));
     }
   }
@@ -274,6 +287,7 @@ class Auditor {
   void activity(Report& report, const runtime::Plan& plan, const runtime::Evidence& evidence) const {
     struct Key {
       std::string rule, text;
+      dsl::FeatureId feature;  // of a subspace each
       dsl::Site site;
       bool folded;
       auto operator<=>(const Key&) const = default;
@@ -287,7 +301,7 @@ class Auditor {
         const auto& sentence = state.sentences[i];
         for (const auto& [site, activity] : evidence.state(id).activity[i]) {
           const bool folded = std::find(sentence.folds.begin(), sentence.folds.end(), site) != sentence.folds.end();
-          const Key key{sentence.rule, sentence.sentence.text, site, folded};
+          const Key key{sentence.rule, sentence.sentence.text, sentence.sentence.feature, site, folded};
           if (!sums.contains(key)) order.push_back(key);
           auto& sum = sums[key];
           sum.first += activity;
@@ -301,7 +315,7 @@ class Auditor {
       RuleActivity result;
       result.rule = key.rule.empty() ? key.text : key.rule;
       result.sentence = key.text;
-      result.feature = bound_.feature_name(sentence->feature);
+      result.feature = bound_.feature_name(key.feature);
       result.site = dsl::to_string(key.site);
       result.form = key.folded ? "weight edit" : "hook";
       result.positions = activity.positions;

@@ -4,6 +4,8 @@
 #include <string_view>
 #include <variant>
 
+#include "dsl/metric_traits.hpp"
+
 namespace proviso::audit {
 namespace {
 
@@ -32,8 +34,7 @@ std::vector<std::string> data_files(const dsl::RuleSet& rules) {
     if (const auto* latent = std::get_if<dsl::Latent>(&feature.constructor)) autoencoder(latent->folder);
   for (const dsl::CheckDecl& check : rules.checks)
     for (const dsl::Expectation& expectation : check.expectations)
-      if (const auto* loss = std::get_if<dsl::metric::LossRecovered>(&expectation.metric.node))
-        autoencoder(loss->folder);
+      if (const auto* folder = dsl::measured_autoencoder(expectation.metric)) autoencoder(*folder);
   for (const dsl::EditDecl& edit : rules.edits) {
     for (const dsl::EditChange& change : edit.changes)
       if (const auto* facts = std::get_if<dsl::FactFile>(&change)) files.insert(facts->file.path);

@@ -92,6 +92,14 @@ std::vector<runtime::SplicedLoss> PlanningSource::spliced(StateId state, const s
   return {};
 }
 
+const runtime::EncodedPrompts* PlanningSource::encoded(StateId state, const std::string& autoencoder,
+                                                       const runtime::BoundPrompts& prompts) {
+  runtime::EncodingKey key{state, {}, autoencoder};
+  for (const auto& prompt : prompts) key.sequences.push_back(builder_.sequence(prompt));
+  builder_.want_encoding(key);
+  return nullptr;
+}
+
 const runtime::CircuitRuns* PlanningSource::circuit(const runtime::CircuitKey& key) {
   builder_.want_circuit(key);
   return nullptr;
@@ -204,6 +212,15 @@ const runtime::CircuitEvidence* PlanningSource::found(dsl::CircuitId circuit, co
 
 const runtime::CircuitEvidence* ReadingSource::found(dsl::CircuitId circuit, const runtime::CircuitAsked&) {
   return &evidence_.circuit(circuit);
+}
+
+const runtime::EncodedPrompts* ReadingSource::encoded(StateId state, const std::string& autoencoder,
+                                                      const runtime::BoundPrompts& prompts) {
+  runtime::EncodingKey key{state, {}, autoencoder};
+  for (const auto& prompt : prompts) key.sequences.push_back(find(prompt));
+  const auto& read = evidence_.encoded(key);
+  finite_ = finite_ && read.mean_x.isfinite().all().item<bool>() && read.mean_f.isfinite().all().item<bool>();
+  return &read;
 }
 
 const runtime::CircuitRuns* ReadingSource::circuit(const runtime::CircuitKey& key) {

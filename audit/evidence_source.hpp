@@ -57,6 +57,9 @@ class EvidenceSource {
   /// With an autoencoder's site spliced, by prompt; empty while a plan is made.
   virtual std::vector<runtime::SplicedLoss> spliced(runtime::StateId state, const std::string& autoencoder,
                                                     const runtime::BoundPrompts& prompts) = 0;
+  /// What an autoencoder reads of prompts; null while a plan is made.
+  virtual const runtime::EncodedPrompts* encoded(runtime::StateId state, const std::string& autoencoder,
+                                                 const runtime::BoundPrompts& prompts) = 0;
   /// What a circuit's edges carry; null while a plan is made.
   virtual const runtime::CircuitRuns* circuit(const runtime::CircuitKey& key) = 0;
   /// A circuit as it was found, on the model as loaded; null while a plan is made.
@@ -80,6 +83,8 @@ class PlanningSource : public EvidenceSource {
   double cosine(dsl::FeatureId f, dsl::FeatureId g) override;
   std::vector<runtime::SplicedLoss> spliced(runtime::StateId, const std::string& autoencoder,
                                             const runtime::BoundPrompts&) override;
+  const runtime::EncodedPrompts* encoded(runtime::StateId, const std::string& autoencoder,
+                                         const runtime::BoundPrompts&) override;
   const runtime::CircuitRuns* circuit(const runtime::CircuitKey& key) override;
   const runtime::CircuitEvidence* found(dsl::CircuitId circuit, const runtime::CircuitAsked& asked) override;
 
@@ -106,6 +111,8 @@ class ReadingSource : public EvidenceSource {
   double cosine(dsl::FeatureId f, dsl::FeatureId g) override;
   std::vector<runtime::SplicedLoss> spliced(runtime::StateId, const std::string& autoencoder,
                                             const runtime::BoundPrompts&) override;
+  const runtime::EncodedPrompts* encoded(runtime::StateId, const std::string& autoencoder,
+                                         const runtime::BoundPrompts&) override;
   const runtime::CircuitRuns* circuit(const runtime::CircuitKey& key) override;
   const runtime::CircuitEvidence* found(dsl::CircuitId circuit, const runtime::CircuitAsked& asked) override;
 

@@ -224,7 +224,15 @@ std::string checks_part(const ordered_json& explanation) {
 std::string features_table(const ordered_json& explanation) {
   std::vector<std::vector<std::string>> rows;
   for (const auto& feature : explanation["features"]) {
-    rows.push_back({markup(text_of(feature["feature"])), code(text_of(feature["site"]))});
+    std::string scores;
+    if (feature.contains("candidates")) {
+      scores = text_of(feature["selected_by"]);
+      for (const auto& candidate : feature["candidates"]) {
+        scores += "; " + text_of(candidate["site"]) + " " +
+                  (candidate.contains("auroc") ? number_text(candidate["auroc"].get<double>()) : "left out");
+      }
+    }
+    rows.push_back({markup(text_of(feature["feature"])), code(text_of(feature["site"])), markup(scores)});
   }
   std::vector<std::vector<std::string>> read;
   for (const auto& each : explanation["building"]) {
@@ -232,7 +240,7 @@ std::string features_table(const ordered_json& explanation) {
                     runtime::flops_text(each["flops"]),
                     each["stops_after"].is_null() ? "the logits" : code(text_of(each["stops_after"]))});
   }
-  return table("Features to be built", {{"feature", "text"}, {"site"}}, rows) +
+  return table("Features to be built", {{"feature", "text"}, {"site"}, {"chosen by", "text"}}, rows) +
          table("What is read to build them, and for quantiles",
                {{"prompts", "text"}, {"sequences", "number"}, {"tokens", "number"}, {"cost", "number"}, {"up to"}},
                read);

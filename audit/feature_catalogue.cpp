@@ -59,13 +59,27 @@ class Writer {
   }
 
   std::string feature(const dsl::FeatureDecl& declared, const runtime::Direction& direction) const {
+    return declaration(declared, direction,
+                       "direction(" + dsl::encode_string(FeatureCatalogue::kTensors) +
+                           ", tensor: " + dsl::encode_string(declared.name) +
+                           ", offset: " + dsl::number_text(direction.b) + ", scale: " + dsl::number_text(direction.c) +
+                           ")");
+  }
+
+  std::string subspace(const dsl::FeatureDecl& declared, const std::vector<dsl::FeatureId>& members,
+                       const runtime::Direction& direction) const {
+    std::vector<std::string> names;
+    for (const dsl::FeatureId member : members) names.push_back(rules_.features[member].name);
+    return declaration(declared, direction, "subspace(" + joined(names) + ")");
+  }
+
+ private:
+  std::string declaration(const dsl::FeatureDecl& declared, const runtime::Direction& direction,
+                          const std::string& constructor) const {
     const auto& says = declared.annotations;
     std::string text = "\nfeature " + declared.name;
     if (!says.title.empty()) text += " " + dsl::encode_string(says.title);
-    text += " = direction(" + dsl::encode_string(FeatureCatalogue::kTensors) +
-            ", tensor: " + dsl::encode_string(declared.name) + ", offset: " + dsl::number_text(direction.b) +
-            ", scale: " + dsl::number_text(direction.c) + ") at " + dsl::to_string(direction.site) +
-            token_text(declared.token) + " {\n";
+    text += " = " + constructor + " at " + dsl::to_string(direction.site) + token_text(declared.token) + " {\n";
     if (!says.description.empty()) text += "description " + dsl::encode_string(says.description) + "\n";
     if (!says.tags.empty()) {
       std::vector<std::string> tags;
@@ -81,7 +95,6 @@ class Writer {
     return text + "}\n";
   }
 
- private:
   /// What the declaration says itself, then what it does not say.
   std::vector<std::pair<std::string, std::string>> provenance(const dsl::FeatureDecl& declared,
                                                               const runtime::Direction& direction) const {
@@ -138,6 +151,15 @@ FeatureCatalogue feature_catalogue(const runtime::BoundRules& bound, const std::
     if (std::ranges::find(catalogue.written, declared.name) != catalogue.written.end()) {
       throw model::InputError("two of the files declare a feature `" + declared.name +
                               "`\n  help: export them one by one");
+    }
+    if (const auto members = dsl::members_of(declared); !members.empty()) {
+      if (std::ranges::any_of(members, [&](dsl::FeatureId member) { return bound.rules->features[member].imported; })) {
+        catalogue.left_out.emplace_back(declared.name, "it spans a feature of another file, which is not exported");
+        continue;
+      }
+      text += writer.subspace(declared, members, directions[id]);
+      catalogue.written.push_back(declared.name);
+      continue;
     }
     text += writer.feature(declared, directions[id]);
     vectors.emplace_back(declared.name, directions[id].d.to(at::kFloat).contiguous());

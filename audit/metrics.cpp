@@ -11,6 +11,7 @@
 
 #include "audit/circuits.hpp"
 #include "dsl/metric_traits.hpp"
+#include "runtime/autoencoders/latent_benchmarks.hpp"
 
 namespace proviso::audit {
 
@@ -250,6 +251,48 @@ class Measurer {
       out_.others.push_back({&set[i], {spliced[i].ablated - clean, set[i].cluster, 1}, ""});
     }
     if (out_.values.empty()) out_.empty_set = true;
+  }
+
+  // ---- single latents ----------------------------------------------------------------------------
+
+  /// Reads sets of prompts by an autoencoder and hands them to `judge` with what they came from.
+  template <class Judge>
+  void latents(const std::string& folder, const std::vector<PromptsId>& sets, Judge judge) {
+    std::vector<runtime::LabelledPrompts> labelled;
+    std::vector<const runtime::BoundPrompts*> of;
+    bool blank = false;
+    for (const PromptsId id : sets) {
+      const auto& set = prompts(id);
+      std::vector<std::int64_t> clusters;
+      for (const auto& prompt : set) clusters.push_back(prompt.cluster);
+      labelled.push_back({set.empty() ? nullptr : source_.encoded(state_, folder, set), std::move(clusters)});
+      of.push_back(&set);
+      blank = blank || labelled.back().encoded == nullptr;
+    }
+    if (blank) return;  // while a plan is made, or a set is empty
+    for (const runtime::BenchmarkValue& value : judge(labelled)) {
+      const BoundPrompt* prompt = &(*of[value.set])[value.prompt];
+      out_.values.push_back({prompt, {value.value, prompt->cluster, 1}, ""});
+      if (out_.kind == Values::Kind::recovered)
+        out_.others.push_back({prompt, {value.whole, prompt->cluster, 1}, ""});
+    }
+    if (out_.values.empty()) out_.empty_set = true;
+  }
+
+  void measure(const metric::SparseProbing& m) {
+    out_.kind = Values::Kind::share;
+    latents(m.folder, {m.p, m.q}, [&](const auto& sets) { return runtime::sparse_probing(sets, m.k); });
+  }
+  void measure(const metric::Absorption& m) {
+    out_.kind = Values::Kind::share;
+    latents(m.folder, {m.p, m.q}, [&](const auto& sets) { return runtime::absorption(sets, m.k); });
+  }
+  void measure(const metric::Tpp& m) {
+    latents(m.folder, m.sets, [&](const auto& sets) { return runtime::tpp(sets, m.k); });
+  }
+  void measure(const metric::Scr& m) {
+    out_.kind = Values::Kind::recovered;
+    latents(m.folder, m.sets, [&](const auto& sets) { return runtime::scr(sets, m.k); });
   }
 
   void measure(const metric::Effect&) { out_.broken = "an effect of an effect"; }

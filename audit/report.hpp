@@ -201,11 +201,24 @@ struct EditResult {
   std::vector<ExpectationResult> expectations;
 };
 
+/// A site that `select best` tried, and how well the feature tells held-out prompts apart there.
+struct SiteScore {
+  std::string site;
+  std::optional<double> auroc, separation;
+  std::string left_out;  ///< why there is no score
+};
+struct SelectResult {
+  std::string by;  ///< "cross-validation, 5 folds of 60 prompts"
+  std::vector<SiteScore> candidates;
+};
+
 struct FeatureResult {
   std::string name, site, constructor;
   double b = 0, c = 1;
   std::int64_t built_on = 0;                             ///< prompts
   std::vector<std::pair<std::string, double>> measures;  ///< sink share removed, …
+  std::vector<std::string> spanned_by;                   ///< features, of a subspace
+  std::optional<SelectResult> select;                    ///< how its site was chosen
 };
 
 struct CircuitEdgeResult {

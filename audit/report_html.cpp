@@ -202,7 +202,23 @@ std::string features_table(const std::vector<FeatureResult>& features) {
   for (const FeatureResult& feature : features)
     rows.push_back({markup(feature.name), code(feature.site), markup(feature.constructor), number_text(feature.b),
                     number_text(feature.c), grouped(feature.built_on), markup(listed(feature.measures))});
-  return table("Directions as built: activation = (d·x − b) / c",
+  std::vector<std::vector<std::string>> candidates;
+  for (const FeatureResult& feature : features) {
+    if (!feature.select) continue;
+    for (const SiteScore& score : feature.select->candidates) {
+      candidates.push_back({markup(feature.name), code(score.site) + (score.site == feature.site ? " ✓" : ""),
+                            score.auroc ? number_text(*score.auroc) : "–",
+                            score.separation ? number_text(*score.separation) : "–",
+                            markup(score.left_out.empty() ? feature.select->by : "left out: it " + score.left_out)});
+    }
+  }
+  const std::string chosen =
+      candidates.empty()
+          ? ""
+          : table("Sites that were tried for features",
+                  {{"feature", "text"}, {"site"}, {"AUROC", "number"}, {"separation", "number"}, {"by", "text"}},
+                  candidates);
+  return chosen + table("Directions as built: activation = (d·x − b) / c",
                {{"feature", "text"},
                 {"site"},
                 {"constructor"},

@@ -266,6 +266,16 @@ void describe(A& a, Annotated& n) {
 }
 
 template <class A>
+void describe(A& a, SiteScore& s) {
+  a.key("site", s.site).if_any("auroc", s.auroc).if_any("separation", s.separation).if_any("left_out", s.left_out);
+}
+
+template <class A>
+void describe(A& a, SelectResult& s) {
+  a.key("by", s.by).key("candidates", s.candidates);
+}
+
+template <class A>
 void describe(A& a, FeatureResult& f) {
   a.key("name", f.name)
       .key("site", f.site)
@@ -273,7 +283,9 @@ void describe(A& a, FeatureResult& f) {
       .key("b", f.b)
       .key("c", f.c)
       .key("built_on", f.built_on)
-      .if_any("measures", f.measures);
+      .if_any("measures", f.measures)
+      .if_any("spanned_by", f.spanned_by)
+      .if_any("select", f.select);
 }
 
 template <class A>

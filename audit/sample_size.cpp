@@ -79,6 +79,10 @@ struct SamplesOf {
   std::optional<Sampled> operator()(const dsl::metric::Paraphrase& x) const { return set(x.prompts, true); }
   std::optional<Sampled> operator()(const dsl::metric::Specificity& x) const { return set(x.prompts, true); }
   std::optional<Sampled> operator()(const dsl::metric::LossRecovered& x) const { return set(x.prompts, false); }
+  std::optional<Sampled> operator()(const dsl::metric::SparseProbing&) const { return std::nullopt; }
+  std::optional<Sampled> operator()(const dsl::metric::Absorption& x) const { return set(x.p, true); }
+  std::optional<Sampled> operator()(const dsl::metric::Tpp&) const { return std::nullopt; }
+  std::optional<Sampled> operator()(const dsl::metric::Scr&) const { return std::nullopt; }
   std::optional<Sampled> operator()(const dsl::metric::Faithfulness& x) const { return pairs(x.circuit); }
   std::optional<Sampled> operator()(const dsl::metric::Completeness& x) const { return pairs(x.circuit); }
   std::optional<Sampled> operator()(const dsl::metric::Minimality&) const { return std::nullopt; }

@@ -250,13 +250,25 @@ int apply(const Invocation& invocation, const Options& options) {
   if (refuse(dsl::contradictions(rules, in_force))) return kInputAtFault;
   audit::AuditOptions judged = audit_options(invocation);
   judged.selection = {.checks = false, .edits = true, .examples = false, .only = ""};
+  std::unique_ptr<model::Transformer> transformer;
+  {
+    runtime::PlanBuilder all(bound);
+    all.state(edits, in_force);
+    auto needed = all.plan().features;
+    needed.merge(audit::plan_audit(bound, judged).features);
+    const bool chosen = choose_sites(invocation, *opened, needed, [&]() -> model::Transformer& {
+      transformer = load_weights(invocation, *opened->model);
+      return *transformer;
+    });
+    if (!chosen) return kInputAtFault;
+  }
   runtime::PlanBuilder builder(bound);
   const auto state = builder.state(edits, in_force);
   auto plan = runtime::optimise(builder.take(), bound, judged.passes_off);
   const auto& sentences = plan.states[state].sentences;
   if (refuse(unbakeable(plan.states[state], rules, options.keep_hooks))) return kInputAtFault;
 
-  const auto transformer = load_weights(invocation, *opened->model);
+  if (!transformer) transformer = load_weights(invocation, *opened->model);
   const auto session_options = audit_session_options(invocation, *opened);
   runtime::Session session(*transformer, bound, session_options);
   FinalModel final(session, *opened, judged);

@@ -132,6 +132,11 @@ Audited audit_files(const Invocation& invocation, const std::vector<std::string>
   const auto& opened = *audited.opened;
   if (!opened.bound) return audited;
   check_selection(*opened.files->rules, wanted.selection);
+  const auto needed = audit::plan_audit(*opened.bound, wanted).features;
+  if (!choose_sites(invocation, *audited.opened, needed, [&]() -> model::Transformer& { return model.weights(); })) {
+    audited.opened->bound.reset();
+    return audited;
+  }
   runtime::Session session(model.weights(), *opened.bound, audit_session_options(invocation, opened));
   auto outcome = audit::audit(session, *opened.bound, opened.files->sources, wanted);
   if (!outcome.diagnostics.empty()) {

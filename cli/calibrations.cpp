@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <iomanip>
+#include <set>
 #include <sstream>
 
 #include "runtime/bind.hpp"
+#include "runtime/features/choose_sites.hpp"
 
 namespace proviso::cli {
 
@@ -18,10 +20,23 @@ std::string sentence(const runtime::Direction& feature, const std::string& model
     text << "one unit adds a vector of length " << feature.latent->length;
     return text.str();
   }
+  if (feature.basis.defined()) {
+    text << "a subspace of " << feature.basis.size(0) << " dimensions";
+    for (const auto& [name, value] : feature.measures) text << "; " << name << " " << value;
+    return text.str();
+  }
   text << "0 stands for d·x = " << feature.b << ", and 1 for " << feature.b + feature.c;
   if (feature.built_on > 0) text << "; built on " << feature.built_on << " prompts";
   for (const auto& [name, value] : feature.measures) text << "; " << name << " " << value;
   return text.str();
+}
+
+/// Where the model has decided the site.
+std::string site_sentence(const runtime::BoundRules& bound, dsl::FeatureId feature) {
+  const auto selection = bound.selections.find(feature);
+  if (selection == bound.selections.end()) return "";
+  return "; read at " + dsl::to_string(bound.feature_sites[feature]) + ", the best of " +
+         std::to_string(selection->second.candidates.size()) + " by " + runtime::selection_method(selection->second);
 }
 
 std::string first_error(const std::vector<dsl::Diagnostic>& diagnostics) {
@@ -58,19 +73,24 @@ std::string Calibrations::told(const std::shared_ptr<const dsl::RuleSet>& rules,
 
 std::string Calibrations::measured(std::shared_ptr<const dsl::RuleSet> rules, dsl::FeatureId feature) {
   try {
-    const auto bound = runtime::bind(std::move(rules), files_.card, files_.tokenizer, invocation_.options.cache);
+    auto bound = runtime::bind(std::move(rules), files_.card, files_.tokenizer, invocation_.options.cache);
     if (!bound.value) return "These rules do not fit " + files_.card.name + ": " + first_error(bound.diagnostics);
     const auto go_on = [this](auto...) {
       if (give_up_) throw GivenUp();
     };
     go_on();
     if (!weights_) weights_ = load_weights(invocation_, files_);
+    std::set<dsl::FeatureId> wanted{feature};
+    for (const dsl::FeatureId member : dsl::members_of(bound.value->rules->features[feature])) wanted.insert(member);
+    bound = runtime::choose_sites(std::move(*bound.value), *weights_, wanted, invocation_.options.cache, go_on);
+    if (!bound.value) return first_error(bound.diagnostics);
     auto options = session_options(invocation_);
     options.progress = go_on;
     runtime::Session session(*weights_, *bound.value, options);
     if (const auto diagnostics = session.build({feature}); dsl::has_errors(diagnostics))
       return first_error(diagnostics);
-    return sentence(session.features()[feature], files_.card.name);
+    return sentence(session.features()[feature], files_.card.name) +
+           site_sentence(*bound.value, feature);
   } catch (const GivenUp&) {
     return "";
   } catch (const std::exception& failure) {

@@ -31,13 +31,20 @@ void register_explain(CLI::App& program, Invocation& invocation) {
       const audit::AuditOptions wanted = audit_options(invocation);
       const auto opened = bind_rules(invocation, options->files, options->model);
       if (!opened->bound) return kInputAtFault;
-      const auto plan = audit::plan_audit(*opened->bound, wanted);
+      std::unique_ptr<model::Transformer> transformer;
+      const auto weights = [&]() -> model::Transformer& {
+        if (!transformer) transformer = load_weights(invocation, *opened->model);
+        return *transformer;
+      };
+      auto plan = audit::plan_audit(*opened->bound, wanted);
+      if (!choose_sites(invocation, *opened, plan.features, weights)) return kInputAtFault;
+      if (transformer) plan = audit::plan_audit(*opened->bound, wanted);
       const auto format = invocation.options.output.value_or(OutputFormat::text);
-      // What an unconditional sentence does to the attention sink is measured; all else needs no weights.
+      // What an unconditional sentence does to the attention sink is measured, and so are sites that are chosen; all
+      // else needs no weights.
       runtime::FirstPositionChanges changes;
       if (const auto features = runtime::first_position_features(plan); !features.empty()) {
-        const auto transformer = load_weights(invocation, *opened->model);
-        runtime::Session session(*transformer, *opened->bound, session_options(invocation));
+        runtime::Session session(weights(), *opened->bound, session_options(invocation));
         const auto diagnostics = session.build(features);
         print_diagnostics(invocation, invocation.err, opened->files->sources, diagnostics);
         if (dsl::has_errors(diagnostics)) return kInputAtFault;

@@ -32,6 +32,8 @@ int write_catalogue(const Invocation& invocation, Options options) {
   if (wanted.empty())
     throw model::InputError("the rule files declare no feature\n  help: what a file only `use`s is not exported");
   const auto transformer = load_weights(invocation, *opened->model);
+  if (!choose_sites(invocation, *opened, wanted, [&]() -> model::Transformer& { return *transformer; }))
+    return kInputAtFault;
   runtime::Session session(*transformer, *opened->bound, session_options(invocation));
   const auto diagnostics = session.build(wanted);
   print_diagnostics(invocation, invocation.err, opened->files->sources, diagnostics);

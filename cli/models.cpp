@@ -9,6 +9,7 @@
 #include "cli/progress.hpp"
 #include "dsl/prompt_file.hpp"
 #include "runtime/bind.hpp"
+#include "runtime/features/choose_sites.hpp"
 #include "runtime/plan.hpp"
 
 namespace proviso::cli {
@@ -101,6 +102,17 @@ std::unique_ptr<model::Transformer> load_weights(const Invocation& invocation, c
 }
 
 int threads_in_use() { return at::get_num_threads(); }
+
+bool choose_sites(const Invocation& invocation, BoundFiles& opened, const std::set<dsl::FeatureId>& wanted,
+                  const std::function<model::Transformer&()>& weights) {
+  if (!runtime::sites_open(*opened.bound, wanted)) return true;
+  auto chosen = runtime::choose_sites(*opened.bound, weights(), wanted, invocation.options.cache,
+                                      terminal_progress(invocation));
+  print_diagnostics(invocation, invocation.err, opened.files->sources, chosen.diagnostics);
+  if (!chosen.value) return false;
+  opened.bound = std::move(chosen.value);
+  return true;
+}
 
 const std::shared_ptr<const ModelFiles>& SharedModel::files() {
   if (!files_) files_ = open_model(path_);

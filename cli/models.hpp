@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -45,6 +46,11 @@ struct BoundFiles {
 };
 std::unique_ptr<BoundFiles> bind_rules(const Invocation& invocation, const std::vector<std::string>& paths,
                                        const std::string& model_path);
+
+/// Chooses the sites that `select best` leaves to the model for these features, before a plan is final; asks for weights
+/// only where there is one. False: something is wrong, which has been said.
+bool choose_sites(const Invocation& invocation, BoundFiles& opened, const std::set<dsl::FeatureId>& wanted,
+                  const std::function<model::Transformer&()>& weights);
 
 /// A model that several runs of a command share: each part is read when it is first needed.
 class SharedModel {

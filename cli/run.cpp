@@ -158,6 +158,12 @@ int generate(const Invocation& invocation, const Options& options) {
   const auto prompt = prompt_of(options, *opened->model);
 
   const auto transformer = load_weights(invocation, *opened->model);
+  {
+    runtime::PlanBuilder all(bound);
+    all.state(edits, rules);
+    if (!choose_sites(invocation, *opened, all.plan().features, [&]() -> model::Transformer& { return *transformer; }))
+      return kInputAtFault;
+  }
   runtime::Session session(*transformer, bound, session_options(invocation));
   runtime::PlanBuilder prompt_alone(bound);
   auto state = prompt_alone.state(edits, rules);

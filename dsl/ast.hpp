@@ -395,10 +395,18 @@ struct Token {
   }
 };
 
+/// `select best on (P, Q)`
+struct Select {
+  std::optional<std::pair<PromptsRef, PromptsRef>> on;
+  Place span;
+  bool operator==(const Select&) const = default;
+};
+
 struct Feature {
   Name name;
   Call constructor;
-  std::optional<Site> site;  ///< a `latent` may leave it out
+  std::optional<Site> site;  ///< a `latent` and a `subspace` may leave it out
+  std::optional<Select> select;
   std::optional<Token> token;
   Notes notes;
   Place span;

@@ -111,8 +111,11 @@ std::optional<Condition> Checker::link(const ast::Operand& left, Compare op, con
            "feature `" + left_name->text + "` is compared with itself, so this never changes");
     return std::nullopt;
   }
-  const auto left_feature = left_name != nullptr ? find_id(SymbolKind::feature, *left_name) : std::nullopt;
-  const auto right_feature = right_name != nullptr ? find_id(SymbolKind::feature, *right_name) : std::nullopt;
+  const auto named_feature = [&](const ast::Name* name) {
+    return name != nullptr ? read_feature(find_id(SymbolKind::feature, *name), name->span) : std::nullopt;
+  };
+  const auto left_feature = named_feature(left_name);
+  const auto right_feature = named_feature(right_name);
   const auto read = [&](const ast::Operand& side, const std::optional<FeatureId>& own,
                         const std::optional<FeatureId>& other) -> std::optional<Operand> {
     if (std::holds_alternative<ast::Name>(side)) return own ? std::optional<Operand>(*own) : std::nullopt;

@@ -1,6 +1,7 @@
 // Features: what each constructor needs, and the one site where a feature is read.
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "dsl/checker.hpp"
@@ -21,37 +22,52 @@ void Checker::define_feature(const Work<ast::Feature>& work) {
       sound = false;
     }
   }
-  sound &= define_constructor(node.constructor, feature);
+  const bool built = define_constructor(node.constructor, feature);
+  sound &= built;
+  if (node.select) sound &= define_choice(*node.select, node, feature);
   if (node.site) {
     feature.site = *node.site;
     sound &= check_feature_site(feature, node.constructor.name);
+  } else if (built && std::holds_alternative<Subspace>(feature.constructor)) {
+    sound &= take_members_site(feature, node.constructor);
   } else {
     sound &= node.constructor.name.text == "latent";  // of others, `parse` has said it
   }
+  if (sound && std::holds_alternative<Subspace>(feature.constructor)) sound = check_members(feature, node.constructor);
   rule_set_.features[work.id] = std::move(feature);
   if (sound) sound_features_.insert(work.id);
 }
 
 bool Checker::define_constructor(const ast::Call& call, FeatureDecl& feature) {
   const std::string& name = call.name.text;
-  if (name == "contrast") return define_contrast<Contrast>(call, feature);
-  if (name == "probe") return define_contrast<Probe>(call, feature);
-  if (name == "direction") return define_direction(call, feature);
-  if (name == "unembed") return define_unembed(call, feature);
-  if (name == "neuron") return define_neuron(call, feature);
-  if (name == "latent") return define_latent(call, feature);
-  auto fixes = spelling_fix(call.name.span, name, {"contrast", "probe", "direction", "unembed", "neuron", "latent"});
+#define PROVISO_CONSTRUCTOR(Type, named) \
+  if (name == #named) return define_##named(call, feature);
+#include "dsl/constructors.def"
+  const std::vector<std::string> names(std::begin(kConstructorNames), std::end(kConstructorNames));
+  std::string all;
+  for (std::size_t i = 0; i < names.size(); ++i)
+    all += (i == 0 ? "" : i + 1 < names.size() ? ", " : " and ") + names[i];
+  auto fixes = spelling_fix(call.name.span, name, names);
   report(Code::unknown_constructor, call.name.span, "no feature is built by `" + name + "`",
-         {fixes.empty() ? "features are built by contrast, probe, direction, unembed, neuron and latent"
-                        : "did you mean `" + fixes.front().replacement + "`?"})
+         {fixes.empty() ? "features are built by " + all : "did you mean `" + fixes.front().replacement + "`?"})
       .fixes = std::move(fixes);
   return false;
 }
 
-template <class Kind>
 bool Checker::define_contrast(const ast::Call& call, FeatureDecl& feature) {
-  const auto given = arguments(
-      call, {{"the prompts that have it"}, {"the prompts that lack it"}, {"zero", true, false}, {"sink", true, false}});
+  return define_two_sided<Contrast>(call, feature);
+}
+bool Checker::define_probe(const ast::Call& call, FeatureDecl& feature) {
+  return define_two_sided<Probe>(call, feature);
+}
+
+template <class Kind>
+bool Checker::define_two_sided(const ast::Call& call, FeatureDecl& feature) {
+  const auto given = arguments(call, {{"the prompts that have it"},
+                                      {"the prompts that lack it"},
+                                      {"zero", true, false},
+                                      {"sink", true, false},
+                                      {"whiten", true, false}});
   if (!given) return false;
   const auto p = prompts(*given->at(0));
   const auto q = prompts(*given->at(1));
@@ -62,6 +78,7 @@ bool Checker::define_contrast(const ast::Call& call, FeatureDecl& feature) {
     contrast.keep_sink = word(*given->at(3), {"keep"}).has_value();
     sound &= contrast.keep_sink;
   }
+  if (given->at(4) != nullptr) sound &= define_whitening(*given->at(4), contrast.whiten);
   if (!p || !q) return false;
   contrast.p = *p;
   contrast.q = *q;
@@ -101,6 +118,166 @@ bool Checker::define_zero(const ast::Argument& argument, ZeroPoint& zero) {
   if (!empty_sets_.contains(*set)) return true;
   report(Code::empty_contrast, given->at(0)->span, "there is no prompt to take the mean over");
   return false;
+}
+
+/// `whiten: sides`, `whiten: covariance(PROMPTS)`
+bool Checker::define_whitening(const ast::Argument& argument, Whitening& whiten) {
+  if (const auto* name = std::get_if<ast::Name>(&argument.value); name != nullptr && name->text == "sides") {
+    whiten.kind = Whitening::Kind::sides;
+    return true;
+  }
+  const auto* call = std::get_if<ast::Call>(&argument.value);
+  if (call == nullptr || call->name.text != "covariance") {
+    wrong_argument(argument, "`sides` or `covariance(PROMPTS)`");
+    return false;
+  }
+  const auto given = arguments(*call, {{"the prompts whose positions say how activations vary"}});
+  const auto set = given ? prompts(*given->at(0)) : std::nullopt;
+  if (!set) return false;
+  whiten = {Whitening::Kind::covariance_of, *set};
+  if (!empty_sets_.contains(*set)) return true;
+  report(Code::empty_contrast, given->at(0)->span, "there is no prompt to take the covariance over");
+  return false;
+}
+
+/// `component(P, 1)`
+bool Checker::define_component(const ast::Call& call, FeatureDecl& feature) {
+  const auto given = arguments(call, {{"the prompts whose activations vary along it"},
+                                      {"the component's number, from 1"},
+                                      {"sink", true, false}});
+  if (!given) return false;
+  Component component;
+  const auto set = prompts(*given->at(0));
+  const auto index = whole(*given->at(1), "a component's number", {.low = 1});
+  component.span = given->at(1)->span;
+  if (given->at(2) != nullptr) component.keep_sink = word(*given->at(2), {"keep"}).has_value();
+  if (!set || !index || (given->at(2) != nullptr && !component.keep_sink)) return false;
+  component.prompts = *set;
+  component.index = *index;
+  feature.constructor = component;
+  if (!empty_sets_.contains(*set)) return true;
+  report(Code::empty_contrast, given->at(0)->span, "there is no prompt to build the feature from");
+  return false;
+}
+
+/// `subspace(f, g)`: what its features are is looked at once they are all defined.
+bool Checker::define_subspace(const ast::Call& call, FeatureDecl& feature) {
+  Subspace subspace;
+  bool sound = true;
+  for (const ast::Argument& argument : call.arguments) {
+    if (argument.label) {
+      report(Code::unknown_argument, argument.label->span, "`subspace` has no named parameters");
+      sound = false;
+      continue;
+    }
+    const auto member = this->feature(argument);
+    if (!member) {
+      sound = false;
+      continue;
+    }
+    if (std::find(subspace.members.begin(), subspace.members.end(), *member) != subspace.members.end()) {
+      report(Code::subspace_members, argument.span,
+             "`" + rule_set_.features[*member].name + "` stands twice in one subspace", {"name it once"});
+      sound = false;
+    }
+    subspace.members.push_back(*member);
+  }
+  if (sound && subspace.members.size() < 2) {
+    report(Code::subspace_members, call.span, "a subspace is spanned by two features or more",
+           {"name them: subspace(f, g); one alone is a feature already"});
+    sound = false;
+  }
+  if (sound) feature.constructor = std::move(subspace);
+  return sound;
+}
+
+/// Members are directions, of the width of the subspace's site.
+bool Checker::check_members(const FeatureDecl& feature, const ast::Call& call) {
+  const auto& members = std::get<Subspace>(feature.constructor).members;
+  bool sound = true;
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    const FeatureDecl* member = sound_feature(members[i]);
+    if (member == nullptr) return false;  // which has been said
+    const Span span = call.arguments[i].span;
+    if (std::holds_alternative<Latent>(member->constructor) || std::holds_alternative<Subspace>(member->constructor)) {
+      const bool latent = std::holds_alternative<Latent>(member->constructor);
+      report(Code::subspace_members, span,
+             "`" + member->name + "` is " +
+                 (latent ? "a latent, whose activation is its encoder's and no direction's" : "a subspace itself"),
+             {latent ? "suppress it in a sentence of its own" : "name the features that span it"});
+      sound = false;
+    } else if (width_name(*member->site) != width_name(*feature.site)) {
+      report(Code::width_mismatch, span,
+             "feature `" + member->name + "` has the width of " + width_name(*member->site) + ", and " +
+                 to_string(*feature.site) + " that of " + width_name(*feature.site),
+             {"only directions of one width span a subspace"});
+      sound = false;
+    }
+  }
+  return sound;
+}
+
+/// Without `at`, a subspace acts where all its features are read.
+bool Checker::take_members_site(FeatureDecl& feature, const ast::Call& call) {
+  const auto& members = std::get<Subspace>(feature.constructor).members;
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    const FeatureDecl* member = sound_feature(members[i]);
+    if (member == nullptr) return false;
+    if (!member->site) {
+      feature.site = SiteSpec{};  // a latent, which `check_members` refuses
+      return true;
+    }
+    if (i == 0) feature.site = *member->site;
+    const bool same = overlap(*feature.site, *member->site) && covers(*feature.site, *member->site) &&
+                      covers(*member->site, *feature.site);
+    if (same && !member->choice) continue;
+    report(Code::one_site, call.arguments[i].span,
+           member->choice ? "where `" + member->name + "` is read is chosen on the model, so the subspace needs a site"
+                          : "`" + member->name + "` is read at " + to_string(*member->site) + ", and `" +
+                                rule_set_.features[members[0]].name + "` at " + to_string(*feature.site),
+           {"say where the subspace acts: subspace(…) at resid_post[12]"});
+    return false;
+  }
+  return true;
+}
+
+/// `select best`, `select best on (P, Q)`
+bool Checker::define_choice(const ast::Select& node, const ast::Feature& declaration, FeatureDecl& feature) {
+  SiteChoice choice{{}, node.span};
+  feature.choice = choice;  // several sites are meant, whatever is wrong with the choice
+  const std::string& constructor = declaration.constructor.name.text;
+  if (constructor != "contrast" && constructor != "probe") {
+    report(Code::site_choice, node.span,
+           "the best site is the one that tells two sides apart best, and `" + constructor + "` is built from no two",
+           {"name one site, or build the feature by contrast(P, Q) or probe(P, Q)"});
+    return false;
+  }
+  if (node.on) {
+    const auto p = prompts(node.on->first);
+    const auto q = prompts(node.on->second);
+    if (!p || !q) return false;
+    for (const auto& [set, written] : {std::pair{*p, &node.on->first}, std::pair{*q, &node.on->second}}) {
+      if (empty_sets_.contains(set)) {
+        report(Code::empty_contrast, ast::span_of(*written), "there is no prompt to choose the site on");
+        return false;
+      }
+      for (const PromptsId built : built_from(feature)) {
+        if (!share_texts(rule_set_, built, set)) continue;
+        report(Code::site_choice, ast::span_of(*written),
+               "the feature is built from texts of this set, so a choice on it would not be held out",
+               {"choose on other prompts, or leave `on (…)` out: then the prompts that build it are cut into folds"});
+        return false;
+      }
+    }
+    if (*p == *q) {
+      report(Code::same_sides, ast::span_of(node.on->second),
+             "both sides are the same prompts, which nothing can tell apart");
+      return false;
+    }
+    choice.on = {*p, *q};
+  }
+  feature.choice = choice;
+  return true;
 }
 
 bool Checker::define_direction(const ast::Call& call, FeatureDecl& feature) {
@@ -197,12 +374,22 @@ bool Checker::check_feature_site(const FeatureDecl& feature, const ast::Name& co
   const auto one = [](const IndexSet& set) {
     return !set.all && set.ranges.size() == 1 && set.ranges[0].first == set.ranges[0].last;
   };
-  if (site_has_layer(site.kind) && !one(site.layers)) {
-    report(Code::one_site, site.span, "a feature is read at one site, in one layer",
-           {"declare a feature for each layer, or keep one and act elsewhere: suppress F at mlp_out[*]"});
+  const bool one_layer = !site_has_layer(site.kind) || one(site.layers);
+  const bool one_head = !site.heads || one(*site.heads);
+  if (feature.choice && one_layer && one_head) {
+    report(Code::site_choice, feature.choice->span, to_string(site) + " is one site, so there is none to choose",
+           {"leave `select best` out, or name several: resid_post[8..20]"});
     return false;
   }
-  if (site.heads && !one(*site.heads)) {
+  if (!feature.choice && !one_layer) {
+    std::vector<std::string> help{
+        "declare a feature for each layer, or keep one and act elsewhere: suppress F at mlp_out[*]"};
+    if (constructor.text == "contrast" || constructor.text == "probe")
+      help.push_back("or have the best layer chosen on held-out prompts: at " + to_string(site) + " select best");
+    report(Code::one_site, site.span, "a feature is read at one site, in one layer", std::move(help));
+    return false;
+  }
+  if (!feature.choice && !one_head) {
     report(Code::one_site, site.span, "a feature is read at one head, or at all of them together",
            {"leave `head` out to read all heads, concatenated"});
     return false;
@@ -222,14 +409,20 @@ bool Checker::check_feature_site(const FeatureDecl& feature, const ast::Name& co
 }
 
 std::vector<PromptsId> built_from(const FeatureDecl& feature) {
-  const auto sides = [](const auto& contrast) -> std::vector<PromptsId> {
-    std::vector<PromptsId> sets{contrast.p, contrast.q};
-    if (contrast.zero.kind == ZeroPoint::Kind::mean_of) sets.push_back(contrast.zero.prompts);
-    return sets;
+  std::vector<PromptsId> sets;
+  const auto sides = [&](const TwoSided& of) {
+    sets = {of.p, of.q};
+    if (of.zero.kind == ZeroPoint::Kind::mean_of) sets.push_back(of.zero.prompts);
+    if (of.whiten.kind == Whitening::Kind::covariance_of) sets.push_back(of.whiten.prompts);
   };
-  if (const auto* contrast = std::get_if<Contrast>(&feature.constructor)) return sides(*contrast);
-  if (const auto* probe = std::get_if<Probe>(&feature.constructor)) return sides(*probe);
-  return {};
+  if (const auto* contrast = std::get_if<Contrast>(&feature.constructor)) sides(*contrast);
+  if (const auto* probe = std::get_if<Probe>(&feature.constructor)) sides(*probe);
+  if (const auto* component = std::get_if<Component>(&feature.constructor)) sets = {component->prompts};
+  if (feature.choice && feature.choice->on) {
+    sets.push_back(feature.choice->on->first);
+    sets.push_back(feature.choice->on->second);
+  }
+  return sets;
 }
 
 }  // namespace proviso::dsl

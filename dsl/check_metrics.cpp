@@ -41,6 +41,10 @@ std::optional<Metric> Checker::metric(const ast::Call& call) {
       {"paraphrase", &Checker::of_edit},
       {"specificity", &Checker::of_edit},
       {"loss_recovered", &Checker::loss_recovered},
+      {"sparse_probing", &Checker::of_two_sides},
+      {"absorption", &Checker::of_two_sides},
+      {"tpp", &Checker::of_classes},
+      {"scr", &Checker::of_classes},
       {"faithfulness", &Checker::of_circuit},
       {"completeness", &Checker::of_circuit},
       {"minimality", &Checker::of_circuit},
@@ -117,6 +121,79 @@ std::optional<Metric> Checker::loss_recovered(const ast::Call& call) {
   return made(call, metric::LossRecovered{*folder, *set, given->at(0)->span});
 }
 
+/// `sparse_probing("sae", P, Q, k: 1)`, `absorption("sae", P, Q, k: 1)`
+std::optional<Metric> Checker::of_two_sides(const ast::Call& call) {
+  const auto given = arguments(call, {{"the folder of a sparse autoencoder"},
+                                      {"the prompts that have it"},
+                                      {"the prompts that lack it"},
+                                      {"k", true, false}});
+  if (!given) return std::nullopt;
+  const auto folder = autoencoder(*given->at(0));
+  const auto p = prompts(*given->at(1));
+  const auto q = prompts(*given->at(2));
+  std::int64_t k = 1;
+  if (given->at(3) != nullptr) {
+    const auto count = whole(*given->at(3), "`k`", {.low = 1});
+    if (!count) return std::nullopt;
+    k = *count;
+  }
+  if (!folder || !p || !q) return std::nullopt;
+  if (*p == *q) {
+    report(Code::same_sides, given->at(2)->span, "both sides are the same prompts, which nothing can tell apart");
+    return std::nullopt;
+  }
+  if (call.name.text == "absorption") return made(call, metric::Absorption{*folder, *p, *q, k, given->at(0)->span});
+  return made(call, metric::SparseProbing{*folder, *p, *q, k, given->at(0)->span});
+}
+
+/// `tpp("sae", P, Q, R, k: 10)`, `scr("sae", P, Q, R, S, k: 10)`
+std::optional<Metric> Checker::of_classes(const ast::Call& call) {
+  const bool scr = call.name.text == "scr";
+  constexpr std::size_t kMostClasses = 32;
+  // How many sets there are is known from the call alone.
+  ast::Call named = call;
+  std::vector<ast::Argument> classes;
+  std::erase_if(named.arguments, [&](const ast::Argument& argument) {
+    const bool is_class = !argument.label && &argument - named.arguments.data() > 0;
+    if (is_class) classes.push_back(argument);
+    return is_class;
+  });
+  const auto given = arguments(named, {{"the folder of a sparse autoencoder"}, {"k", true, false}});
+  if (!given) return std::nullopt;
+  const std::size_t fewest = scr ? 4 : 3;
+  if (classes.size() < fewest || classes.size() > (scr ? fewest : kMostClasses)) {
+    report(classes.size() < fewest ? Code::missing_argument : Code::surplus_argument, call.span,
+           scr ? "`scr` needs four sets of prompts: what is wanted with and without what is spurious, then what is not "
+                 "wanted with and without it"
+               : "`tpp` needs three sets of prompts or more, a class each (" + std::to_string(kMostClasses) +
+                     " at most)",
+           {scr ? "scr(\"sae\", nurse_she, nurse_he, doctor_she, doctor_he)"
+                : "tpp(\"sae\", sport, science, politics); of two classes, measure sparse_probing"});
+    return std::nullopt;
+  }
+  const auto folder = autoencoder(*given->at(0));
+  std::int64_t k = 10;
+  bool sound = folder.has_value();
+  if (given->at(1) != nullptr) {
+    const auto count = whole(*given->at(1), "`k`", {.low = 1});
+    sound &= count.has_value();
+    k = count.value_or(k);
+  }
+  std::vector<PromptsId> sets;
+  for (const ast::Argument& argument : classes) {
+    const auto set = prompts(argument);
+    if (!set) return std::nullopt;
+    if (std::find(sets.begin(), sets.end(), *set) != sets.end()) {
+      report(Code::same_sides, argument.span, "two classes are the same prompts, which nothing can tell apart");
+      return std::nullopt;
+    }
+    sets.push_back(*set);
+  }
+  if (!sound) return std::nullopt;
+  if (scr) return made(call, metric::Scr{*folder, std::move(sets), k, given->at(0)->span});
+  return made(call, metric::Tpp{*folder, std::move(sets), k, given->at(0)->span});
+}
+
 std::optional<Metric> Checker::rate(const ast::Call& call) {
   const auto given = arguments(call, {{"a set of prompts"},
                                       {"generates", true},
@@ -162,12 +239,20 @@ std::optional<Metric> Checker::rate(const ast::Call& call) {
 std::optional<Metric> Checker::over_positions(const ast::Call& call) {
   const auto given = arguments(call, {{"a feature"}, {"on", true}});
   if (!given) return std::nullopt;
-  const auto measured = feature(*given->at(0));
+  const auto measured = read_feature(feature(*given->at(0)), given->at(0)->span);
   const auto on = prompts(*given->at(1));
   if (!measured || !on) return std::nullopt;
   check_training(*measured, {*on}, call.span, Code::measured_on_training);
   if (call.name.text == "mean") return made(call, metric::Mean{*measured, *on});
   return made(call, metric::Max{*measured, *on});
+}
+
+std::optional<FeatureId> Checker::read_feature(std::optional<FeatureId> id, Span span) {
+  if (!id || !std::holds_alternative<Subspace>(rule_set_.features[*id].constructor)) return id;
+  report(Code::subspace_activation, span,
+         "subspace `" + rule_set_.features[*id].name + "` has no activation of its own to be read",
+         {"read one of the features that span it"});
+  return std::nullopt;
 }
 
 std::optional<Metric> Checker::firing_rate(const ast::Call& call) {
@@ -190,7 +275,7 @@ std::optional<Metric> Checker::firing_rate(const ast::Call& call) {
            "features are compared by < <= > >=: an activation never equals a number exactly");
     return std::nullopt;
   }
-  const auto measured = find_id(SymbolKind::feature, *name);
+  const auto measured = read_feature(find_id(SymbolKind::feature, *name), name->span);
   if (!measured || !on) return std::nullopt;
   check_training(*measured, {*on}, call.span, Code::measured_on_training);
   return made(call, metric::FiringRate{*measured, op, threshold->value, *on});
@@ -200,7 +285,7 @@ std::optional<Metric> Checker::auroc(const ast::Call& call) {
   const auto given =
       arguments(call, {{"a feature"}, {"the prompts that should score high"}, {"the prompts that should score low"}});
   if (!given) return std::nullopt;
-  const auto measured = feature(*given->at(0));
+  const auto measured = read_feature(feature(*given->at(0)), given->at(0)->span);
   const auto p = prompts(*given->at(1));
   const auto q = prompts(*given->at(2));
   if (!measured || !p || !q) return std::nullopt;
@@ -215,8 +300,8 @@ std::optional<Metric> Checker::auroc(const ast::Call& call) {
 std::optional<Metric> Checker::cosine(const ast::Call& call) {
   const auto given = arguments(call, {{"a feature"}, {"another feature"}});
   if (!given) return std::nullopt;
-  const auto f = feature(*given->at(0));
-  const auto g = feature(*given->at(1));
+  const auto f = read_feature(feature(*given->at(0)), given->at(0)->span);
+  const auto g = read_feature(feature(*given->at(1)), given->at(1)->span);
   if (!f || !g) return std::nullopt;
   const FeatureDecl *one = sound_feature(*f), *other = sound_feature(*g);
   const bool known = one != nullptr && other != nullptr && one->site && other->site;
@@ -297,6 +382,9 @@ std::optional<Metric> Checker::effect(const ast::Call& call) {
        std::holds_alternative<metric::Efficacy>(on->node) || std::holds_alternative<metric::Paraphrase>(on->node) ||
        std::holds_alternative<metric::Specificity>(on->node) ||
        std::holds_alternative<metric::LossRecovered>(on->node) ||
+       std::holds_alternative<metric::SparseProbing>(on->node) ||
+       std::holds_alternative<metric::Absorption>(on->node) || std::holds_alternative<metric::Tpp>(on->node) ||
+       std::holds_alternative<metric::Scr>(on->node) ||
        std::holds_alternative<metric::Faithfulness>(on->node) ||
        std::holds_alternative<metric::Completeness>(on->node) ||
        std::holds_alternative<metric::Minimality>(on->node) || std::holds_alternative<metric::Stability>(on->node) ||

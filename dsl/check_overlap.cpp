@@ -38,6 +38,14 @@ std::optional<Target> target_of(const Intervention& intervention) {
 /// A site at which both act on one feature, in some model.
 std::optional<std::string> shared_site(const RuleSet& rule_set, const Intervention& a, const Intervention& b) {
   if (!rule_set.features[a.feature].site) return "its autoencoder's site";
+  // Where the model is to choose, only what acts at the same choice is sure to meet.
+  const auto at_choice = [&](const Intervention& each) {
+    return each.sites.empty() && rule_set.features[each.feature].choice.has_value();
+  };
+  if (at_choice(a) || at_choice(b)) {
+    if (!at_choice(a) || !at_choice(b) || a.feature != b.feature) return std::nullopt;
+    return "its own site";
+  }
   for (const SiteSpec& one : sites_of(rule_set, a)) {
     for (const SiteSpec& other : sites_of(rule_set, b)) {
       if (overlap(one, other)) return to_string(other);
@@ -67,6 +75,8 @@ bool same_condition(const Intervention& a, const Intervention& b) {
 /// Whether `one` acts wherever `other` does, on the same feature.
 bool acts_wherever(const RuleSet& rule_set, const Intervention& one, const Intervention& other) {
   if (one.feature != other.feature) return false;
+  // All that the choice may fall on is covered by what covers the candidates; a choice covers only itself.
+  if (one.sites.empty() && !other.sites.empty() && rule_set.features[one.feature].choice) return false;
   const auto sites = sites_of(rule_set, one), others = sites_of(rule_set, other);
   const bool everywhere = std::all_of(others.begin(), others.end(), [&](const SiteSpec& part) {
     return std::any_of(sites.begin(), sites.end(), [&](const SiteSpec& whole) { return covers(whole, part); });
@@ -145,7 +155,11 @@ std::vector<Diagnostic> contradictions(const RuleSet& rule_set, const std::vecto
   };
   std::map<FeatureId, std::vector<Asked>> by_feature;
   const auto ask = [&](const Intervention& each) {
-    if (const auto target = target_of(each)) by_feature[each.feature].push_back({&each, *target});
+    const auto target = target_of(each);
+    if (!target) return;
+    const auto members = members_of(rule_set.features[each.feature]);
+    for (const FeatureId member : members.empty() ? std::vector{each.feature} : members)
+      by_feature[member].push_back({&each, *target});
   };
   const auto ask_rule = [&](RuleId rule) {
     std::for_each(rule_set.rules[rule].interventions.begin(), rule_set.rules[rule].interventions.end(), ask);

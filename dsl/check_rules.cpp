@@ -120,6 +120,12 @@ std::optional<Intervention> Checker::intervention(const ast::Intervention& node)
   const FeatureDecl* feature = id ? sound_feature(*id) : nullptr;
   if (feature == nullptr) return std::nullopt;
   result.feature = *id;
+  if (std::holds_alternative<Subspace>(feature->constructor) && node.operation != Operation::suppress) {
+    report(Code::subspace_activation, node.span,
+           "subspace `" + node.feature.text + "` has no activation of its own, so it can be suppressed and nothing else",
+           {"write suppress " + node.feature.text + ", or " + operation + " one of the features that span it"});
+    sound = false;
+  }
   sound &= check_widths(node.feature, *feature, node.sites);
   check_order(node, result);
   if (!sound) return std::nullopt;
@@ -188,6 +194,7 @@ bool Checker::check_widths(const ast::Name& name, const FeatureDecl& feature, co
 /// A condition is read before its intervention's site is written: at that site or earlier.
 void Checker::check_order(const ast::Intervention& node, const Intervention& intervention) {
   if (!node.condition) return;
+  if (intervention.sites.empty() && rule_set_.features[intervention.feature].choice) return;
   std::optional<Site> first;
   for (const SiteSpec& spec : sites_of(rule_set_, intervention)) {
     const Site site = earliest(spec);
@@ -200,7 +207,8 @@ void Checker::check_order(const ast::Intervention& node, const Intervention& int
     const auto symbol = module_->scope.find({SymbolKind::feature, name.text});
     if (symbol == module_->scope.end()) continue;
     const FeatureDecl* feature = sound_feature(ids_.at({symbol->second.module, symbol->second.declaration}));
-    if (feature == nullptr || !feature->site) continue;
+    // What the model is to choose is looked at once it is known.
+    if (feature == nullptr || !feature->site || feature->choice) continue;
     const Site read = dsl::whole(earliest(*feature->site));
     if (!reached_before(*first, read)) continue;
     report(Code::read_after_intervention, name.span,

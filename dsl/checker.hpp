@@ -108,13 +108,21 @@ class Checker {
   // ---- check_features.cpp ----
   void define_feature(const Work<ast::Feature>& work);
   bool define_constructor(const ast::Call& call, FeatureDecl& feature);
-  template <class Kind>
   bool define_contrast(const ast::Call& call, FeatureDecl& feature);
+  bool define_probe(const ast::Call& call, FeatureDecl& feature);
+  template <class Kind>
+  bool define_two_sided(const ast::Call& call, FeatureDecl& feature);
+  bool define_whitening(const ast::Argument& argument, Whitening& whiten);
   bool define_zero(const ast::Argument& argument, ZeroPoint& zero);
   bool define_direction(const ast::Call& call, FeatureDecl& feature);
   bool define_unembed(const ast::Call& call, FeatureDecl& feature);
   bool define_neuron(const ast::Call& call, FeatureDecl& feature);
   bool define_latent(const ast::Call& call, FeatureDecl& feature);
+  bool define_component(const ast::Call& call, FeatureDecl& feature);
+  bool define_subspace(const ast::Call& call, FeatureDecl& feature);
+  bool check_members(const FeatureDecl& feature, const ast::Call& call);
+  bool take_members_site(FeatureDecl& feature, const ast::Call& call);
+  bool define_choice(const ast::Select& node, const ast::Feature& declaration, FeatureDecl& feature);
   std::optional<std::string> autoencoder(const ast::Argument& argument);
   bool check_feature_site(const FeatureDecl& feature, const ast::Name& constructor);
   /// The feature, where its declaration holds: what is wrong with it has been said there.
@@ -175,11 +183,15 @@ class Checker {
   std::optional<Metric> rate(const ast::Call& call);
   std::optional<Metric> over_positions(const ast::Call& call);
   std::optional<Metric> auroc(const ast::Call& call);
+  /// The feature that a call or a condition reads, which must have an activation.
+  std::optional<FeatureId> read_feature(std::optional<FeatureId> id, Span span);
   std::optional<Metric> cosine(const ast::Call& call);
   std::optional<Metric> continuation(const ast::Call& call);
   std::optional<Metric> logit_diff(const ast::Call& call);
   std::optional<Metric> over_prompts(const ast::Call& call);
   std::optional<Metric> loss_recovered(const ast::Call& call);
+  std::optional<Metric> of_two_sides(const ast::Call& call);
+  std::optional<Metric> of_classes(const ast::Call& call);
   std::optional<Metric> of_edit(const ast::Call& call);
   void check_training(FeatureId feature, std::initializer_list<PromptsId> sets, Span span, Code code);
 

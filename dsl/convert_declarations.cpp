@@ -199,7 +199,13 @@ ast::Feature Converter::feature(const Node& node) {
   out.name = name(*child<grammar::own_name>(node));
   out.constructor = call(*child<grammar::constructor>(node));
   out.span = span(node);
-  for (const Node* part : children<grammar::at_site, grammar::token_part>(node)) {
+  for (const Node* part : children<grammar::at_site, grammar::select_part, grammar::token_part>(node)) {
+    if (is<grammar::select_part>(*part)) {
+      ast::Select select{{}, span(*part)};
+      if (!part->children.empty()) select.on = {prompts_ref(*part->children[0]), prompts_ref(*part->children[1])};
+      once(out.select, std::move(select), span(*part), "select");
+      continue;
+    }
     const Node& what = only(*part);
     if (is<grammar::at_site>(*part)) {
       once(out.site, site(what), span(*part), "at");
@@ -218,8 +224,8 @@ ast::Feature Converter::feature(const Node& node) {
     }
     once(out.token, token, span(*part), "token");
   }
-  // A latent's site is its autoencoder's.
-  require(out.site || out.constructor.name.text == "latent", out.name.span, out.name.text, "site to be read at",
+  // A latent's site is its autoencoder's, and a subspace's can be its features'.
+  require(out.site || out.constructor.name.text == "latent" || out.constructor.name.text == "subspace", out.name.span, out.name.text, "site to be read at",
           "write `at` and a site, for example `at resid_post[12]`");
   out.notes = notes(node);
   return out;

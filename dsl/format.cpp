@@ -402,6 +402,11 @@ class Formatter {
       head.word("at").word(to_string(*node.site));
       end = std::max<std::size_t>(end, node.site->span.end);
     }
+    if (node.select) {
+      head.word("select best");
+      if (node.select->on) head.word("on").sides(*node.select->on);
+      end = std::max<std::size_t>(end, node.select->span.end);
+    }
     if (node.token) {
       const TokenChoice& choice = node.token->choice;
       head.word("token").word(choice.kind == TokenChoice::Kind::last  ? "last"

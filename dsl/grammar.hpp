@@ -264,9 +264,12 @@ struct last_of_prompt : kw_last {};
 struct all_of_prompt : kw_all {};
 struct token_choice : sor<last_of_prompt, all_of_prompt, number> {};
 struct token_part : seq<kw_token, need<token_choice>> {};
-struct feature
-    : seq<heading<kw_feature>, need<equals, constructor>, star<then<sor<at_site, token_part>>>, opt<then<notes_tail>>> {
-};
+struct select_open : one<'('> {};
+struct select_comma : one<','> {};
+struct select_on : seq<kw_on, need<select_open, prompts_ref, select_comma, prompts_ref, call_close>> {};
+struct select_part : seq<kw_select, need<kw_best>, opt<then<select_on>>> {};
+struct feature : seq<heading<kw_feature>, need<equals, constructor>, star<then<sor<at_site, select_part, token_part>>>,
+                     opt<then<notes_tail>>> {};
 
 struct fires_on : seq<kw_fires, need<kw_on>, layout, commas<prompts_ref>> {};
 struct silent_on : seq<kw_silent, need<kw_on>, layout, commas<prompts_ref>> {};

@@ -91,6 +91,7 @@ PROVISO_EXPECT(equals, "`=`", Expected::Kind::equals);
 PROVISO_EXPECT(colon, "`:`", Expected::Kind::colon);
 
 PROVISO_EXPECT(kw_at, "`at`");
+PROVISO_EXPECT(kw_best, "`best`");
 PROVISO_EXPECT(kw_because, "`because` and the reason");
 PROVISO_EXPECT(kw_by, "`by` and the owner");
 PROVISO_EXPECT(kw_chat, "`chat`");
@@ -135,6 +136,8 @@ PROVISO_EXPECT(unary, "a condition", Expected::Kind::name);
 PROVISO_EXPECT(used_file, "a rule file in double quotes, or `std/NAME`");
 PROVISO_EXPECT(requirement_value, "a name, a number or a string", Expected::Kind::name);
 PROVISO_EXPECT(token_choice, "`last`, `all` or a token's number");
+PROVISO_EXPECT(select_open, "`(` and two prompt sets");
+PROVISO_EXPECT(select_comma, "`,` and the other prompt set");
 PROVISO_EXPECT(pair_side, "a prompt, or the name of a prompt set", Expected::Kind::name);
 PROVISO_EXPECT(keep_unit, "`edges` or `nodes`");
 PROVISO_EXPECT(under_what, "`rule`, `edit` or `attack`");

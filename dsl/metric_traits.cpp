@@ -42,6 +42,11 @@ struct Traits {
   MetricTraits operator()(const metric::Specificity&) const { return kShare; }
   // Below 0 where the reconstruction is worse than the mean, above 1 where it is better than the model.
   MetricTraits operator()(const metric::LossRecovered&) const { return {.low = -kInf, .high = kInf}; }
+  MetricTraits operator()(const metric::SparseProbing&) const { return kShare; }
+  MetricTraits operator()(const metric::Absorption&) const { return kShare; }
+  MetricTraits operator()(const metric::Tpp&) const { return {.low = -2, .high = 2}; }
+  // Below 0 where the ablation makes the probe worse, above 1 where it is better than one trained without the bias.
+  MetricTraits operator()(const metric::Scr&) const { return {.low = -kInf, .high = kInf}; }
   // A circuit can carry more than the whole model does, or the opposite.
   MetricTraits operator()(const metric::Faithfulness&) const { return {.low = -kInf, .high = kInf}; }
   MetricTraits operator()(const metric::Completeness&) const { return {.low = -kInf, .high = kInf}; }
@@ -61,6 +66,8 @@ std::vector<PromptsId> prompt_sets(const Metric& metric) {
           return {node.after};
         } else if constexpr (requires { node.prompts; }) {
           return {node.prompts};
+        } else if constexpr (requires { node.sets; }) {
+          return node.sets;
         } else if constexpr (requires { node.p; }) {
           return {node.p, node.q};
         } else if constexpr (requires { node.controls; }) {
@@ -95,6 +102,18 @@ std::optional<CircuitId> measured_circuit(const Metric& metric) {
           return node.circuit;
         } else {
           return std::nullopt;
+        }
+      },
+      metric.node);
+}
+
+const std::string* measured_autoencoder(const Metric& metric) {
+  return std::visit(
+      [](const auto& node) -> const std::string* {
+        if constexpr (requires { node.folder; }) {
+          return &node.folder;
+        } else {
+          return nullptr;
         }
       },
       metric.node);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "dsl/rule_set.hpp"
@@ -26,6 +27,9 @@ std::optional<FeatureId> measured_feature(const Metric& metric);
 
 /// The circuit that a metric measures.
 std::optional<CircuitId> measured_circuit(const Metric& metric);
+
+/// The folder of the sparse autoencoder that a metric measures, or null.
+const std::string* measured_autoencoder(const Metric& metric);
 
 /// Of an effect taken `relative` to the value before.
 MetricTraits relative_traits(const metric::Effect& effect);

@@ -5,6 +5,7 @@
 // anonymous declaration, so that later stages meet only ids. Ids index the vectors of `RuleSet`.
 
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -91,15 +92,35 @@ struct ZeroPoint {
   PromptsId prompts = 0;  ///< of mean_of
 };
 
-struct Contrast {
+/// What the vectors are made white by before a direction is found between two sides.
+struct Whitening {
+  enum class Kind {
+    none,
+    sides,         ///< the covariance of the sides' own vectors about their sides' means
+    covariance_of  ///< that of what stands at the positions of other prompts
+  } kind = Kind::none;
+  PromptsId prompts = 0;  ///< of covariance_of
+};
+
+/// What is built from prompts that have something and prompts that lack it.
+struct TwoSided {
   PromptsId p = 0, q = 0;
   ZeroPoint zero;
+  Whitening whiten;
   bool keep_sink = false;
 };
-struct Probe {
-  PromptsId p = 0, q = 0;
-  ZeroPoint zero;
+struct Contrast : TwoSided {};
+struct Probe : TwoSided {};
+/// A principal component of what stands at the token asked for.
+struct Component {
+  PromptsId prompts = 0;
+  std::int64_t index = 1;  ///< from 1, the one of the greatest variance
   bool keep_sink = false;
+  Span span;  ///< the index
+};
+/// The span of several directions: it has no activation of its own, and is suppressed or removed as a whole.
+struct Subspace {
+  std::vector<FeatureId> members;
 };
 struct StoredDirection {
   std::string path;  ///< as resolved
@@ -125,12 +146,39 @@ struct Latent {
   Span folder_span;
 };
 
+/// `select best`, `select best on (P, Q)`: the site among several that tells the sides apart best.
+struct SiteChoice {
+  std::optional<std::pair<PromptsId, PromptsId>> on;  ///< nothing: folds of the prompts that build the feature
+  Span span;
+};
+
 struct FeatureDecl : Declared {
-  std::variant<Contrast, Probe, StoredDirection, Unembed, Neuron, Latent> constructor;
+  std::variant<
+#define PROVISO_CONSTRUCTOR_FIRST(Type, name) Type
+#define PROVISO_CONSTRUCTOR(Type, name) , Type
+#include "dsl/constructors.def"
+      >
+      constructor;
   TokenChoice token;
+  std::optional<SiteChoice> choice;  ///< with it `site` names several layers or heads, of which the model decides
   /// One site, one layer. Nothing: where the latent's autoencoder reads, which binding finds.
   std::optional<SiteSpec> site;
 };
+
+inline constexpr std::string_view kConstructorNames[] = {
+#define PROVISO_CONSTRUCTOR(Type, name) #name,
+#include "dsl/constructors.def"
+};
+static_assert(std::size(kConstructorNames) == std::variant_size_v<decltype(FeatureDecl::constructor)>);
+/// "contrast"
+inline std::string_view constructor_name(const FeatureDecl& feature) {
+  return kConstructorNames[feature.constructor.index()];
+}
+/// The features that a subspace spans; empty of any other feature.
+inline std::vector<FeatureId> members_of(const FeatureDecl& feature) {
+  const auto* subspace = std::get_if<Subspace>(&feature.constructor);
+  return subspace ? subspace->members : std::vector<FeatureId>{};
+}
 
 // ---- conditions ------------------------------------------------------------------------------
 
@@ -319,6 +367,36 @@ struct LossRecovered {
   PromptsId prompts = 0;
   Span span;  ///< the folder
 };
+// How well single latents of a sparse autoencoder stand for what sets of prompts differ in, in the manner of SAEBench.
+/// Held-out accuracy of a probe on the `k` latents that differ most between two sides.
+struct SparseProbing {
+  std::string folder;
+  PromptsId p = 0, q = 0;
+  std::int64_t k = 1;
+  Span span;  ///< the folder
+};
+/// Share of P's prompts, among those that a probe tells for P's, where the `k` latents of P are silent and another
+/// latent says what they should.
+struct Absorption {
+  std::string folder;
+  PromptsId p = 0, q = 0;
+  std::int64_t k = 1;
+  Span span;
+};
+/// What ablating a class's `k` latents costs its own probe, less what it costs those of other classes.
+struct Tpp {
+  std::string folder;
+  std::vector<PromptsId> sets;  ///< a class each
+  std::int64_t k = 10;
+  Span span;
+};
+/// How much of a probe's wrong correlation goes with the `k` latents of what it should not read.
+struct Scr {
+  std::string folder;
+  std::vector<PromptsId> sets;  ///< four: wanted with and without the spurious, unwanted with and without it
+  std::int64_t k = 10;
+  Span span;
+};
 struct Faithfulness {
   CircuitId circuit = 0;
 };
@@ -340,8 +418,8 @@ struct Metric {
   std::variant<metric::Probability, metric::Rank, metric::LogitDiff, metric::Accuracy, metric::Rate, metric::Perplexity,
                metric::PerplexityRise, metric::Kl, metric::Mean, metric::Max, metric::FiringRate, metric::Auroc,
                metric::Cosine, metric::Effect, metric::Efficacy, metric::Paraphrase, metric::Specificity,
-               metric::LossRecovered, metric::Faithfulness, metric::Completeness, metric::Minimality,
-               metric::Stability, metric::Overlap>
+               metric::LossRecovered, metric::SparseProbing, metric::Absorption, metric::Tpp, metric::Scr,
+               metric::Faithfulness, metric::Completeness, metric::Minimality, metric::Stability, metric::Overlap>
       node;
   std::string text;  ///< canonical
   Span span;

@@ -73,6 +73,12 @@ Writer& Writer::operator<<(const ast::PromptsRef& prompts) {
   return *this;
 }
 
+Writer& Writer::sides(const std::pair<ast::PromptsRef, ast::PromptsRef>& sets) {
+  word("(");
+  glue_ = true;
+  return ((*this << sets.first).raw(",") << sets.second).raw(")");
+}
+
 Writer& Writer::classes(const std::vector<ast::PromptsRef>& sets) {
   word("[");
   glue_ = true;

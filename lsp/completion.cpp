@@ -122,6 +122,8 @@ class Completer {
       if (before == "=" || declaration_ == "check") return add_words({"95% confidence"});
       return add_terms(TermKind::site);
     }
+    if (last == "select") return add_words({"best"});
+    if (last == "best") return add_words({"on"});
     if (last == "on" && (before == "fires" || before == "silent")) return add_names(SymbolKind::prompts);
     if (last == "head" && model_ != nullptr) {
       const auto site = site_before();
@@ -177,6 +179,7 @@ class Completer {
     const std::string callee(at(open - 1));
     if (callee == "when" || callee == "and" || callee == "or" || callee == "not" || callee == "any")
       return add_condition();
+    if (callee == "on" && declaration_ == "feature") return add_names(SymbolKind::prompts);  // select best on (…)
     const dsl::Term* term = nullptr;
     for (const TermKind kind :
          declaration_ == "feature"
@@ -247,7 +250,7 @@ class Completer {
   }
 
   void complete_heading() {
-    if (declaration_ == "feature") add_words({"at", "token"});
+    if (declaration_ == "feature") add_words({"at", "select", "token"});
     if (declaration_ == "prompts") add_words({"as"});
     if (declaration_ == "waive") add_words({"until", "by", "because"});
     if (declaration_ == "use") add_words({"as"});

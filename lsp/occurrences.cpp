@@ -41,6 +41,10 @@ class Collector {
   void operator()(const ast::Feature& feature) {
     call(feature.constructor, TermKind::constructor);
     if (feature.site) site(*feature.site);
+    if (feature.select && feature.select->on) {
+      prompts_ref(feature.select->on->first);
+      prompts_ref(feature.select->on->second);
+    }
   }
   void operator()(const ast::Rule& rule) {
     for (const ast::Intervention& each : rule.interventions) intervention(each);

@@ -29,6 +29,12 @@ std::vector<dsl::Site> BoundRules::sites_of(const dsl::Intervention& sentence) c
   return {latent ? autoencoders.at(latent->folder).written : feature_sites[sentence.feature]};
 }
 
+std::vector<dsl::Site> BoundRules::possible_sites(dsl::FeatureId id) const {
+  const auto selection = selections.find(id);
+  if (selection == selections.end() || selection->second.chosen) return {feature_sites[id]};
+  return selection->second.candidates;
+}
+
 std::int64_t BoundRules::token_id(const std::string& text) const { return tokenizer->encode(text).at(0); }
 
 dsl::Outcome<BoundRules> Binder::run() {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <set>
 
 #include "dsl/check.hpp"
 #include "dsl/condition_logic.hpp"
@@ -52,7 +53,15 @@ void Binder::feature(const dsl::FeatureDecl& declaration) {
             {"the last is " + std::to_string(card->d_sae - 1)});
     }
   }
-  if (!sites.empty()) bound_.feature_sites.back() = sites.front();
+  if (sites.empty()) return;
+  if (!declaration.choice) {
+    bound_.feature_sites.back() = sites.front();
+    return;
+  }
+  std::sort(sites.begin(), sites.end());
+  sites.erase(std::unique(sites.begin(), sites.end()), sites.end());
+  bound_.selections[bound_.feature_sites.size() - 1].candidates = sites;
+  bound_.feature_sites.back() = sites.back();
 }
 
 const AutoencoderCard* Binder::autoencoder(const std::string& folder, dsl::Span span) {
@@ -121,9 +130,22 @@ void Binder::construction(const dsl::FeatureDecl& declaration) {
     }
   } else if (const auto* stored = std::get_if<dsl::StoredDirection>(&declaration.constructor)) {
     stored_direction(*stored, width);
-  } else if (!std::holds_alternative<dsl::Latent>(declaration.constructor)) {
-    const auto built_from = [&](const auto& of) {
+  } else if (const auto* component = std::get_if<dsl::Component>(&declaration.constructor)) {
+    if (bad_.prompts.contains(component->prompts)) return;
+    contrast_tokens(declaration, component->prompts);
+    const std::int64_t most = std::min(std::ssize(bound_.prompts[component->prompts]) - 1, width);
+    if (component->index > most && most >= 0) {
+      error(Code::out_of_range, component->span,
+            "component " + std::to_string(component->index) + " does not exist: " +
+                std::to_string(bound_.prompts[component->prompts].size()) + " prompts vary along " +
+                std::to_string(most) + " directions at most",
+            {"give more prompts, or name an earlier component"});
+    }
+  } else if (!std::holds_alternative<dsl::Latent>(declaration.constructor) &&
+             !std::holds_alternative<dsl::Subspace>(declaration.constructor)) {
+    const auto built_from = [&](const dsl::TwoSided& of) {
       if (bad_.prompts.contains(of.p) || bad_.prompts.contains(of.q)) return;
+      const std::size_t before = diagnostics_.size();
       contrast_tokens(declaration, of.p);
       contrast_tokens(declaration, of.q);
       if (of.p != of.q && same_texts(bound_.prompts[of.p], bound_.prompts[of.q])) {
@@ -131,6 +153,11 @@ void Binder::construction(const dsl::FeatureDecl& declaration) {
       }
       if (of.zero.kind == dsl::ZeroPoint::Kind::mean_of && !bad_.prompts.contains(of.zero.prompts))
         contrast_tokens(declaration, of.zero.prompts);
+      if (of.whiten.kind == dsl::Whitening::Kind::covariance_of && !bad_.prompts.contains(of.whiten.prompts) &&
+          bound_.prompts[of.whiten.prompts].empty()) {
+        error(Code::empty_contrast, declaration.span, "a covariance over a set without prompts has no value");
+      }
+      if (declaration.choice && diagnostics_.size() == before) choice(declaration, of);
     };
     if (const auto* contrast = std::get_if<dsl::Contrast>(&declaration.constructor)) {
       built_from(*contrast);
@@ -138,6 +165,43 @@ void Binder::construction(const dsl::FeatureDecl& declaration) {
       built_from(std::get<dsl::Probe>(declaration.constructor));
     }
   }
+}
+
+/// What the choice of a site is made on: a pair of its own, or folds of the prompts that build the feature.
+void Binder::choice(const dsl::FeatureDecl& declaration, const dsl::TwoSided& of) {
+  const auto id = static_cast<dsl::FeatureId>(&declaration - rules_.features.data());
+  if (const auto& on = declaration.choice->on) {
+    for (const dsl::PromptsId set : {on->first, on->second}) {
+      if (bad_.prompts.contains(set)) return;
+      contrast_tokens(declaration, set);
+      for (const dsl::PromptsId built : {of.p, of.q}) {
+        std::set<std::vector<std::int64_t>> seen;
+        for (const auto& prompt : bound_.prompts[built]) seen.insert(prompt.tokens);
+        const auto& held = bound_.prompts[set];
+        const auto shared = std::ranges::find_if(held, [&](const auto& prompt) { return seen.contains(prompt.tokens); });
+        if (shared == held.end()) continue;
+        error(Code::site_choice, declaration.choice->span,
+              "\"" + shared->text + "\" builds the feature, so a choice on it would not be held out",
+              {"choose on other prompts, or leave `on (…)` out: then the prompts that build it are cut into folds"});
+        return;
+      }
+    }
+    return;
+  }
+  constexpr std::int64_t kFewest = 4, kMostFolds = 5;
+  std::int64_t folds = kMostFolds;
+  for (const dsl::PromptsId set : {of.p, of.q}) {
+    std::set<std::int64_t> clusters;
+    for (const auto& prompt : bound_.prompts[set]) clusters.insert(prompt.cluster);
+    folds = std::min(folds, std::ssize(clusters));
+  }
+  bound_.selections.at(id).folds = folds;
+  if (folds >= kFewest) return;
+  error(Code::site_choice, declaration.choice->span,
+        "a side of feature " + quoted(declaration.name) + " has " + std::to_string(folds) +
+            (folds == 1 ? " cluster" : " clusters") + " of prompts, too few to be cut into folds",
+        {"give each side " + std::to_string(kFewest) +
+         " or more, or choose on prompts of their own: select best on (P, Q)"});
 }
 
 void Binder::contrast_tokens(const dsl::FeatureDecl& declaration, dsl::PromptsId set) {
@@ -198,7 +262,10 @@ void Binder::intervention(const dsl::Intervention& sentence) {
   for (const auto& spec : sentence.sites) site(spec);
   const auto is_bad = [&](dsl::FeatureId id) { return bad_.features.contains(id); };
   const auto read = sentence.condition ? dsl::features_read(*sentence.condition) : std::vector<dsl::FeatureId>{};
-  if (diagnostics_.size() != errors_before || is_bad(sentence.feature) || std::ranges::any_of(read, is_bad)) return;
+  const auto members = dsl::members_of(rules_.features[sentence.feature]);
+  if (diagnostics_.size() != errors_before || is_bad(sentence.feature) || std::ranges::any_of(read, is_bad) ||
+      std::ranges::any_of(members, is_bad))
+    return;
   const std::int64_t width = direction_width(sentence.feature);
   const auto sites = bound_.sites_of(sentence);
   for (const auto& where : sites) {
@@ -209,7 +276,18 @@ void Binder::intervention(const dsl::Intervention& sentence) {
           {"name sites of the same width, or build the feature there"});
     return;
   }
-  if (sentence.condition) condition(*sentence.condition, sites, /*holds=*/true);
+  for (const dsl::FeatureId member : members) {
+    if (direction_width(member) == width) continue;
+    error(Code::width_mismatch, sentence.span,
+          "feature " + quoted(bound_.feature_name(member)) + " has " + std::to_string(direction_width(member)) +
+              " elements, and " + dsl::to_string(sites.front()) + " has " + std::to_string(width),
+          {"only directions of one width span a subspace"});
+    return;
+  }
+  if (!sentence.condition) return;
+  const bool at_choice = sentence.sites.empty() && bound_.selections.contains(sentence.feature);
+  acting_ = at_choice ? std::optional(sentence.feature) : std::nullopt;
+  condition(*sentence.condition, at_choice ? bound_.possible_sites(sentence.feature) : sites, /*holds=*/true);
 }
 
 void Binder::condition(const dsl::Condition& condition, const std::vector<dsl::Site>& sites, bool holds) {
@@ -244,16 +322,20 @@ void Binder::condition(const dsl::Condition& condition, const std::vector<dsl::S
 }
 
 void Binder::read_order(dsl::FeatureId feature, dsl::Span span, const std::vector<dsl::Site>& sites) {
-  const dsl::Site& read = bound_.feature_sites[feature];
+  if (acting_ == feature) return;  // read and acting at one site, whichever is chosen
   for (const auto& where : sites) {
-    if (!dsl::reached_before(where, read)) continue;
-    const std::string name = quoted(bound_.feature_name(feature));
-    error(Code::read_after_intervention, span,
-          "feature " + name + " is read at " + dsl::to_string(read) + ", after this intervention at " +
-              dsl::to_string(where),
-          {"move the intervention to " + dsl::to_string(read) + " or later, or read " + bound_.feature_name(feature) +
-           " at " + dsl::to_string(where) + " or earlier"});
-    return;
+    for (const dsl::Site& read : bound_.possible_sites(feature)) {
+      if (!dsl::reached_before(where, read)) continue;
+      const std::string name = quoted(bound_.feature_name(feature));
+      const bool open = bound_.selections.contains(feature) || acting_;
+      error(Code::read_after_intervention, span,
+            "feature " + name + (open ? " may be read at " : " is read at ") + dsl::to_string(read) +
+                ", after this intervention at " + dsl::to_string(where),
+            {open ? "choose among sites whose order is clear: all that it is read at up to those that it acts at"
+                  : "move the intervention to " + dsl::to_string(read) + " or later, or read " +
+                        bound_.feature_name(feature) + " at " + dsl::to_string(where) + " or earlier"});
+      return;
+    }
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include "dsl/check.hpp"
 #include "dsl/metric_traits.hpp"
+#include "runtime/autoencoders/latent_benchmarks.hpp"
 #include "runtime/binder.hpp"
 
 namespace proviso::runtime {
@@ -57,6 +58,11 @@ void Binder::metric(const dsl::Metric& metric) {
           angle(node, metric.span);
         } else if constexpr (std::is_same_v<Node, dsl::metric::LossRecovered>) {
           autoencoder(node.folder, node.span);
+        } else if constexpr (std::is_same_v<Node, dsl::metric::SparseProbing> ||
+                             std::is_same_v<Node, dsl::metric::Absorption> ||
+                             std::is_same_v<Node, dsl::metric::Tpp> || std::is_same_v<Node, dsl::metric::Scr>) {
+          constexpr bool kAblated = !std::is_same_v<Node, dsl::metric::SparseProbing>;
+          latents(autoencoder(node.folder, node.span), node.k, kAblated, metric);
         } else if constexpr (std::is_same_v<Node, dsl::metric::Auroc>) {
           training(node.feature, metric.span, Code::auroc_on_training);
         } else if constexpr (std::is_same_v<Node, dsl::metric::Effect>) {
@@ -89,6 +95,30 @@ void Binder::patch(const dsl::Patch& patch) {
             {"replace the word that is split by one of as many tokens as its counterpart"});
       return;
     }
+  }
+}
+
+void Binder::latents(const AutoencoderCard* card, std::int64_t k, bool ablated, const dsl::Metric& metric) {
+  if (card && k > card->d_sae) {
+    error(Code::out_of_range, metric.span,
+          "`k` is " + std::to_string(k) + ", and the autoencoder has " + std::to_string(card->d_sae) + " latents",
+          {"sparse measures take few: k: 1"});
+  }
+  if (card && ablated && card->is_transcoder()) {
+    error(Code::latent_measure, metric.span,
+          "a transcoder's latents add nothing to what it reads, so nothing is known of a probe there without them",
+          {"measure sparse_probing, or name an autoencoder of the stream"});
+  }
+  for (const BoundPrompts* set : sets_) {
+    std::set<std::int64_t> clusters;
+    for (const auto& prompt : *set) clusters.insert(prompt.cluster);
+    if (std::ssize(clusters) >= kBenchmarkFolds || set->empty()) continue;
+    error(Code::latent_measure, metric.span,
+          "a set of this measure has " + std::to_string(clusters.size()) +
+              (clusters.size() == 1 ? " cluster" : " clusters") +
+              " of prompts, too few to train a probe on some and judge it on others",
+          {"give each set " + std::to_string(kBenchmarkFolds) + " or more"});
+    return;
   }
 }
 

@@ -99,6 +99,7 @@ class Binder {
   /// The headers of an autoencoder that suits the model; null where something is wrong, which has been said.
   const AutoencoderCard* autoencoder(const std::string& folder, dsl::Span span);
   void construction(const dsl::FeatureDecl& declaration);
+  void choice(const dsl::FeatureDecl& declaration, const dsl::TwoSided& of);
   void contrast_tokens(const dsl::FeatureDecl& declaration, dsl::PromptsId set);
   void stored_direction(const dsl::StoredDirection& stored, std::int64_t width);
   void intervention(const dsl::Intervention& sentence);
@@ -133,6 +134,8 @@ class Binder {
   void expectation(const dsl::Expectation& expectation, const std::vector<dsl::EditId>& edits,
                    std::optional<dsl::CheckId> attacked);
   void metric(const dsl::Metric& metric);
+  /// Measures of single latents: `ablated` where latents are taken out of what the autoencoder reads.
+  void latents(const AutoencoderCard* card, std::int64_t k, bool ablated, const dsl::Metric& metric);
   /// The width of a feature's direction: of a latent its decoder row's.
   std::int64_t direction_width(dsl::FeatureId id) const;
   /// What an effect's change is set to must be there in each set that it is measured on.
@@ -150,6 +153,7 @@ class Binder {
   std::int64_t facts_ = 0;
   std::set<std::string> refused_autoencoders_;
   dsl::Unsound bad_;                          // what something is wrong with, which has been said
+  std::optional<dsl::FeatureId> acting_;      // whose sentence is being bound, where the model decides its site
   std::vector<Texts> written_;                // by PromptsId: before any chat template
   std::vector<dsl::PromptsId> written_sets_;  // that the expectation being bound is measured on …
   std::vector<const BoundPrompts*> sets_;     // … and those with what attacks make of them

@@ -61,6 +61,21 @@ struct AttackedPrompts {
   std::map<std::size_t, std::vector<SearchOutcome>> found;  ///< by place in the chain: by prompt, once searched for
 };
 
+/// A feature whose site is chosen on the model: `select best`.
+struct SiteSelection {
+  std::vector<dsl::Site> candidates;  ///< canonical, in the order of a forward pass
+  std::int64_t folds = 0;             ///< that the building prompts are cut into; 0: a pair of its own is held out
+  bool chosen = false;                ///< until then the feature's site is the last candidate
+  struct Score {
+    dsl::Site site;
+    double auroc = 0;       ///< of the held-out activations
+    double separation = 0;  ///< their means' difference over the pooled standard deviation
+    std::string left_out;   ///< why there is none; "" where there is
+  };
+  std::vector<Score> scores;  ///< of every candidate, once chosen
+  std::int64_t held_out = 0;  ///< prompts that were scored
+};
+
 struct Perturbation;
 /// A circuit under the attacks of a check.
 struct AttackedCircuitKey {
@@ -95,6 +110,8 @@ struct BoundRules {
   std::shared_ptr<const model::Tokenizer> tokenizer;
   std::vector<BoundPrompts> prompts;                    // by PromptsId
   std::vector<dsl::Site> feature_sites;                 // by FeatureId; canonical
+  std::map<dsl::FeatureId, SiteSelection> selections;   // of features whose site the model decides
+  std::int64_t selection_sequences = 0, selection_tokens = 0;  ///< computed to choose sites
   std::vector<std::vector<BoundFact>> facts;            // by EditId, in written order
   std::map<std::string, AutoencoderCard> autoencoders;  // by folder: those that latents and metrics name
   std::vector<BoundCircuit> circuits;                   // by CircuitId
@@ -111,6 +128,8 @@ struct BoundRules {
     return attacks ? attacked_circuits.at({*attacks, attack_seed, id}) : circuits[id];
   }
 
+  /// The sites that a feature may be read at: its own, or all candidates while none is chosen.
+  std::vector<dsl::Site> possible_sites(dsl::FeatureId id) const;
   const std::string& feature_name(dsl::FeatureId id) const { return rules->features[id].name; }
   /// Canonical sites of a sentence: those it names, or its feature's own; of a transcoder's latent where that writes.
   std::vector<dsl::Site> sites_of(const dsl::Intervention& sentence) const;

@@ -185,7 +185,10 @@ class EditSolver {
       const auto& remove = std::get<dsl::Remove>(change);
       for (const auto& site : bound_.expand(remove.sites)) {
         auto& there = at[site];
-        if (std::find(there.begin(), there.end(), remove.feature) == there.end()) there.push_back(remove.feature);
+        const auto members = dsl::members_of(bound_.rules->features[remove.feature]);
+        for (const dsl::FeatureId feature : members.empty() ? std::vector{remove.feature} : members) {
+          if (std::find(there.begin(), there.end(), feature) == there.end()) there.push_back(feature);
+        }
       }
     }
     editing::Certificate certificate;

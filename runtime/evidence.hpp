@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/autoencoders/encoded_prompts.hpp"
 #include "runtime/autoencoders/splice.hpp"
 #include "runtime/circuits/find_circuit.hpp"
 #include "runtime/hooks.hpp"
@@ -69,6 +70,7 @@ class Evidence {
   const SequenceEvidence& at(StateId state, SequenceId sequence) const { return sequences_.at({state, sequence}); }
   /// By prompt of the set.
   const std::vector<SplicedLoss>& spliced(const SpliceKey& key) const { return spliced_.at(key); }
+  const EncodedPrompts& encoded(const EncodingKey& key) const { return encoded_.at(key); }
   const std::vector<GeneratedText>& texts(const GenerationKey& key) const { return texts_.at(key); }
   const StateEvidence& state(StateId state) const { return states_.at(state); }
   const CircuitEvidence& circuit(dsl::CircuitId id) const { return circuits_.at(id); }
@@ -85,6 +87,7 @@ class Evidence {
   std::map<std::pair<StateId, SequenceId>, SequenceEvidence> sequences_;
   std::map<GenerationKey, std::vector<GeneratedText>> texts_;
   std::map<SpliceKey, std::vector<SplicedLoss>> spliced_;
+  std::map<EncodingKey, EncodedPrompts> encoded_;
   std::map<StateId, StateEvidence> states_;
   std::map<dsl::CircuitId, CircuitEvidence> circuits_;
   std::map<CircuitKey, CircuitSeen> circuit_runs_;

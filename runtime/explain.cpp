@@ -17,6 +17,7 @@
 #include "runtime/cost.hpp"
 #include "runtime/erasure.hpp"
 #include "runtime/features/build.hpp"
+#include "runtime/features/choose_sites.hpp"
 #include "runtime/model/sinks.hpp"
 #include "runtime/passes/passes.hpp"
 
@@ -115,6 +116,7 @@ std::int64_t tokens_in(const Plan& plan, StateId state) {
 ordered_json explain_rules(const Plan& plan, const BoundRules& bound, const FirstPositionChanges& changes) {
   ordered_json rules = ordered_json::array();
   std::map<std::tuple<std::string, std::string, std::string>, std::size_t> told;
+  std::set<std::pair<std::size_t, dsl::FeatureId>> seen_members;
   const PassCost cost(bound.card->config);
   for (StateId id = 0; id < plan.states.size(); ++id) {
     const auto& state = plan.states[id];
@@ -130,6 +132,8 @@ ordered_json explain_rules(const Plan& plan, const BoundRules& bound, const Firs
                                               [](const auto& a, const auto& b) { return a.second < b.second; });
         entry["relative_change_at_0"] = {{"largest", largest->second}, {"site", dsl::to_string(largest->first)}};
       }
+      const bool beside = sentence.subspace && sentence.sentence.feature !=
+                                                   dsl::members_of(bound.rules->features[*sentence.subspace]).front();
       const auto [at, is_new] =
           told.emplace(std::tuple{sentence.rule, sentence.sentence.text, entry.dump()}, rules.size());
       if (is_new) {
@@ -138,7 +142,15 @@ ordered_json explain_rules(const Plan& plan, const BoundRules& bound, const Firs
         if (const std::string change = would_save(sentence, bound); !change.empty()) entry["would_save"] = change;
         rules.push_back(std::move(entry));
       }
-      auto& counted = rules[at->second]["cost"]["tokens"];
+      auto& cost_of = rules[at->second]["cost"];
+      if (beside) {  // another feature of one sentence's subspace
+        if (!seen_members.insert({at->second, sentence.sentence.feature}).second) continue;
+        const double flops = PassCost::hooks(sentence, bound);
+        cost_of["flops_per_token"] = cost_of["flops_per_token"].get<double>() + flops;
+        cost_of["share_of_pass"] = cost_of["share_of_pass"].get<double>() + flops / cost.token();
+        continue;
+      }
+      auto& counted = cost_of["tokens"];
       counted = counted.get<std::int64_t>() + tokens;
     }
     for (const auto& replacement : state.replacements) {
@@ -316,6 +328,19 @@ ordered_json explain(const Plan& plan, const BoundRules& bound, const FirstPosit
   ordered_json features = ordered_json::array();
   for (dsl::FeatureId id : plan.features) {
     features.push_back({{"feature", bound.feature_name(id)}, {"site", dsl::to_string(bound.feature_sites[id])}});
+    const auto selection = bound.selections.find(id);
+    if (selection == bound.selections.end() || !selection->second.chosen) continue;
+    features.back()["selected_by"] = selection_method(selection->second);
+    for (const auto& score : selection->second.scores) {
+      ordered_json scored = {{"site", dsl::to_string(score.site)}};
+      if (score.left_out.empty()) {
+        scored["auroc"] = score.auroc;
+        scored["separation"] = score.separation;
+      } else {
+        scored["left_out"] = score.left_out;
+      }
+      features.back()["candidates"].push_back(std::move(scored));
+    }
   }
   ordered_json states = ordered_json::array();
   std::map<StateId, std::size_t> controls;
@@ -475,6 +500,17 @@ std::string explanation_text(const ordered_json& explanation, const std::string&
   if (!explanation["features"].empty()) out << "Features built\n";
   for (const auto& feature : explanation["features"]) {
     out << "  " << text(feature["feature"]) << " at " << text(feature["site"]) << "\n";
+    if (!feature.contains("candidates")) continue;
+    out << "      the best by " << text(feature["selected_by"]) << ":\n";
+    for (const auto& candidate : feature["candidates"]) {
+      out << "        " << text(candidate["site"]) << "  ";
+      if (candidate.contains("left_out")) {
+        out << "left out: it " << text(candidate["left_out"]) << "\n";
+        continue;
+      }
+      out << "AUROC " << std::setprecision(4) << candidate["auroc"].get<double>() << ", separation "
+          << candidate["separation"].get<double>() << "\n";
+    }
   }
   for (const auto& each : explanation["building"]) out << "      reads " << building_text(each) << "\n";
   out << more << "Model states\n";

@@ -50,8 +50,16 @@ std::int64_t PlannedAblation::prompts() const {
 PlanBuilder::PlanBuilder(const BoundRules& bound) : bound_(bound) { state({}, {}); }
 
 void PlanBuilder::open(StateId state, const dsl::Intervention& sentence, const std::string& rule, bool of_change) {
-  plan_.states[state].sentences.push_back({sentence, rule, bound_.sites_of(sentence), {}, "", of_change});
   plan_.features.insert(sentence.feature);
+  // A subspace is suppressed as its features are, all at once.
+  const auto members = dsl::members_of(bound_.rules->features[sentence.feature]);
+  for (const dsl::FeatureId feature : members.empty() ? std::vector{sentence.feature} : members) {
+    plan_.features.insert(feature);
+    plan_.states[state].sentences.push_back({sentence, rule, bound_.sites_of(sentence), {}, "", of_change});
+    auto& opened = plan_.states[state].sentences.back();
+    opened.sentence.feature = feature;
+    if (!members.empty()) opened.subspace = sentence.feature;
+  }
   if (!sentence.condition) return;
   for (dsl::FeatureId feature : dsl::features_read(*sentence.condition)) plan_.features.insert(feature);
 }
@@ -149,7 +157,11 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
   }
   for (dsl::EditId edit : plan_.states[id].edits) {
     for (const auto& edited : declared.edits[edit].changes) {
-      if (const auto* remove = std::get_if<dsl::Remove>(&edited)) plan_.features.insert(remove->feature);
+      if (const auto* remove = std::get_if<dsl::Remove>(&edited)) {
+        plan_.features.insert(remove->feature);
+        for (const dsl::FeatureId member : dsl::members_of(declared.features[remove->feature]))
+          plan_.features.insert(member);
+      }
       if (const auto* circuit = std::get_if<dsl::RemoveCircuit>(&edited)) want_circuit(circuit->circuit, {});
     }
   }
@@ -246,6 +258,17 @@ void PlanBuilder::want_splice(const SpliceKey& key) {
     plan_.tokens_asked += tokens;
     if (!is_new) continue;
     plan_.spliced_sequences += SpliceKey::kRuns;
+    plan_.spliced_tokens += tokens;
+  }
+}
+
+void PlanBuilder::want_encoding(const EncodingKey& key) {
+  const bool is_new = plan_.encodings.insert(key).second;
+  for (const SequenceId id : key.sequences) {
+    const auto tokens = std::ssize(plan_.sequences[id].tokens);
+    plan_.tokens_asked += tokens;
+    if (!is_new) continue;
+    plan_.spliced_sequences += 1;
     plan_.spliced_tokens += tokens;
   }
 }

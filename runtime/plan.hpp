@@ -42,6 +42,8 @@ struct PlannedSentence {
   std::vector<dsl::Site> folds;  ///< became rank-one edits of the linear map that writes there
   std::string why;               ///< why (some of) it stays a hook; "" where all of it folds
   bool of_change = false;        ///< belongs to the change whose effect is measured
+  /// The subspace that is suppressed, whose features each have a sentence of their own.
+  std::optional<dsl::FeatureId> subspace{};
 };
 
 /// Whole activations that give way in a state: those of a circuit, or of sites that an effect patches.
@@ -150,6 +152,14 @@ struct SpliceKey {
   static constexpr std::int64_t kRuns = 3;
 };
 
+/// Sequences read by an autoencoder in one state.
+struct EncodingKey {
+  StateId state = 0;
+  std::vector<SequenceId> sequences;
+  std::string folder;  ///< of the autoencoder
+  auto operator<=>(const EncodingKey&) const = default;
+};
+
 /// A circuit measured as it was not found: in another state, on attacked prompts, or with other values in the place of
 /// what the edges outside it carry.
 struct CircuitKey {
@@ -176,11 +186,12 @@ struct Plan {
   std::vector<Run> runs;  ///< in the order in which they are carried out
   std::set<GenerationKey> generations;
   std::set<SpliceKey> splices;
+  std::set<EncodingKey> encodings;
   std::map<dsl::CircuitId, CircuitAsked> circuits;         ///< to be found and measured, on the model as loaded
   std::set<CircuitKey> circuit_runs;                       ///< of those, measured otherwise
   std::set<dsl::FeatureId> features;                       ///< to be built
   std::vector<std::string> passes;                         ///< names of those applied
-  std::int64_t spliced_sequences = 0, spliced_tokens = 0;  ///< computed for `splices`
+  std::int64_t spliced_sequences = 0, spliced_tokens = 0;  ///< computed for `splices` and `encodings`
   std::int64_t ablated_sequences = 0, ablated_tokens = 0;  ///< computed to tell what ablations put in
   std::int64_t tokens_asked = 0;                           ///< what asking for every metric by itself would compute
 
@@ -213,6 +224,7 @@ class PlanBuilder {
   void want_firing(StateId state, SequenceId sequence);
   void want_generation(const GenerationKey& key);
   void want_splice(const SpliceKey& key);
+  void want_encoding(const EncodingKey& key);
   void want_circuit(const CircuitKey& key);
   void want_circuit(dsl::CircuitId circuit, const CircuitAsked& asked);
   void want_built(dsl::FeatureId feature) { plan_.features.insert(feature); }

@@ -6,11 +6,13 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <stdexcept>
 #include <tuple>
 #include <utility>
 
 #include "runtime/attack_search.hpp"
 #include "runtime/features/build.hpp"
+#include "runtime/features/choose_sites.hpp"
 #include "runtime/state_run.hpp"
 
 namespace proviso::runtime {
@@ -22,7 +24,9 @@ Session::Session(model::Transformer& transformer, const BoundRules& bound, Sessi
       autoencoders_(bound.autoencoders, transformer.options().device),
       features_(bound.rules->features.size()),
       moments_(options_.corpus_path, options_.cache_directory),
-      loaded_unembedding_(transformer.get(transformer.unembedding_name())) {}
+      loaded_unembedding_(transformer.get(transformer.unembedding_name())),
+      built_sequences_(bound.selection_sequences),
+      built_tokens_(bound.selection_tokens) {}
 
 Session::~Session() = default;
 
@@ -30,8 +34,9 @@ std::vector<dsl::Diagnostic> Session::build(const std::set<dsl::FeatureId>& feat
   const at::NoGradGuard no_grad;
   std::set<dsl::FeatureId> missing;
   for (const dsl::FeatureId id : features) {
-    if (!features_[id].d.defined()) missing.insert(id);
+    if (!features_[id].built()) missing.insert(id);
   }
+  if (sites_open(bound_, missing)) throw std::logic_error("features are built before their sites are chosen");
   BuildCounts counts;
   auto outcome =
       build_features(transformer_, bound_, missing, autoencoders_, options_.cache_directory, counts, options_.progress);

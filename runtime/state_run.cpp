@@ -125,6 +125,9 @@ void StateRun::carry_out() {
   for (const auto& key : c_.plan.splices) {
     if (key.state == c_.state) splice(key, *splicing);
   }
+  for (const auto& key : c_.plan.encodings) {
+    if (key.state == c_.state) encode(key, *splicing);
+  }
   for (auto& [key, of_key] : of_circuits) circuit(key, *of_key.first, *of_key.second);
   applied_.revert();
 }
@@ -149,11 +152,12 @@ void StateRun::perturb(Hooks& hooks, const model::PackedLayout& layout,
   hooks.pass->set_perturbation(&kept);
 }
 
-/// Every sequence by itself, from its start: the sentences in force act beside the splice.
-void StateRun::splice(const SpliceKey& key, Hooks& hooks) {
+void StateRun::each_alone(
+    const std::vector<SequenceId>& sequences, Hooks& hooks,
+    const std::function<void(const std::vector<model::Row>& rows, const VisitorOfRows& visitor)>& use) {
   std::vector<model::Row> rows;
   std::vector<RowMemory> memories;
-  for (const SequenceId id : key.sequences) {
+  for (const SequenceId id : sequences) {
     const Sequence& sequence = c_.plan.sequences[id];
     rows.push_back({sequence.tokens, sequence.prompt_length});
   }
@@ -161,18 +165,36 @@ void StateRun::splice(const SpliceKey& key, Hooks& hooks) {
   const auto visitor = [&](std::size_t first, std::size_t count) -> model::SiteVisitor* {
     const std::vector<model::Row> of_pass(rows.begin() + first, rows.begin() + first + count);
     perturb(
-        hooks, rows_of(of_pass, 0), [&](std::size_t row) { return key.sequences[first + row]; }, added);
+        hooks, rows_of(of_pass, 0), [&](std::size_t row) { return sequences[first + row]; }, added);
     std::vector<std::string> prompts;
-    for (std::size_t i = first; i < first + count; ++i) prompts.push_back(c_.plan.sequences[key.sequences[i]].prompt);
+    for (std::size_t i = first; i < first + count; ++i) prompts.push_back(c_.plan.sequences[sequences[i]].prompt);
     return begin(hooks, prompts, memories);
   };
   if (rows.empty()) return;
-  evidence_.spliced_[key] = spliced_losses(c_.transformer, *c_.autoencoders.get(key.folder), rows, visitor);
+  use(rows, visitor);
   hooks.pass->set_perturbation(nullptr);
-  for (const auto& row : rows) {
-    evidence_.sequences += SpliceKey::kRuns;
-    evidence_.tokens += SpliceKey::kRuns * std::ssize(row.tokens);
-  }
+}
+
+/// The sentences in force act beside the splice.
+void StateRun::splice(const SpliceKey& key, Hooks& hooks) {
+  each_alone(key.sequences, hooks, [&](const std::vector<model::Row>& rows, const VisitorOfRows& visitor) {
+    evidence_.spliced_[key] = spliced_losses(c_.transformer, *c_.autoencoders.get(key.folder), rows, visitor);
+    for (const auto& row : rows) {
+      evidence_.sequences += SpliceKey::kRuns;
+      evidence_.tokens += SpliceKey::kRuns * std::ssize(row.tokens);
+    }
+  });
+}
+
+void StateRun::encode(const EncodingKey& key, Hooks& hooks) {
+  evidence_.encoded_[key] = {};
+  each_alone(key.sequences, hooks, [&](const std::vector<model::Row>& rows, const VisitorOfRows& visitor) {
+    evidence_.encoded_[key] = encode_prompts(c_.transformer, c_.autoencoders.get(key.folder), rows, visitor);
+    for (const auto& row : rows) {
+      ++evidence_.sequences;
+      evidence_.tokens += std::ssize(row.tokens);
+    }
+  });
 }
 
 std::unique_ptr<StateRun::Hooks> StateRun::compile(const Run* run, bool folds_as_hooks) const {

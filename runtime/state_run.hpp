@@ -84,6 +84,10 @@ class StateRun {
                    const at::Tensor& logits);
   void generate(const std::vector<GenerationKey>& keys, Hooks& hooks);
   void splice(const SpliceKey& key, Hooks& hooks);
+  void encode(const EncodingKey& key, Hooks& hooks);
+  /// Runs `use` on sequences, each by itself from its start, with a visitor that has the state's hooks in force.
+  void each_alone(const std::vector<SequenceId>& sequences, Hooks& hooks,
+                  const std::function<void(const std::vector<model::Row>& rows, const VisitorOfRows& visitor)>& use);
   void circuit(const CircuitKey& key, Hooks& seeing, Hooks& patching);
   /// Begins `hooks` for a pass over whole prompts, whose memories it keeps.
   model::SiteVisitor* begin(Hooks& hooks, const std::vector<std::string>& prompts,

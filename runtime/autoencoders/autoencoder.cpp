@@ -127,6 +127,10 @@ at::Tensor Autoencoder::reconstruct(const at::Tensor& x) const {
   return parts.empty() ? at::empty({0, card_.d_out}, at::kFloat) : at::cat(parts);
 }
 
+at::Tensor Autoencoder::decoder_rows() const {
+  return decoder_norms_.defined() ? weights_.W_dec / decoder_norms_.unsqueeze(1) : weights_.W_dec;
+}
+
 at::Tensor Autoencoder::decoder_row(std::int64_t latent) const {
   const auto row = weights_.W_dec[latent];
   return decoder_norms_.defined() ? row / decoder_norms_[latent] : row;

@@ -46,6 +46,8 @@ class Autoencoder {
 
   /// What one unit of a latent adds [d_out], before the input's norm is undone.
   at::Tensor decoder_row(std::int64_t latent) const;
+  /// The same of every latent [d_sae, d_out].
+  at::Tensor decoder_rows() const;
 
  private:
   struct Normed {

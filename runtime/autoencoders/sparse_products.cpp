@@ -3,7 +3,11 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
+#include <utility>
 #include <vector>
 
 #include "runtime/model/for_each_cpu.hpp"
@@ -40,6 +44,49 @@ void dot_rows(float* out, const float* x, const float* rows, const std::int64_t*
     for (const float lane : lanes) sum += lane;
     for (; i < d; ++i) sum += x[i] * row[i];
     out[j] = sum;
+  }
+}
+
+PROVISO_FOR_EACH_CPU
+bool any_above(const float* x, std::int64_t count, float least) {
+  int above = 0;
+  for (std::int64_t i = 0; i < count; ++i) above |= x[i] > least ? 1 : 0;
+  return above != 0;
+}
+
+struct Entry {
+  float value;
+  std::int64_t column;
+};
+
+/// One pass over a row that keeps what exceeds the k-th largest so far: few do, once the first have been seen.
+void largest_of_row(const float* x, std::int64_t m, std::int64_t k, std::vector<Entry>& kept, float* values,
+                    std::int64_t* columns) {
+  constexpr std::int64_t kBlock = 64;
+  const auto more = [](const Entry& a, const Entry& b) {
+    return a.value > b.value || (a.value == b.value && a.column < b.column);
+  };
+  float least = -std::numeric_limits<float>::infinity();
+  const auto cut = [&] {
+    std::nth_element(kept.begin(), kept.begin() + (k - 1), kept.end(), more);
+    kept.resize(static_cast<std::size_t>(k));
+    least = kept.back().value;
+  };
+  kept.clear();
+  for (std::int64_t begin = 0; begin < m; begin += kBlock) {
+    const std::int64_t end = std::min(m, begin + kBlock);
+    if (std::ssize(kept) >= k && !any_above(x + begin, end - begin, least)) continue;
+    for (std::int64_t i = begin; i < end; ++i) {
+      const float value = std::isnan(x[i]) ? -std::numeric_limits<float>::infinity() : x[i];
+      if (std::ssize(kept) < k || value > least) kept.push_back({value, i});
+    }
+    if (std::ssize(kept) >= 2 * k) cut();
+  }
+  cut();
+  std::sort(kept.begin(), kept.end(), [](const Entry& a, const Entry& b) { return a.column < b.column; });
+  for (std::int64_t j = 0; j < k; ++j) {
+    values[j] = kept[static_cast<std::size_t>(j)].value;
+    columns[j] = kept[static_cast<std::size_t>(j)].column;
   }
 }
 
@@ -107,6 +154,25 @@ at::Tensor sparse_gradient(const at::Tensor& values, const at::Tensor& index, co
     }
   });
   return result;
+}
+
+std::pair<at::Tensor, at::Tensor> largest(const at::Tensor& x, std::int64_t k) {
+  if (!x.is_cpu()) {
+    const auto columns = std::get<0>(std::get<1>(x.topk(k, 1, /*largest=*/true, /*sorted=*/false)).sort(1));
+    return {x.gather(1, columns), columns};
+  }
+  const auto rows = x.contiguous();
+  const std::int64_t m = rows.size(1);
+  auto values = at::empty({rows.size(0), k}, rows.options());
+  auto columns = at::empty({rows.size(0), k}, rows.options().dtype(at::kLong));
+  auto* value = values.mutable_data_ptr<float>();
+  auto* column = columns.mutable_data_ptr<std::int64_t>();
+  at::parallel_for(0, rows.size(0), kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<Entry> kept;
+    for (std::int64_t i = begin; i < end; ++i)
+      largest_of_row(rows.const_data_ptr<float>() + i * m, m, k, kept, value + i * k, column + i * k);
+  });
+  return {values, columns};
 }
 
 }  // namespace proviso::runtime

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <utility>
 
 namespace proviso::runtime {
 
@@ -18,5 +19,9 @@ at::Tensor row_products(const at::Tensor& x, const at::Tensor& index, const at::
 /// Fᵀ · x [latents, d]: the gradient of `rows` where x is that of `sparse_decode`'s result.
 at::Tensor sparse_gradient(const at::Tensor& values, const at::Tensor& index, const at::Tensor& x,
                            std::int64_t latents);
+
+/// The k largest of each row of x [n, m], in the order of their columns: values and columns [n, k]. Of equals the first
+/// columns count; what is no number counts as less than any. On a CPU many times as fast as `topk` for k far under m.
+std::pair<at::Tensor, at::Tensor> largest(const at::Tensor& x, std::int64_t k);
 
 }  // namespace proviso::runtime

@@ -146,9 +146,11 @@ class Trainer {
     at::Tensor fired;             // latents, some several times
   };
 
-  Fired choose(const at::Tensor& before) {
+  Fired choose(const at::Tensor& h, const at::Tensor& before) {
     const auto most = over_batch() ? std::min(kMostOfOneVector * settings_.k, settings_.latents) : settings_.k;
-    auto [values, index] = before.topk(most, 1, /*largest=*/true, /*sorted=*/false);
+    auto [values, index] = largest(before, most);
+    if (half_precision())
+      values = row_products(h, index, s_.W_enc) + s_.b_enc.index_select(0, index.flatten()).view_as(values);
     values = values.relu();
     if (!over_batch()) return {values, index};
     const auto kept = std::get<0>(values.flatten().topk(settings_.k * values.size(0)));
@@ -161,13 +163,21 @@ class Trainer {
     return {values, index};
   }
 
+  /// The one dense product of a step. In bfloat16 it decides which latents fire; what they come to is then computed in
+  /// float32, as all gradients are.
+  at::Tensor before_activation(const at::Tensor& h) const {
+    if (!half_precision()) return at::addmm(s_.b_enc, h, s_.W_enc.t());
+    return at::linear(h.to(at::kBFloat16), s_.W_enc.to(at::kBFloat16)).to(at::kFloat).add_(s_.b_enc);
+  }
+
+  bool half_precision() const { return transformer_.options().dtype == at::kBFloat16; }
   bool over_batch() const { return settings_.sparsity == Sparsity::batch_topk; }
 
   Gradients of_largest(const at::Tensor& x) {
     Gradients g;
     g.h = x - s_.b_dec;
-    g.before = at::addmm(s_.b_enc, g.h, s_.W_enc.t());
-    const auto [f, index] = choose(g.before);
+    g.before = before_activation(g.h);
+    const auto [f, index] = choose(g.h, g.before);
     g.error = sparse_decode(f, index, s_.W_dec) + s_.b_dec - x;
     const auto d_out = g.error * (2 / static_cast<double>(x.size(0)));
     const auto d_f = row_products(d_out, index, s_.W_dec) * f.gt(0);

@@ -9,10 +9,10 @@
 #include <tuple>
 #include <utility>
 
-#include "runtime/features/logistic.hpp"
+#include "editing/fold.hpp"
+#include "runtime/features/prompt_vectors.hpp"
+#include "runtime/features/two_sides.hpp"
 #include "runtime/formats/safetensors.hpp"
-#include "runtime/hooks.hpp"
-#include "runtime/model/pass_groups.hpp"
 #include "runtime/model/sinks.hpp"
 
 namespace proviso::runtime {
@@ -21,61 +21,46 @@ namespace {
 
 using dsl::Code;
 
-constexpr std::int64_t kFewestToHalve = 4;  // prompts of a side, so that each half has a mean of two
-
-/// The vectors of one prompt set at one site and token choice.
-struct VectorsKey {
-  dsl::PromptsId prompts = 0;
-  dsl::Site site;
-  dsl::TokenChoice::Kind kind = dsl::TokenChoice::Kind::last;
-  std::int64_t index = 0;
-  auto operator<=>(const VectorsKey&) const = default;
-};
-
-struct Sides {
-  dsl::PromptsId p = 0, q = 0;
-  dsl::ZeroPoint zero;
-  bool keep_sink = false;
-};
-
-std::optional<Sides> sides(const dsl::FeatureDecl& feature) {
-  if (const auto* c = std::get_if<dsl::Contrast>(&feature.constructor)) return Sides{c->p, c->q, c->zero, c->keep_sink};
-  if (const auto* p = std::get_if<dsl::Probe>(&feature.constructor)) return Sides{p->p, p->q, p->zero, p->keep_sink};
-  return std::nullopt;
+const dsl::TwoSided* sides_of(const dsl::FeatureDecl& feature) {
+  if (const auto* contrast = std::get_if<dsl::Contrast>(&feature.constructor)) return contrast;
+  return std::get_if<dsl::Probe>(&feature.constructor);
 }
 
-VectorsKey key_of(const BoundRules& bound, dsl::FeatureId id, dsl::PromptsId prompts) {
-  const auto& token = bound.rules->features[id].token;
-  return {prompts, bound.feature_sites[id], token.kind, token.index};
+std::vector<std::int64_t> clusters_of(const BoundPrompts& prompts) {
+  std::vector<std::int64_t> clusters;
+  for (const auto& prompt : prompts) clusters.push_back(prompt.cluster);
+  return clusters;
 }
 
-/// What each set of prompts is run for, and the first feature that asks for it.
-using Asked = std::map<dsl::PromptsId, std::map<VectorsKey, dsl::FeatureId>>;
+/// The sets of prompts of which a feature takes vectors.
+std::vector<dsl::PromptsId> sets_of(const dsl::FeatureDecl& feature) {
+  if (const auto* component = std::get_if<dsl::Component>(&feature.constructor)) return {component->prompts};
+  const auto* of = sides_of(feature);
+  if (of == nullptr) return {};
+  std::vector<dsl::PromptsId> sets = {of->p, of->q};
+  if (of->zero.kind == dsl::ZeroPoint::Kind::mean_of) sets.push_back(of->zero.prompts);
+  return sets;
+}
 
-Asked asked(const BoundRules& bound, const std::set<dsl::FeatureId>& wanted) {
-  Asked by_prompts;
-  for (const dsl::FeatureId id : wanted) {
-    const auto of = sides(bound.rules->features[id]);
-    if (!of) continue;
-    std::vector<dsl::PromptsId> sets = {of->p, of->q};
-    if (of->zero.kind == dsl::ZeroPoint::Kind::mean_of) sets.push_back(of->zero.prompts);
-    for (const dsl::PromptsId set : sets) by_prompts[set].emplace(key_of(bound, id, set), id);
+/// The set whose covariance a feature is whitened by.
+std::optional<dsl::PromptsId> covariance_of(const dsl::FeatureDecl& feature) {
+  const auto* of = sides_of(feature);
+  if (of == nullptr || of->whiten.kind != dsl::Whitening::Kind::covariance_of) return std::nullopt;
+  return of->whiten.prompts;
+}
+
+bool keeps_sink(const dsl::FeatureDecl& feature, const dsl::Site& site) {
+  if (dsl::site_width(site.kind) != dsl::SiteWidth::stream) return true;
+  if (const auto* component = std::get_if<dsl::Component>(&feature.constructor)) return component->keep_sink;
+  const auto* of = sides_of(feature);
+  return of == nullptr || of->keep_sink;
+}
+
+std::set<dsl::FeatureId> with_members(const BoundRules& bound, std::set<dsl::FeatureId> wanted) {
+  for (const dsl::FeatureId id : std::set(wanted)) {
+    for (const dsl::FeatureId member : dsl::members_of(bound.rules->features[id])) wanted.insert(member);
   }
-  return by_prompts;
-}
-
-/// The last site that these read, or judge their positions at.
-dsl::Site last_site(const std::map<VectorsKey, dsl::FeatureId>& keys, const model::ModelConfig& config) {
-  dsl::Site last;
-  for (const auto& [key, id] : keys) {
-    const dsl::Site site = dsl::whole(key.site);
-    last = std::max({last, site, model::sink_site(site, config)});
-  }
-  return last;
-}
-
-bool keeps_sink(const BoundRules& bound, dsl::FeatureId id, const Sides& of) {
-  return of.keep_sink || dsl::site_width(bound.feature_sites[id].kind) != dsl::SiteWidth::stream;
+  return wanted;
 }
 
 class Builder {
@@ -86,17 +71,23 @@ class Builder {
         bound_(bound),
         autoencoders_(autoencoders),
         cache_directory_(cache_directory),
-        counts_(counts),
-        progress_(progress) {}
+        vectors_(transformer, bound, counts, progress) {}
 
-  dsl::Outcome<std::vector<Direction>> run(const std::set<dsl::FeatureId>& wanted) {
-    for (const auto& [set, keys] : asked(bound_, wanted)) harvest(set, keys);
+  dsl::Outcome<std::vector<Direction>> run(const std::set<dsl::FeatureId>& asked) {
+    const auto members = [&](dsl::FeatureId id) { return dsl::members_of(bound_.rules->features[id]); };
+    const auto wanted = with_members(bound_, asked);
+    collect(wanted);
     dsl::Outcome<std::vector<Direction>> outcome;
     std::vector<Direction> directions(bound_.rules->features.size());
     if (diagnostics_.empty()) {
-      for (dsl::FeatureId id : wanted) {
+      for (const dsl::FeatureId id : wanted) {
         directions[id].site = bound_.feature_sites[id];
-        build(id, directions[id]);
+        if (members(id).empty()) build(id, directions[id]);
+      }
+    }
+    if (diagnostics_.empty()) {
+      for (const dsl::FeatureId id : wanted) {
+        if (!members(id).empty()) span(members(id), directions, directions[id]);
       }
     }
     outcome.diagnostics = std::move(diagnostics_);
@@ -105,7 +96,9 @@ class Builder {
   }
 
  private:
-  VectorsKey key(dsl::FeatureId id, dsl::PromptsId prompts) const { return key_of(bound_, id, prompts); }
+  VectorsKey key(dsl::FeatureId id, dsl::PromptsId prompts) {
+    return vectors_.want(id, prompts, bound_.feature_sites[id]);
+  }
 
   void error(Code code, dsl::FeatureId id, std::string message, std::vector<std::string> help = {}) {
     diagnostics_.push_back(dsl::make_diagnostic(code, bound_.rules->features[id].span,
@@ -113,88 +106,29 @@ class Builder {
                                                 std::move(help)));
   }
 
-  void harvest(dsl::PromptsId set, const std::map<VectorsKey, dsl::FeatureId>& keys) {
-    const std::vector<Direction> none;
-    HookProgram program(none, *bound_.card);
-    for (const auto& [key, id] : keys) {
-      const dsl::Site site = dsl::whole(key.site);
-      program.capture(site);
-      program.record_norm(model::sink_site(site, transformer_.config()));
+  void collect(const std::set<dsl::FeatureId>& wanted) {
+    std::vector<VectorsKey> asked;
+    for (const dsl::FeatureId id : wanted) {
+      const auto& feature = bound_.rules->features[id];
+      for (const dsl::PromptsId set : sets_of(feature)) asked.push_back(key(id, set));
+      if (const auto set = covariance_of(feature)) vectors_.want_moments(*set, bound_.feature_sites[id]);
     }
-    const dsl::Site last = last_site(keys, transformer_.config());
-    program.finish(transformer_.options().device);
-    HookPass hooks(program);
-
-    const auto& prompts = bound_.prompts[set];
-    std::map<VectorsKey, std::vector<at::Tensor>> chosen;
-    const auto length = [&](std::size_t i) { return std::ssize(prompts[i].tokens); };
-    for (const auto& [begin, end] : model::pass_groups(prompts.size(), length)) {
-      std::vector<model::Row> rows;
-      std::int64_t tokens = 0;
-      for (std::size_t i = begin; i < end; ++i) {
-        tokens += length(i);
-        rows.push_back({prompts[i].tokens, length(i)});
-      }
-      if (progress_) progress_("building features", counts_.sequences, 0);
-      hooks.begin({});
-      model::Pass pass;
-      pass.rows = &rows;
-      pass.visitor = &hooks;
-      pass.stop_after = last;
-      const auto layout = transformer_.forward(pass);
-      counts_.sequences += static_cast<std::int64_t>(rows.size());
-      counts_.tokens += tokens;
-      for (const auto& [key, id] : keys) {
-        for (std::size_t r = 0; r < rows.size(); ++r) {
-          if (auto vector = choose(key, id, prompts[begin + r], layout.rows[r], hooks)) chosen[key].push_back(*vector);
-        }
-      }
+    vectors_.read();
+    std::set<VectorsKey> told;
+    for (const VectorsKey& each : asked) {
+      if (!told.insert(each).second) continue;
+      auto wrong = vectors_.unreadable(each);
+      diagnostics_.insert(diagnostics_.end(), wrong.begin(), wrong.end());
     }
-    for (auto& [key, vectors] : chosen) vectors_[key] = at::stack(vectors);
-  }
-
-  std::optional<at::Tensor> choose(const VectorsKey& key, dsl::FeatureId id, const BoundPrompt& prompt,
-                                   const model::PackedLayout::RowSpan& span, const HookPass& hooks) {
-    const dsl::Site site = dsl::whole(key.site);
-    auto x = hooks.captured(site);
-    if (key.site.head >= 0) {
-      const std::int64_t width = bound_.card->site_width(key.site);
-      x = x.narrow(1, key.site.head * width, width);
-    }
-    const auto norms = hooks.norm(model::sink_site(site, transformer_.config())).subspan(span.begin, span.length);
-    const Mask ordinary = model::ordinary_positions(norms);
-    if (key.kind == dsl::TokenChoice::Kind::all) {
-      std::vector<std::int64_t> positions;
-      for (std::int64_t i = 0; i < span.length; ++i) {
-        if (ordinary[i]) positions.push_back(span.begin + i);
-      }
-      if (positions.empty()) {
-        error(Code::prompt_too_short, id, "finds no position to average in \"" + prompt.text + "\"",
-              {"write prompts of two tokens or more"});
-        return std::nullopt;
-      }
-      return x.index_select(0, at::tensor(positions, at::kLong).to(x.device())).to(at::kDouble).mean(0).cpu();
-    }
-    const std::int64_t position = key.kind == dsl::TokenChoice::Kind::last ? span.length - 1
-                                  : key.index < 0                          ? span.length + key.index
-                                                                           : key.index;
-    if (!ordinary[position]) {
-      const std::vector<std::int64_t> token = {prompt.tokens[position]};
-      error(Code::reads_sink, id,
-            "reads \"" + bound_.tokenizer->decode(token) + "\" at position " + std::to_string(position) + " of \"" +
-                prompt.text + "\", an attention sink at this layer: its residual norm is " +
-                std::to_string(static_cast<std::int64_t>(norms[position])),
-            {"end the prompt with another word, read another token, or build the feature at another layer"});
-      return std::nullopt;
-    }
-    return x[span.begin + position].to(at::kDouble).cpu();
   }
 
   void build(dsl::FeatureId id, Direction& direction) {
     const auto& feature = bound_.rules->features[id];
     const auto doubles = [](const at::Tensor& t) { return t.to(at::kDouble).cpu(); };
-    if (const auto of = sides(feature)) {
+    if (const auto* of = sides_of(feature)) {
       contrast(id, *of, direction);
+    } else if (const auto* component = std::get_if<dsl::Component>(&feature.constructor)) {
+      principal(id, *component, direction);
     } else if (const auto* neuron = std::get_if<dsl::Neuron>(&feature.constructor)) {
       direction.d = at::zeros({bound_.card->site_width(direction.site)}, at::kDouble);
       direction.d[neuron->index] = 1;
@@ -237,44 +171,43 @@ class Builder {
     direction.d = direction.d / norm;
   }
 
-  /// Not normalised: the difference of means, or a probe's weights.
-  static at::Tensor between(const at::Tensor& p, const at::Tensor& q, bool probe) {
-    if (!probe) return p.mean(0) - q.mean(0);
-    return logistic_direction(at::cat({p, q}),
-                              at::cat({at::ones({p.size(0)}, at::kDouble), at::zeros({q.size(0)}, at::kDouble)}));
+  at::Tensor sinks_of(dsl::FeatureId id) {
+    return keeps_sink(bound_.rules->features[id], bound_.feature_sites[id]) ? at::Tensor() : sinks();
   }
 
-  at::Tensor without_sinks(const at::Tensor& d) {
-    const auto& sinks = this->sinks();
-    return d - sinks.t().matmul(sinks.matmul(d));
-  }
-
-  void contrast(dsl::FeatureId id, const Sides& of, Direction& direction) {
-    const auto& p = vectors_.at(key(id, of.p));
-    const auto& q = vectors_.at(key(id, of.q));
+  void contrast(dsl::FeatureId id, const dsl::TwoSided& of, Direction& direction) {
+    const SideVectors both{vectors_.at(key(id, of.p)), vectors_.at(key(id, of.q))};
+    const auto &p = both.p, &q = both.q;
     direction.built_on = p.size(0) + q.size(0);
-    const bool probe = std::holds_alternative<dsl::Probe>(bound_.rules->features[id].constructor);
-    const bool keep_sink = keeps_sink(bound_, id, of);
-    auto d = between(p, q, probe);
-    const double length = d.norm().item<double>();
-    if (!keep_sink) d = without_sinks(d);
+    SideDirection finds{std::holds_alternative<dsl::Probe>(bound_.rules->features[id].constructor), {},
+                        sinks_of(id)};
+    if (of.whiten.kind != dsl::Whitening::Kind::none) {
+      WhiteningMatrix white;
+      if (of.whiten.kind == dsl::Whitening::Kind::sides) {
+        white = whitening(both);
+      } else {
+        const auto& moments = vectors_.moments(of.whiten.prompts, direction.site);
+        white = whitening(moments.covariance(), moments.count());
+      }
+      finds.W = white.W;
+      direction.measures.emplace_back("whitening_shrinkage", white.shrinkage);
+    }
+    const double length = finds.raw(both).norm().item<double>();
+    const auto d = finds(both);
     const double kept = d.norm().item<double>();
-    if (!(kept > 1e-9 * p.norm(2, 1).mean().item<double>())) {
+    const double unit = finds.W.defined() ? length : p.norm(2, 1).mean().item<double>();
+    if (!(kept > 1e-9 * unit) || !differ(p, q)) {
       error(Code::no_contrast, id, "finds no difference between its two sides at " + dsl::to_string(direction.site),
             {"give the sides different texts, or read a layer that has seen the difference"});
       return;
     }
     direction.d = d / kept;
     direction.measures.emplace_back("sink_share_removed", 1 - (kept / length) * (kept / length));
-    if (std::min(p.size(0), q.size(0)) >= kFewestToHalve) {
-      const auto half = [&](std::int64_t first) {
-        const auto some = [&](const at::Tensor& x) { return x.slice(0, first, std::nullopt, 2); };
-        const auto own = between(some(p), some(q), probe);
-        return keep_sink ? own : without_sinks(own);
-      };
-      const auto even = half(0), odd = half(1);
-      const double norms = (even.norm() * odd.norm()).item<double>();
-      if (norms > 0) direction.measures.emplace_back("halves_cosine", even.dot(odd).item<double>() / norms);
+    const auto stable = stability(finds, both, clusters_of(bound_.prompts[of.p]), clusters_of(bound_.prompts[of.q]));
+    if (stable.halves) direction.measures.emplace_back("halves_cosine", *stable.halves);
+    if (stable.draws > 0) {
+      direction.measures.emplace_back("drawn_halves_cosine", stable.mean);
+      direction.measures.emplace_back("drawn_halves_cosine_least", stable.least);
     }
 
     const auto mean_along = [&](const at::Tensor& x) { return x.matmul(direction.d).mean().item<double>(); };
@@ -299,6 +232,60 @@ class Builder {
     }
   }
 
+  static bool differ(const at::Tensor& p, const at::Tensor& q) {
+    return (p.mean(0) - q.mean(0)).norm().item<double>() > 1e-9 * p.norm(2, 1).mean().item<double>();
+  }
+
+  /// 0 is the mean over the prompts and 1 a standard deviation above it. A component's sign says nothing: its largest
+  /// coordinate is made positive.
+  void principal(dsl::FeatureId id, const dsl::Component& component, Direction& direction) {
+    const auto& x = vectors_.at(key(id, component.prompts));
+    direction.built_on = x.size(0);
+    const auto own_sinks = sinks_of(id);
+    const auto components = [&](const at::Tensor& of) {
+      auto centred = of - of.mean(0);
+      if (own_sinks.defined()) centred = centred - centred.matmul(own_sinks.t()).matmul(own_sinks);
+      auto [U, S, Vh] = at::linalg_svd(centred, /*full_matrices=*/false);
+      return std::pair(S, Vh);
+    };
+    const auto [S, Vh] = components(x);
+    const std::int64_t at = component.index - 1;
+    const auto value = [&](std::int64_t i) { return i < S.size(0) ? S[i].item<double>() : 0.0; };
+    if (!(value(at) > 1e-9 * x.norm(2, 1).mean().item<double>())) {
+      error(Code::no_contrast, id,
+            "finds no variance along component " + std::to_string(component.index) + " at " +
+                dsl::to_string(direction.site),
+            {"give more, and more different, prompts, or name an earlier component"});
+      return;
+    }
+    auto d = Vh[at];
+    if (d[d.abs().argmax()].item<double>() < 0) d = -d;
+    direction.d = d / d.norm();
+    direction.b = x.matmul(direction.d).mean().item<double>();
+    direction.c = value(at) / std::sqrt(static_cast<double>(x.size(0) - 1));
+    const double total = S.square().sum().item<double>();
+    direction.measures.emplace_back("variance_share", value(at) * value(at) / total);
+    direction.measures.emplace_back("next_variance_share", value(at + 1) * value(at + 1) / total);
+    const std::int64_t fewest = x.size(0) / 2;
+    if (fewest <= component.index) return;  // the halves have no such component
+    const auto half = [&](std::int64_t first) { return components(x.slice(0, first, std::nullopt, 2)).second[at]; };
+    direction.measures.emplace_back("halves_cosine", std::abs(half(0).dot(half(1)).item<double>()));
+  }
+
+  static void span(const std::vector<dsl::FeatureId>& members, const std::vector<Direction>& directions,
+                   Direction& direction) {
+    std::vector<at::Tensor> rows;
+    for (const dsl::FeatureId member : members) {
+      rows.push_back(directions[member].d);
+      direction.built_on += directions[member].built_on;
+    }
+    const auto [U, S, Vh] = at::linalg_svd(at::stack(rows), /*full_matrices=*/false);
+    const auto rank = S.gt(editing::kPseudoInverseCutOff * S[0]).sum().item<std::int64_t>();
+    direction.basis = Vh.narrow(0, 0, rank).contiguous();
+    direction.measures.emplace_back("rank", static_cast<double>(rank));
+    direction.measures.emplace_back("smallest_singular_value", S[-1].item<double>());
+  }
+
   const at::Tensor& sinks() {
     if (!sinks_.defined()) sinks_ = model::sink_states(transformer_, *bound_.tokenizer, cache_directory_);
     return sinks_;
@@ -308,9 +295,7 @@ class Builder {
   const BoundRules& bound_;
   AutoencoderShelf& autoencoders_;
   const std::string& cache_directory_;
-  BuildCounts& counts_;
-  const Progress& progress_;
-  std::map<VectorsKey, at::Tensor> vectors_;  // [prompts, width] float64
+  PromptVectors vectors_;
   at::Tensor sinks_;
   std::vector<dsl::Diagnostic> diagnostics_;
 };
@@ -318,15 +303,26 @@ class Builder {
 }  // namespace
 
 std::vector<BuildRun> build_runs(const BoundRules& bound, const std::set<dsl::FeatureId>& wanted) {
+  std::map<dsl::PromptsId, dsl::Site> last;  // by set: the last site read there, or judged for sinks
+  for (const dsl::FeatureId id : with_members(bound, wanted)) {
+    const auto& feature = bound.rules->features[id];
+    const dsl::Site site = dsl::whole(bound.feature_sites[id]);
+    auto sets = sets_of(feature);
+    if (const auto set = covariance_of(feature)) sets.push_back(*set);
+    for (const dsl::PromptsId set : sets) {
+      auto& until = last.try_emplace(set, site).first->second;
+      until = std::max({until, site, model::sink_site(site, bound.card->config)});
+    }
+  }
   std::vector<BuildRun> runs;
-  for (const auto& [set, keys] : asked(bound, wanted)) runs.push_back({set, last_site(keys, bound.card->config)});
+  for (const auto& [set, until] : last) runs.push_back({set, until});
   return runs;
 }
 
 bool needs_sink_states(const BoundRules& bound, const std::set<dsl::FeatureId>& wanted) {
-  return std::any_of(wanted.begin(), wanted.end(), [&](dsl::FeatureId id) {
-    const auto of = sides(bound.rules->features[id]);
-    return of && !keeps_sink(bound, id, *of);
+  const auto all = with_members(bound, wanted);
+  return std::any_of(all.begin(), all.end(), [&](dsl::FeatureId id) {
+    return !keeps_sink(bound.rules->features[id], bound.feature_sites[id]);
   });
 }
 

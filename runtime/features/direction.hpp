@@ -25,12 +25,15 @@ struct LatentOf {
 /// at any other site of the same width d and c stay and b is 0. Of a latent d is the decoder row's.
 struct Direction {
   dsl::Site site;  ///< canonical; may name one head
-  at::Tensor d;    // [width of the site] float64, L2 norm 1
+  at::Tensor d;    // [width of the site] float64, L2 norm 1; undefined: a subspace
   double b = 0;
   double c = 1;
   std::int64_t built_on = 0;                             ///< prompts
   std::vector<std::pair<std::string, double>> measures;  ///< for the report: sink_share_removed, halves_cosine
   std::optional<LatentOf> latent{};
+  at::Tensor basis;  // [rank, width] float64, orthonormal rows: of a subspace
+
+  bool built() const { return d.defined() || basis.defined(); }
 
   double offset_at(const dsl::Site& where) const { return where == site ? b : 0; }
 };

@@ -17,6 +17,7 @@
 #include "dsl/check.hpp"
 #include "dsl/render.hpp"
 #include "runtime/bind.hpp"
+#include "runtime/features/choose_sites.hpp"
 #include "runtime/session.hpp"
 #include "tests/support/ptest.hpp"
 #include "tests/support/random_model.hpp"
@@ -85,7 +86,9 @@ test::Sections run(const test::Ptest& golden) {
     if (outcome.value && !golden.option("build").empty()) {
       std::set<dsl::FeatureId> features;
       for (dsl::FeatureId id = 0; id < rules->features.size(); ++id) features.insert(id);
-      add(Session(*model.transformer, *outcome.value, {}).build(features));
+      const auto chosen = choose_sites(*outcome.value, *model.transformer, features, "", {});
+      add(chosen.diagnostics);
+      if (chosen.value) add(Session(*model.transformer, *chosen.value, {}).build(features));
     }
   }
   dsl::sort_by_place(diagnostics);

@@ -163,7 +163,8 @@ TEST_CASE("every pack is what a pack is: tags, severities, sixty prompts a side,
       CHECK(pack.is_validated(id));
     }
     for (const auto& rule : pack.rules.rules) {
-      const bool conditional = std::ranges::any_of(rule.interventions, [](const auto& each) { return each.condition; });
+      const bool conditional =
+          std::ranges::any_of(rule.interventions, [](const auto& each) { return each.condition != nullptr; });
       CHECK((rule.imported || !conditional || (!rule.fires_on.empty() && !rule.silent_on.empty())));
     }
     if (!contrasts) continue;
@@ -232,12 +233,16 @@ TEST_CASE("every pack is sound for SmolLM2", "[model]") {
   }
 }
 
-TEST_CASE("the example of the shipped autoencoder is sound and formatted") {
-  const std::string example = kRules + "autoencoders/french_latents.proviso";
-  const Ran checked = run_program({"check", "--strict", example});
-  CHECK(checked.out == "");
-  CHECK(checked.code == 0);
-  CHECK(run_program({"fmt", "--check", example}).code == 0);
+TEST_CASE("the examples of the shipped autoencoder are sound and formatted") {
+  const auto examples = rule_files("autoencoders");
+  CHECK(examples.size() >= 2);
+  for (const auto& example : examples) {
+    INFO(example);
+    const Ran checked = run_program({"check", "--strict", example});
+    CHECK(checked.out == "");
+    CHECK(checked.code == 0);
+    CHECK(run_program({"fmt", "--check", example}).code == 0);
+  }
 }
 
 TEST_CASE("the shipped autoencoder stands for what SmolLM2 has at its site, on text that it never saw", "[model]") {
@@ -248,8 +253,8 @@ TEST_CASE("the shipped autoencoder stands for what SmolLM2 has at its site, on t
   const auto measured = nlohmann::json::parse(ran.out);
   CHECK(measured["variance_explained"] > 0.65);
   CHECK(measured["loss_recovered"] > 0.88);
-  CHECK(run_program({"check", "--strict", kRules + "autoencoders/french_latents.proviso", "--model", kModel}).code ==
-        0);
+  for (const auto& example : rule_files("autoencoders"))
+    CHECK(run_program({"check", "--strict", example, "--model", kModel}).code == 0);
 }
 
 namespace {

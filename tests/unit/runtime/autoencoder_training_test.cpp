@@ -5,6 +5,7 @@
 
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -66,6 +67,19 @@ TEST_CASE("sparse products are those of the dense matrix") {
   CHECK(at::allclose(sparse_decode(values, index, rows), F.matmul(rows), 1e-5, 1e-6));
   CHECK(at::allclose(sparse_gradient(values, index, x, 9), F.t().matmul(x), 1e-5, 1e-6));
   CHECK(at::allclose(row_products(x, index, rows), x.matmul(rows.t()).gather(1, index), 1e-5, 1e-6));
+}
+
+TEST_CASE("the largest of each row are those that a full sort finds, the first of equals") {
+  for (const std::int64_t k : {1, 5, 64}) {
+    auto x = test::random_tensor({37, 700}, 3).to(at::kFloat);
+    x = (x * 20).round() / 20;  // many ties
+    x[3].fill_(0);
+    x[4][10] = std::numeric_limits<float>::quiet_NaN();
+    const auto [values, columns] = largest(x, k);
+    const auto [sorted, order] = x.nan_to_num(-1e9).sort(/*stable=*/true, 1, /*descending=*/true);
+    CHECK(at::equal(columns, std::get<0>(order.narrow(1, 0, k).sort(1))));
+    CHECK(at::equal(values, x.gather(1, columns)));
+  }
 }
 
 TEST_CASE("training explains more of the activations than it began with, with rows of length 1") {
