@@ -31,8 +31,8 @@ std::string circuits_text(const std::vector<CircuitResult>& circuits, std::size_
 /// Graphviz, a graph each: layers from left to right, edges as wide as they are strong (and nodes' borders, where nodes
 /// are kept), those that raise m blue and those that lower it red.
 std::string circuits_dot(const std::vector<CircuitResult>& circuits);
-/// One self-contained page without scripts: each circuit as a drawing, whose nodes show their edges alone where they are
-/// pointed at or reached with the keyboard, and as tables.
+/// One self-contained page without scripts: each circuit as a drawing, whose nodes show their edges alone where they
+/// are pointed at or reached with the keyboard, and as tables.
 std::string circuits_html(const std::vector<CircuitResult>& circuits);
 /// The drawing alone, to stand on another page as its `number`th.
 std::string circuit_drawing(const CircuitResult& circuit, std::size_t number);

@@ -97,7 +97,8 @@ std::string drawing(const CircuitResult& circuit, std::size_t number) {
     const CircuitEdgeResult& edge = circuit.edges[i];
     const auto [to, input] = node_and_input(edge.to);
     const Place &from = places.at(edge.from), &into = places.at(to);
-    const int x0 = from.x + kBox, y0 = from.y + kHigh / 2, x1 = into.x, y1 = into.y + kHigh / 2, bend = std::max(24, (x1 - x0) / 2);
+    const int x0 = from.x + kBox, y0 = from.y + kHigh / 2, x1 = into.x, y1 = into.y + kHigh / 2,
+              bend = std::max(24, (x1 - x0) / 2);
     char path[128];
     std::snprintf(path, sizeof path, "M%d %dC%d %d %d %d %d %d", x0, y0, x0 + bend, y0, x1 - bend, y1, x1, y1);
     std::string kinds = "e n" + std::to_string(from.number) + " n" + std::to_string(into.number);
@@ -106,10 +107,11 @@ std::string drawing(const CircuitResult& circuit, std::size_t number) {
       if (i >= shown) kinds += " past" + std::to_string(shown);
     }
     const double strength = edge.score && most > 0 ? std::abs(*edge.score) / most : 0.2;
-    paths += element("path",
-                     attribute("class", kinds) + attribute("d", path) + number_attribute("stroke-width", 0.7 + 4.3 * strength),
-                     element("title", "", markup(edge.from + " to " + edge.to +
-                                                 (edge.score ? ": " + number_text(*edge.score) : ""))));
+    paths += element(
+        "path",
+        attribute("class", kinds) + attribute("d", path) + number_attribute("stroke-width", 0.7 + 4.3 * strength),
+        element("title", "",
+                markup(edge.from + " to " + edge.to + (edge.score ? ": " + number_text(*edge.score) : ""))));
     drawn.insert(from.number);
     drawn.insert(into.number);
   }
@@ -121,12 +123,16 @@ std::string drawing(const CircuitResult& circuit, std::size_t number) {
     if (const auto score = scores.find(node); score != scores.end()) told += ": " + number_text(score->second);
     const std::string own = "n" + std::to_string(place.number);
     boxes += element(
-        "g", attribute("class", "node " + own) + attribute("tabindex", "0") + attribute("role", "img") + attribute("aria-label", told),
+        "g",
+        attribute("class", "node " + own) + attribute("tabindex", "0") + attribute("role", "img") +
+            attribute("aria-label", told),
         element("title", "", markup(told)) +
-            element("rect", number_attribute("x", place.x) + number_attribute("y", place.y) + number_attribute("width", kBox) +
-                                number_attribute("height", kHigh) + attribute("rx", "4"),
+            element("rect",
+                    number_attribute("x", place.x) + number_attribute("y", place.y) + number_attribute("width", kBox) +
+                        number_attribute("height", kHigh) + attribute("rx", "4"),
                     "") +
-            element("text", number_attribute("x", place.x + kBox / 2.0) + number_attribute("y", place.y + 15.5), markup(node)));
+            element("text", number_attribute("x", place.x + kBox / 2.0) + number_attribute("y", place.y + 15.5),
+                    markup(node)));
     const std::string when = "#" + name + ":has(." + own + ":hover,." + own + ":focus)";
     style += when + " .e{opacity:.06}" + when + " .e." + own + "{opacity:1}";
   }
@@ -145,16 +151,18 @@ std::string drawing(const CircuitResult& circuit, std::size_t number) {
     style += "#" + name + ":has(#" + name + "-" + value + ":checked) .past" + value + "{display:none}";
   }
   const std::string size = number_attribute("width", width) + number_attribute("height", height);
-  return element("div", attribute("id", name),
-                 element("style", "", style) +
-                     element("fieldset", of_class("choices"), element("legend", "", "Edges drawn") + choices) +
-                     element("div",
-                             of_class("drawing") + attribute("tabindex", "0") + attribute("role", "region") +
-                                 attribute("aria-label", "graph of " + circuit.name),
-                             element("svg", size + attribute("viewBox", "0 0 " + std::to_string(width) + " " + std::to_string(height)),
-                                     paths + boxes)) +
-                     paragraph("Layers from left to right. Blue edges raise m and red ones lower it, as wide as they are "
-                               "strong. Point at a node, or reach it with the Tab key, to see its edges alone."));
+  return element(
+      "div", attribute("id", name),
+      element("style", "", style) +
+          element("fieldset", of_class("choices"), element("legend", "", "Edges drawn") + choices) +
+          element(
+              "div",
+              of_class("drawing") + attribute("tabindex", "0") + attribute("role", "region") +
+                  attribute("aria-label", "graph of " + circuit.name),
+              element("svg", size + attribute("viewBox", "0 0 " + std::to_string(width) + " " + std::to_string(height)),
+                      paths + boxes)) +
+          paragraph("Layers from left to right. Blue edges raise m and red ones lower it, as wide as they are "
+                    "strong. Point at a node, or reach it with the Tab key, to see its edges alone."));
 }
 
 std::string share_cell(const std::optional<double>& share) { return share ? markup(number_text(*share, true)) : ""; }
@@ -165,10 +173,11 @@ std::string circuit_section(const CircuitResult& circuit, std::size_t number) {
   for (const auto& [label, text] : circuit_facts(circuit)) known += fact(label, markup(text));
   std::vector<std::vector<std::string>> nodes, edges;
   for (const auto& node : circuit.nodes)
-    nodes.push_back({code(node.name), markup(number_text(node.score)), number_cell(node.drop), share_cell(node.inclusion)});
+    nodes.push_back(
+        {code(node.name), markup(number_text(node.score)), number_cell(node.drop), share_cell(node.inclusion)});
   for (const auto& edge : circuit.edges)
-    edges.push_back({code(edge.from), code(edge.to), number_cell(edge.score), number_cell(edge.drop),
-                     share_cell(edge.inclusion)});
+    edges.push_back(
+        {code(edge.from), code(edge.to), number_cell(edge.score), number_cell(edge.drop), share_cell(edge.inclusion)});
   const std::vector<PageColumn> measures = {{"score", "number"}, {"drop", "number"}, {"found again", "number"}};
   std::vector<PageColumn> of_nodes = {{"node"}}, of_edges = {{"from"}, {"to"}};
   of_nodes.insert(of_nodes.end(), measures.begin(), measures.end());
@@ -184,7 +193,8 @@ std::string circuit_section(const CircuitResult& circuit, std::size_t number) {
 }
 
 constexpr const char* kStyle =
-    ".drawing{overflow:auto;max-width:100%;max-height:80vh;border:1px solid var(--line);border-radius:6px;margin:.5rem 0}"
+    ".drawing{overflow:auto;max-width:100%;max-height:80vh;border:1px solid var(--line);border-radius:6px;margin:.5rem "
+    "0}"
     ".drawing svg{display:block}"
     ".e{fill:none;stroke:var(--soft);opacity:.75}"
     ".e.raises{stroke:#2f7fd0}.e.lowers{stroke:#d0453f}"
@@ -193,7 +203,8 @@ constexpr const char* kStyle =
     ".node text{fill:var(--ink);font-size:12px;text-anchor:middle}"
     ".node:hover rect,.node:focus rect{stroke:var(--link);stroke-width:2.5}"
     ".node:focus{outline:none}"
-    ".choices{border:1px solid var(--line);border-radius:6px;display:flex;flex-wrap:wrap;gap:.25rem 1rem;margin:.75rem 0}";
+    ".choices{border:1px solid var(--line);border-radius:6px;display:flex;flex-wrap:wrap;gap:.25rem 1rem;margin:.75rem "
+    "0}";
 
 }  // namespace
 

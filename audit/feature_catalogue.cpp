@@ -60,10 +60,9 @@ class Writer {
 
   std::string feature(const dsl::FeatureDecl& declared, const runtime::Direction& direction) const {
     return declaration(declared, direction,
-                       "direction(" + dsl::encode_string(FeatureCatalogue::kTensors) +
-                           ", tensor: " + dsl::encode_string(declared.name) +
-                           ", offset: " + dsl::number_text(direction.b) + ", scale: " + dsl::number_text(direction.c) +
-                           ")");
+                       "direction(" + dsl::encode_string(FeatureCatalogue::kTensors) + ", tensor: " +
+                           dsl::encode_string(declared.name) + ", offset: " + dsl::number_text(direction.b) +
+                           ", scale: " + dsl::number_text(direction.c) + ")");
   }
 
   std::string subspace(const dsl::FeatureDecl& declared, const std::vector<dsl::FeatureId>& members,

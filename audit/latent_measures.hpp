@@ -14,14 +14,14 @@ namespace proviso::audit {
 /// Labelled prompts by which single latents of an autoencoder are judged.
 struct LatentMeasures {
   using Sets = std::vector<std::pair<std::string, std::vector<dsl::Prompt>>>;  ///< each with its file
-  std::string folder;                                                         ///< of the autoencoder
-  Sets labelled;  ///< two classes or more
-  Sets spurious;  ///< none, or the four sets of `scr`
+  std::string folder;                                                          ///< of the autoencoder
+  Sets labelled;                                                               ///< two classes or more
+  Sets spurious;                                                               ///< none, or the four sets of `scr`
   std::int64_t k = 0;  ///< latents taken; 0: as each metric has it
 };
 
-/// A metric of the language with what it came to: of two classes `sparse_probing` and `absorption`, of more these for each
-/// class against all others, and `tpp`.
+/// A metric of the language with what it came to: of two classes `sparse_probing` and `absorption`, of more these for
+/// each class against all others, and `tpp`.
 struct LatentMeasure {
   std::string metric;  ///< "sparse_probing"
   std::string about;   ///< the class, or ""

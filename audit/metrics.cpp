@@ -273,8 +273,7 @@ class Measurer {
     for (const runtime::BenchmarkValue& value : judge(labelled)) {
       const BoundPrompt* prompt = &(*of[value.set])[value.prompt];
       out_.values.push_back({prompt, {value.value, prompt->cluster, 1}, ""});
-      if (out_.kind == Values::Kind::recovered)
-        out_.others.push_back({prompt, {value.whole, prompt->cluster, 1}, ""});
+      if (out_.kind == Values::Kind::recovered) out_.others.push_back({prompt, {value.whole, prompt->cluster, 1}, ""});
     }
     if (out_.values.empty()) out_.empty_set = true;
   }
@@ -378,8 +377,7 @@ class Measurer {
     of_found({m.circuit}, {false, true}, [](const auto& found) { return found.front()->stability->overlap; });
   }
   void measure(const metric::Overlap& m) {
-    of_found({m.first, m.second}, {},
-             [](const auto& found) { return runtime::overlap(*found[0], *found[1]).share(); });
+    of_found({m.first, m.second}, {}, [](const auto& found) { return runtime::overlap(*found[0], *found[1]).share(); });
   }
 
   /// How much of clean less corrupt these m recover.

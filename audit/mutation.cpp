@@ -132,15 +132,16 @@ class Mutation {
   }
 
  private:
-  /// Checks that can catch nothing, and need not be measured: their effects must be, since Holm's correction counts them.
+  /// Checks that can catch nothing, and need not be measured: their effects must be, since Holm's correction counts
+  /// them.
   std::set<std::string> unwatched() const {
     std::set<std::string> names;
     for (const auto& check : bound_.rules->checks) {
       const auto has_effect = [](const dsl::Expectation& expectation) {
         return std::holds_alternative<dsl::metric::Effect>(expectation.metric.node);
       };
-      const bool watched = std::find(result_.watching.begin(), result_.watching.end(), "check/" + check.name) !=
-                           result_.watching.end();
+      const bool watched =
+          std::find(result_.watching.begin(), result_.watching.end(), "check/" + check.name) != result_.watching.end();
       if (!watched && std::none_of(check.expectations.begin(), check.expectations.end(), has_effect))
         names.insert(check.name);
     }

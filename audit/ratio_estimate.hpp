@@ -23,7 +23,8 @@ namespace proviso::audit {
 enum class RatioMethod { bootstrap_t, student_t };
 
 /// Σ numerator / Σ denominator, one of each a sample; `samples` gives the clusters alone. Fewer than 8 prompts have no
-/// interval by bootstrap_t, nor do fewer than about 6 that differ from the one value of all others; fewer than 8 clusters that repeat have that of student_t.
+/// interval by bootstrap_t, nor do fewer than about 6 that differ from the one value of all others; fewer than 8
+/// clusters that repeat have that of student_t.
 Estimate estimate_ratio(std::span<const Sample> samples, std::vector<double> numerator, std::vector<double> denominator,
                         RatioMethod method, double confidence, std::uint64_t seed);
 

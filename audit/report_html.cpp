@@ -219,14 +219,14 @@ std::string features_table(const std::vector<FeatureResult>& features) {
                   {{"feature", "text"}, {"site"}, {"AUROC", "number"}, {"separation", "number"}, {"by", "text"}},
                   candidates);
   return chosen + table("Directions as built: activation = (d·x − b) / c",
-               {{"feature", "text"},
-                {"site"},
-                {"constructor"},
-                {"b", "number"},
-                {"c", "number"},
-                {"prompts", "number"},
-                {"measures", "text"}},
-               rows);
+                        {{"feature", "text"},
+                         {"site"},
+                         {"constructor"},
+                         {"b", "number"},
+                         {"c", "number"},
+                         {"prompts", "number"},
+                         {"measures", "text"}},
+                        rows);
 }
 
 std::string circuit_part(const CircuitResult& circuit, std::size_t number) {

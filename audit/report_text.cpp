@@ -143,7 +143,8 @@ void add_certificate(TextPage& page, const EditResult& edit) {
     numbers("measured", part.measured);
   }
   if (edit.parts.size() > kPartsShown)
-    page.labelled(4, "and", {grouped(static_cast<std::int64_t>(edit.parts.size() - kPartsShown)) + " more facts, in the YAML"});
+    page.labelled(4, "and",
+                  {grouped(static_cast<std::int64_t>(edit.parts.size() - kPartsShown)) + " more facts, in the YAML"});
   numbers("costs", edit.costs);
 }
 

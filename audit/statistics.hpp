@@ -52,8 +52,8 @@ Estimate wilson(std::span<const Sample> successes, double confidence);
 
 /// Weighted mean: bootstrap-t (Efron and Tibshirani 1993, chapter 12), 2,000 resamples of prompts from a Mersenne
 /// twister seeded with `seed`, the same on every platform; no end is nearer than that of Student's t. None with fewer
-/// than 8 prompts, nor where so many share one value that resamples of nothing else come up in a tail's tenth or more (at
-/// 95 %: fewer than 6 differ from it). Where clusters repeat: `cluster_t_mean`, widened in the same way by
+/// than 8 prompts, nor where so many share one value that resamples of nothing else come up in a tail's tenth or more
+/// (at 95 %: fewer than 6 differ from it). Where clusters repeat: `cluster_t_mean`, widened in the same way by
 /// resampling clusters where there are 8 or more. See `RatioMethod` (audit/ratio_estimate.hpp).
 Estimate bootstrap_t_mean(std::span<const Sample> samples, double confidence, std::uint64_t seed);
 

@@ -63,22 +63,23 @@ std::vector<std::pair<std::string, std::string>> facts_of(const SweepResult& swe
   std::vector<std::pair<std::string, std::string>> facts = {
       {"clean", "\"" + sweep.clean + "\", m " + number_text(sweep.m_clean)},
       {"corrupt", "\"" + sweep.corrupt + "\", m " + number_text(sweep.m_corrupt)},
-      {"patched", "each activation of the corrupt prompt becomes the clean one's; shown is the share of clean less "
-                  "corrupt that this gives back, in percent"}};
+      {"patched",
+       "each activation of the corrupt prompt becomes the clean one's; shown is the share of clean less "
+       "corrupt that this gives back, in percent"}};
   if (sweep.first_difference > 0)
     facts.emplace_back("skipped", "the first " + counted(sweep.first_difference, "position") +
                                       ", which no patch can change: the prompts begin alike");
   if (const auto& screened = sweep.screening) {
-    facts.emplace_back("screened", "in " + screened->dtype + "; " + grouped(screened->large) + " patches give back " +
-                                       number_text(screened->threshold, true) + " or more, " +
-                                       grouped(screened->confirmed) + " of all were run again, whose margin lay within " +
-                                       number_text(screened->error, true) + " (twice the most that " +
-                                       grouped(screened->sampled) + " of both differed by)");
+    facts.emplace_back("screened",
+                       "in " + screened->dtype + "; " + grouped(screened->large) + " patches give back " +
+                           number_text(screened->threshold, true) + " or more, " + grouped(screened->confirmed) +
+                           " of all were run again, whose margin lay within " + number_text(screened->error, true) +
+                           " (twice the most that " + grouped(screened->sampled) + " of both differed by)");
   }
   if (sweep.seconds > 0)
     facts.emplace_back("time", number_text(sweep.seconds) + " s for " +
-                                   grouped(static_cast<std::int64_t>(sweep.recovered.size())) + " patches, the work of " +
-                                   number_text(sweep.passes) + " tokens through the model");
+                                   grouped(static_cast<std::int64_t>(sweep.recovered.size())) +
+                                   " patches, the work of " + number_text(sweep.passes) + " tokens through the model");
   return facts;
 }
 
@@ -132,8 +133,8 @@ std::string heat_map(const SweepResult& sweep) {
   const std::int64_t columns = heads ? sweep.heads : positions_of(sweep);
   std::string head = element("th", attribute("scope", "col"), "layer");
   for (std::int64_t column = 0; column < columns; ++column) {
-    const std::string title = heads ? "head " + std::to_string(column)
-                                    : on_one_line(sweep.tokens[static_cast<std::size_t>(column)]);
+    const std::string title =
+        heads ? "head " + std::to_string(column) : on_one_line(sweep.tokens[static_cast<std::size_t>(column)]);
     head += element("th", attribute("scope", "col"), markup(title));
   }
   std::string rows = element("thead", "", element("tr", "", head));
@@ -147,12 +148,12 @@ std::string heat_map(const SweepResult& sweep) {
     body += element("tr", "", row);
   }
   rows += element("tbody", "", body);
-  const std::string caption =
-      element("caption", "",
-              heads ? "Percent given back, the largest over the positions, by layer and head"
-                    : "Percent given back, by layer (the last one on top) and position");
-  return element("div", of_class("scrolls") + attribute("tabindex", "0") + attribute("role", "region") +
-                            attribute("aria-label", "sweep of " + std::string(dsl::site_name(sweep.site))),
+  const std::string caption = element("caption", "",
+                                      heads ? "Percent given back, the largest over the positions, by layer and head"
+                                            : "Percent given back, by layer (the last one on top) and position");
+  return element("div",
+                 of_class("scrolls") + attribute("tabindex", "0") + attribute("role", "region") +
+                     attribute("aria-label", "sweep of " + std::string(dsl::site_name(sweep.site))),
                  element("table", of_class("heat"), caption + rows));
 }
 
@@ -165,8 +166,8 @@ std::string heat_style() {
   for (int i = 0; i <= 10; ++i) {
     char line[160];
     std::snprintf(line, sizeof line,
-                  ".heat .given.s%d{background:rgba(33,102,172,%.2f)}.heat .lost.s%d{background:rgba(178,24,43,%.2f)}", i,
-                  i * .075, i, i * .075);
+                  ".heat .given.s%d{background:rgba(33,102,172,%.2f)}.heat .lost.s%d{background:rgba(178,24,43,%.2f)}",
+                  i, i * .075, i, i * .075);
     style += line;
   }
   return style;
@@ -274,12 +275,11 @@ std::string sweeps_html(const std::vector<SweepResult>& sweeps) {
                       code(on_one_line(sweep.tokens[static_cast<std::size_t>(one.position)])),
                       markup(number_text(one.share, true))});
     }
-    body += section("sweep-" + std::to_string(number++),
-                    markup(sweep.circuit + ": " + std::string(dsl::site_name(sweep.site))),
-                    facts(known) + heat_map(sweep) +
-                        fold("strongest", false, "The strongest patches",
-                             table("", {{"site"}, {"position", "number"}, {"token", "text"}, {"gives back", "number"}},
-                                   rows)));
+    body += section(
+        "sweep-" + std::to_string(number++), markup(sweep.circuit + ": " + std::string(dsl::site_name(sweep.site))),
+        facts(known) + heat_map(sweep) +
+            fold("strongest", false, "The strongest patches",
+                 table("", {{"site"}, {"position", "number"}, {"token", "text"}, {"gives back", "number"}}, rows)));
   }
   return page("Sweeps of activation patching", body);
 }

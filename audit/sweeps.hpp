@@ -26,16 +26,16 @@ struct SweepScreening {
 struct SweepResult {
   std::string circuit;
   std::string measure;
-  std::string clean, corrupt;           ///< the prompts
-  std::vector<std::string> tokens;      ///< of the corrupt prompt, by position
+  std::string clean, corrupt;       ///< the prompts
+  std::vector<std::string> tokens;  ///< of the corrupt prompt, by position
   dsl::SiteKind site = dsl::SiteKind::resid_pre;
-  std::int64_t layers = 0, heads = 1;   ///< heads of `z`; 1 otherwise
-  std::int64_t first_difference = 0;    ///< patches before it change nothing and were not computed
+  std::int64_t layers = 0, heads = 1;  ///< heads of `z`; 1 otherwise
+  std::int64_t first_difference = 0;   ///< patches before it change nothing and were not computed
   double m_clean = 0, m_corrupt = 0;
   /// (m under the patch − m corrupt) / (m clean − m corrupt), by layer, head and position.
   std::vector<double> recovered;
   std::optional<SweepScreening> screening;
-  double passes = 0;   ///< tokens computed, in whole passes of the model
+  double passes = 0;  ///< tokens computed, in whole passes of the model
   double seconds = 0;
 
   double at(std::int64_t layer, std::int64_t head, std::int64_t position) const {
@@ -55,8 +55,8 @@ struct SweepOptions {
 std::vector<SweepResult> sweep_circuit(const model::Transformer& transformer, const runtime::BoundRules& bound,
                                        dsl::CircuitId circuit, const SweepOptions& options);
 
-/// A table of shares a site and pair, layers by positions (of heads: layers by heads, the largest over the positions, and
-/// the `shown` strongest), at most `columns` wide.
+/// A table of shares a site and pair, layers by positions (of heads: layers by heads, the largest over the positions,
+/// and the `shown` strongest), at most `columns` wide.
 std::string sweeps_text(const std::vector<SweepResult>& sweeps, std::size_t shown, std::size_t columns, bool colour);
 std::string sweeps_yaml(const std::vector<SweepResult>& sweeps);
 std::string sweeps_json(const std::vector<SweepResult>& sweeps);

@@ -217,9 +217,9 @@ class Bench {
     } else {
       std::vector<const editing::SecondMoment*> moments;
       for (const auto layer : layers_of(method)) moments.push_back(&moment(layer));
-      if (auto made = solution_of(editing::solve_batch(*exact_, *tokenizer_, batch_request(method, which), moments,
-                                                       kept, values),
-                                  solved)) {
+      if (auto made = solution_of(
+              editing::solve_batch(*exact_, *tokenizer_, batch_request(method, which), moments, kept, values),
+              solved)) {
         solved.deltas = std::move(made->deltas);
         solved.keys = std::move(made->keys);
       }
@@ -251,8 +251,8 @@ class Bench {
     return std::exp(nll / static_cast<double>(predicted));
   }
 
-  /// The means over `which`, each fact weighing one, of both families of numbers: `_nll` says which of two continuations
-  /// has the lower mean token NLL, `_argmax` whether every token of one is the likeliest.
+  /// The means over `which`, each fact weighing one, of both families of numbers: `_nll` says which of two
+  /// continuations has the lower mean token NLL, `_argmax` whether every token of one is the likeliest.
   json scores(const std::vector<std::int64_t>& which) const {
     std::vector<editing::ContinuedPrompt> prompts;
     const auto ask = [&](const std::string& prompt, const std::string& first, const std::string& second) {
@@ -293,7 +293,8 @@ class Bench {
     json line;
     for (const std::string name : {"efficacy", "paraphrase", "specificity"}) {
       if (!sums.contains(name + "_facts")) continue;
-      for (const std::string family : {"_nll", "_argmax"}) line[name + family] = sums[name + family] / sums[name + "_facts"];
+      for (const std::string family : {"_nll", "_argmax"})
+        line[name + family] = sums[name + family] / sums[name + "_facts"];
     }
     return line;
   }
@@ -318,8 +319,10 @@ class Bench {
     } else {
       const auto request = batch_request(method, {});
       layers = layers_of(method);
-      line.update({{"prefixes", *batch_prefixes_}, {"covariance_weight", request.covariance_weight},
-                   {"null_threshold", request.null_threshold}, {"ridge", request.ridge}});
+      line.update({{"prefixes", *batch_prefixes_},
+                   {"covariance_weight", request.covariance_weight},
+                   {"null_threshold", request.null_threshold},
+                   {"ridge", request.ridge}});
     }
     std::vector<std::pair<std::string, at::Tensor>> moments;
     for (const auto layer : layers) moments.emplace_back(std::to_string(layer), moment(layer).C);
@@ -332,7 +335,8 @@ class Bench {
     std::vector<std::pair<std::string, at::Tensor>> changes;
     for (const auto& delta : deltas) changes.emplace_back(delta.tensor, delta.left.mm(delta.right));
     editing::write_float_tensors(
-        work_.at("deltas").get<std::string>() + "/" + method + "-" + std::to_string(fact) + ".safetensors", changes, {});
+        work_.at("deltas").get<std::string>() + "/" + method + "-" + std::to_string(fact) + ".safetensors", changes,
+        {});
   }
 
   void baseline() {
@@ -381,8 +385,8 @@ class Bench {
     const double seconds = watch.lap() + (own ? values_seconds_ * static_cast<double>(count) : 0);
     apply(solved.deltas);
     auto line = scores(which);
-    line.update({{"method", method}, {"mode", "batch"}, {"n", count}, {"seconds", seconds},
-                 {"perplexity", perplexity()}});
+    line.update(
+        {{"method", method}, {"mode", "batch"}, {"n", count}, {"seconds", seconds}, {"perplexity", perplexity()}});
     if (!solved.refused.empty()) line["refused"] = solved.refused;
     restore();
     print(line);
@@ -413,8 +417,13 @@ class Bench {
         print({{"mode", "progress"}, {"method", method}, {"n", done}, {"seconds", seconds}});
       }
       auto line = scores(first(count));
-      line.update({{"method", method}, {"mode", "sequence"}, {"n", count}, {"step", step}, {"seconds", seconds},
-                   {"refused_facts", refused}, {"perplexity", perplexity()}});
+      line.update({{"method", method},
+                   {"mode", "sequence"},
+                   {"n", count},
+                   {"step", step},
+                   {"seconds", seconds},
+                   {"refused_facts", refused},
+                   {"perplexity", perplexity()}});
       print(line);
       if (count == count_of_facts()) break;
     }

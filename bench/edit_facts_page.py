@@ -144,7 +144,7 @@ def write(lines: list[dict], page: pathlib.Path) -> None:
             ("sequence", "One after another",
              "Each edit is solved on the weights that the ones before left: its value, its keys and what it knows of the "
              "model are made anew. Only the second moments, the generated prefixes and, for alphaedit, the keys of the "
-             "facts written so far are kept. Scores are over all facts written so far."),
+             "facts written so far are kept. Scores are over all facts written so far; as loaded, over all."),
             ("batch", "All at once",
              "The values are those of the model as loaded, which memit, emmet and alphaedit share: looked for once. Their "
              "share of the seconds is counted for each.")):

@@ -302,7 +302,8 @@ int apply(const Invocation& invocation, const Options& options) {
   }
   const auto kept = runtime::hook_file(sentences, session.features(), bound,
                                        [&](const dsl::Quantile& quantile) { return session.quantile(quantile); });
-  editing::write_edited_model(*transformer, *opened->model->tokenizer, made, {options.output, form, kept, "", std::nullopt, session_options.inherited_keys});
+  editing::write_edited_model(*transformer, *opened->model->tokenizer, made,
+                              {options.output, form, kept, "", std::nullopt, session_options.inherited_keys});
   if (!invocation.options.quiet) tell_written(made.size(), options.output, form, invocation.err);
   return kDone;
 }

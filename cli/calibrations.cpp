@@ -89,8 +89,7 @@ std::string Calibrations::measured(std::shared_ptr<const dsl::RuleSet> rules, ds
     runtime::Session session(*weights_, *bound.value, options);
     if (const auto diagnostics = session.build({feature}); dsl::has_errors(diagnostics))
       return first_error(diagnostics);
-    return sentence(session.features()[feature], files_.card.name) +
-           site_sentence(*bound.value, feature);
+    return sentence(session.features()[feature], files_.card.name) + site_sentence(*bound.value, feature);
   } catch (const GivenUp&) {
     return "";
   } catch (const std::exception& failure) {

@@ -106,8 +106,8 @@ int threads_in_use() { return at::get_num_threads(); }
 bool choose_sites(const Invocation& invocation, BoundFiles& opened, const std::set<dsl::FeatureId>& wanted,
                   const std::function<model::Transformer&()>& weights) {
   if (!runtime::sites_open(*opened.bound, wanted)) return true;
-  auto chosen = runtime::choose_sites(*opened.bound, weights(), wanted, invocation.options.cache,
-                                      terminal_progress(invocation));
+  auto chosen =
+      runtime::choose_sites(*opened.bound, weights(), wanted, invocation.options.cache, terminal_progress(invocation));
   print_diagnostics(invocation, invocation.err, opened.files->sources, chosen.diagnostics);
   if (!chosen.value) return false;
   opened.bound = std::move(chosen.value);

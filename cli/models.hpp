@@ -47,8 +47,8 @@ struct BoundFiles {
 std::unique_ptr<BoundFiles> bind_rules(const Invocation& invocation, const std::vector<std::string>& paths,
                                        const std::string& model_path);
 
-/// Chooses the sites that `select best` leaves to the model for these features, before a plan is final; asks for weights
-/// only where there is one. False: something is wrong, which has been said.
+/// Chooses the sites that `select best` leaves to the model for these features, before a plan is final; asks for
+/// weights only where there is one. False: something is wrong, which has been said.
 bool choose_sites(const Invocation& invocation, BoundFiles& opened, const std::set<dsl::FeatureId>& wanted,
                   const std::function<model::Transformer&()>& weights);
 

@@ -71,8 +71,8 @@ void add_latents(ordered_json& json, const std::vector<audit::LatentMeasure>& me
     ordered_json entry = {{"metric", measure.metric}};
     if (!measure.about.empty()) entry["class"] = measure.about;
     entry["value"] = std::isfinite(estimate.value) ? ordered_json(estimate.value) : ordered_json(nullptr);
-    entry["interval"] = estimate.interval ? ordered_json({estimate.interval->low, estimate.interval->high})
-                                          : ordered_json(nullptr);
+    entry["interval"] =
+        estimate.interval ? ordered_json({estimate.interval->low, estimate.interval->high}) : ordered_json(nullptr);
     entry["n"] = estimate.n;
     if (!estimate.interval && !estimate.why_no_interval.empty()) entry["why_no_interval"] = estimate.why_no_interval;
     json["latent_measures"].push_back(std::move(entry));
@@ -88,9 +88,8 @@ std::string latents_text(const std::vector<audit::LatentMeasure>& measures) {
     std::string name = measure.metric + (measure.about.empty() ? "" : " of " + measure.about);
     name.resize(std::max<std::size_t>(name.size() + 2, 36), ' ');
     text += "  " + name + shown(estimate.value);
-    text += estimate.interval
-                ? " [" + shown(estimate.interval->low) + ", " + shown(estimate.interval->high) + "]"
-                : " (no interval: " + estimate.why_no_interval + ")";
+    text += estimate.interval ? " [" + shown(estimate.interval->low) + ", " + shown(estimate.interval->high) + "]"
+                              : " (no interval: " + estimate.why_no_interval + ")";
     text += ", " + audit::counted(estimate.n, "prompt") + "\n";
   }
   return text;
@@ -141,9 +140,10 @@ void register_sae_eval(CLI::App& sae, Invocation& invocation) {
       ->type_name("FILE");
   constexpr int kSpuriousSets = 4;
   command
-      ->add_option("--spurious", options->spurious,
-                   "four files: prompts with what is wanted and what is spurious, with the first alone, with the second "
-                   "alone, with neither: spurious correlation removal")
+      ->add_option(
+          "--spurious", options->spurious,
+          "four files: prompts with what is wanted and what is spurious, with the first alone, with the second "
+          "alone, with neither: spurious correlation removal")
       ->check(kNotEmpty)
       ->type_name("FILE")
       ->expected(kSpuriousSets);

@@ -46,15 +46,14 @@ Form form_of(const Invocation& invocation, const std::string& path) {
     }
   }
   if (path.empty() || path == "-") return Form::text;
-  static const std::vector<std::pair<std::string, Form>> kEndings = {{".dot", Form::dot},   {".gv", Form::dot},
-                                                                     {".json", Form::json}, {".yaml", Form::yaml},
-                                                                     {".yml", Form::yaml},  {".txt", Form::text},
-                                                                     {".html", Form::html}};
+  static const std::vector<std::pair<std::string, Form>> kEndings = {
+      {".dot", Form::dot},  {".gv", Form::dot},   {".json", Form::json}, {".yaml", Form::yaml},
+      {".yml", Form::yaml}, {".txt", Form::text}, {".html", Form::html}};
   for (const auto& [ending, form] : kEndings) {
     if (path.ends_with(ending)) return form;
   }
-  throw model::InputError("-o " + path +
-                          ": the ending does not tell what to write\n  help: end it in .html, .dot, .json, .yaml or .txt");
+  throw model::InputError(
+      "-o " + path + ": the ending does not tell what to write\n  help: end it in .html, .dot, .json, .yaml or .txt");
 }
 
 /// That there is something to trace.
@@ -77,14 +76,14 @@ void check_selection(const dsl::RuleSet& rules, const audit::Selection& selectio
 
 /// `--sweep resid_pre,z`: the kinds of sites that can be swept.
 std::vector<dsl::SiteKind> swept_sites(const std::vector<std::string>& names) {
-  static const std::vector<std::pair<std::string, dsl::SiteKind>> kKinds = {{"resid_pre", dsl::SiteKind::resid_pre},
-                                                                            {"z", dsl::SiteKind::z},
-                                                                            {"mlp_out", dsl::SiteKind::mlp_out}};
+  static const std::vector<std::pair<std::string, dsl::SiteKind>> kKinds = {
+      {"resid_pre", dsl::SiteKind::resid_pre}, {"z", dsl::SiteKind::z}, {"mlp_out", dsl::SiteKind::mlp_out}};
   std::vector<dsl::SiteKind> kinds;
   for (const std::string& name : names) {
     const auto found = std::find_if(kKinds.begin(), kKinds.end(), [&](const auto& each) { return each.first == name; });
     if (found == kKinds.end())
-      throw model::InputError("--sweep " + name + ": what is swept is resid_pre (the stream), z (each head) or mlp_out");
+      throw model::InputError("--sweep " + name +
+                              ": what is swept is resid_pre (the stream), z (each head) or mlp_out");
     if (std::find(kinds.begin(), kinds.end(), found->second) == kinds.end()) kinds.push_back(found->second);
   }
   return kinds;
@@ -95,7 +94,8 @@ int run_sweep(const Invocation& invocation, const Options& options, Form form) {
   wanted.sites = swept_sites(options.sweep);
   wanted.threshold = options.threshold;
   wanted.seed = invocation.options.seed;
-  if (form == Form::dot) throw model::InputError("a sweep is no graph\n  help: end the file in .html, .json, .yaml or .txt");
+  if (form == Form::dot)
+    throw model::InputError("a sweep is no graph\n  help: end the file in .html, .json, .yaml or .txt");
   const bool to_file = !options.output.empty() && options.output != "-";
   if (to_file) model::require_writable(options.output);
   const auto opened = bind_rules(invocation, options.files, options.model);
@@ -194,8 +194,9 @@ void register_trace(CLI::App& program, Invocation& invocation) {
   command->add_flag("--screen", options->screen,
                     "sweep in bfloat16, and run in float32 again what its error leaves undecided at the threshold");
   command
-      ->add_option("--threshold", options->threshold,
-                   "the share of clean less corrupt from which a patch counts as large, where a sweep is screened (0.1)")
+      ->add_option(
+          "--threshold", options->threshold,
+          "the share of clean less corrupt from which a patch counts as large, where a sweep is screened (0.1)")
       ->check(CLI::Range(0.0, 1.0))
       ->type_name("SHARE");
   command->add_flag("--minimality", options->minimality,

@@ -50,9 +50,8 @@ CheckedParts Checker::run(std::vector<Diagnostic> diagnostics) {
   // Each step reads only what those before it have defined.
   unsound_.prompts.merge(define_each(prompts_work_, &Checker::define_prompts));
   // A subspace reads the features that it is spanned by.
-  std::stable_partition(feature_work_.begin(), feature_work_.end(), [](const auto& work) {
-    return work.node().constructor.name.text != "subspace";
-  });
+  std::stable_partition(feature_work_.begin(), feature_work_.end(),
+                        [](const auto& work) { return work.node().constructor.name.text != "subspace"; });
   unsound_.features.merge(define_each(feature_work_, &Checker::define_feature));
   unsound_.circuits.merge(define_each(circuit_work_, &Checker::define_circuit));
   define_each(rule_work_, &Checker::define_rule);

@@ -126,8 +126,7 @@ std::optional<CircuitMethodCall> Checker::circuit_method(const ast::Call& call) 
   result.method = kMethods[known - names.begin()];
   std::optional<std::int64_t> value;
   switch (result.method) {
-    case CircuitMethod::eap:
-    {
+    case CircuitMethod::eap: {
       const auto given = arguments(call, {kSelect});
       if (!given || !selection(given->at(0), result)) return std::nullopt;
       return result;

@@ -342,8 +342,8 @@ std::optional<MethodCall> Checker::method(const ast::Call& call) {
     sound = false;
   }
   for (const char* needed : {"peak", "reach"}) {
-    const bool others = result.parameters.contains("peak") || result.parameters.contains("reach") ||
-                        result.parameters.contains("edge");
+    const bool others =
+        result.parameters.contains("peak") || result.parameters.contains("reach") || result.parameters.contains("edge");
     if (result.method != EditMethod::project || !others || result.parameters.contains(needed)) continue;
     report(Code::missing_argument, call.span, "`project` is to weigh layers, and lacks `" + std::string(needed) + "`",
            {"give the layer where most is removed and how far that reaches: project(peak: 14, reach: 8)"});

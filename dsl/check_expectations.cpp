@@ -207,10 +207,9 @@ bool Checker::across_ablations(const ast::Call& sweep, Expectation& expectation)
   const auto* sentence = std::get_if<Intervention>(&effect->change);
   const auto* named = std::get_if<ChangeRule>(&effect->change);
   const RuleDecl* rule = named != nullptr ? &rule_set_.rules[named->rule] : nullptr;
-  const bool whole_features =
-      sentence != nullptr
-          ? takes_out(*sentence)
-          : rule != nullptr && rule->circuits.empty() && std::ranges::all_of(rule->interventions, takes_out);
+  const bool whole_features = sentence != nullptr ? takes_out(*sentence)
+                                                  : rule != nullptr && rule->circuits.empty() &&
+                                                        std::ranges::all_of(rule->interventions, takes_out);
   if (whole_features) return true;
   report(Code::sweep_misfit, sweep.span, "`ablation` takes features out whole, and this change does something else",
          {"measure a change that only suppresses: effect(suppress F, on: METRIC), without `by`"});

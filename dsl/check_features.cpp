@@ -142,9 +142,9 @@ bool Checker::define_whitening(const ast::Argument& argument, Whitening& whiten)
 
 /// `component(P, 1)`
 bool Checker::define_component(const ast::Call& call, FeatureDecl& feature) {
-  const auto given = arguments(call, {{"the prompts whose activations vary along it"},
-                                      {"the component's number, from 1"},
-                                      {"sink", true, false}});
+  const auto given = arguments(
+      call,
+      {{"the prompts whose activations vary along it"}, {"the component's number, from 1"}, {"sink", true, false}});
   if (!given) return false;
   Component component;
   const auto set = prompts(*given->at(0));

@@ -162,13 +162,13 @@ std::optional<Metric> Checker::of_classes(const ast::Call& call) {
   if (!given) return std::nullopt;
   const std::size_t fewest = scr ? 4 : 3;
   if (classes.size() < fewest || classes.size() > (scr ? fewest : kMostClasses)) {
-    report(classes.size() < fewest ? Code::missing_argument : Code::surplus_argument, call.span,
-           scr ? "`scr` needs four sets of prompts: what is wanted with and without what is spurious, then what is not "
-                 "wanted with and without it"
-               : "`tpp` needs three sets of prompts or more, a class each (" + std::to_string(kMostClasses) +
-                     " at most)",
-           {scr ? "scr(\"sae\", nurse_she, nurse_he, doctor_she, doctor_he)"
-                : "tpp(\"sae\", sport, science, politics); of two classes, measure sparse_probing"});
+    report(
+        classes.size() < fewest ? Code::missing_argument : Code::surplus_argument, call.span,
+        scr ? "`scr` needs four sets of prompts: what is wanted with and without what is spurious, then what is not "
+              "wanted with and without it"
+            : "`tpp` needs three sets of prompts or more, a class each (" + std::to_string(kMostClasses) + " at most)",
+        {scr ? "scr(\"sae\", nurse_she, nurse_he, doctor_she, doctor_he)"
+             : "tpp(\"sae\", sport, science, politics); of two classes, measure sparse_probing"});
     return std::nullopt;
   }
   const auto folder = autoencoder(*given->at(0));
@@ -362,11 +362,10 @@ std::optional<Change> Checker::change(const ast::Argument& argument) {
 }
 
 std::optional<Metric> Checker::effect(const ast::Call& call) {
-  const auto given =
-      arguments(call, {{"a change (an intervention, a patch, `rule R` or `edit E`)"},
-                       {"on", true},
-                       {"control", true, false},
-                       {"path", true, false}});
+  const auto given = arguments(call, {{"a change (an intervention, a patch, `rule R` or `edit E`)"},
+                                      {"on", true},
+                                      {"control", true, false},
+                                      {"path", true, false}});
   if (!given) return std::nullopt;
   metric::Effect effect;
   auto changed = change(*given->at(0));
@@ -384,11 +383,9 @@ std::optional<Metric> Checker::effect(const ast::Call& call) {
        std::holds_alternative<metric::LossRecovered>(on->node) ||
        std::holds_alternative<metric::SparseProbing>(on->node) ||
        std::holds_alternative<metric::Absorption>(on->node) || std::holds_alternative<metric::Tpp>(on->node) ||
-       std::holds_alternative<metric::Scr>(on->node) ||
-       std::holds_alternative<metric::Faithfulness>(on->node) ||
-       std::holds_alternative<metric::Completeness>(on->node) ||
-       std::holds_alternative<metric::Minimality>(on->node) || std::holds_alternative<metric::Stability>(on->node) ||
-       std::holds_alternative<metric::Overlap>(on->node))) {
+       std::holds_alternative<metric::Scr>(on->node) || std::holds_alternative<metric::Faithfulness>(on->node) ||
+       std::holds_alternative<metric::Completeness>(on->node) || std::holds_alternative<metric::Minimality>(on->node) ||
+       std::holds_alternative<metric::Stability>(on->node) || std::holds_alternative<metric::Overlap>(on->node))) {
     const std::string& name = std::get<ast::Call>(given->at(1)->value).name.text;
     report(Code::effect_metric, given->at(1)->span, "no effect can be measured on `" + name + "`",
            {name == "cosine" ? "the directions of features do not change with the model's activations"

@@ -289,10 +289,11 @@ void Checker::check_overridden(const std::vector<ast::Under>& under, const Check
   const auto within = [&](RuleId part, RuleId whole) {
     const auto& sentences = rule_set_.rules[part].interventions;
     const auto& others = rule_set_.rules[whole].interventions;
-    return !sentences.empty() && rule_set_.rules[part].circuits.empty() && std::all_of(sentences.begin(), sentences.end(), [&](const Intervention& each) {
-      return std::any_of(others.begin(), others.end(),
-                         [&](const Intervention& other) { return overrides(rule_set_, other, each); });
-    });
+    return !sentences.empty() && rule_set_.rules[part].circuits.empty() &&
+           std::all_of(sentences.begin(), sentences.end(), [&](const Intervention& each) {
+             return std::any_of(others.begin(), others.end(),
+                                [&](const Intervention& other) { return overrides(rule_set_, other, each); });
+           });
   };
   std::set<RuleId> useless;
   for (const ast::Under& statement : under) {

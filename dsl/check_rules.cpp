@@ -121,9 +121,10 @@ std::optional<Intervention> Checker::intervention(const ast::Intervention& node)
   if (feature == nullptr) return std::nullopt;
   result.feature = *id;
   if (std::holds_alternative<Subspace>(feature->constructor) && node.operation != Operation::suppress) {
-    report(Code::subspace_activation, node.span,
-           "subspace `" + node.feature.text + "` has no activation of its own, so it can be suppressed and nothing else",
-           {"write suppress " + node.feature.text + ", or " + operation + " one of the features that span it"});
+    report(
+        Code::subspace_activation, node.span,
+        "subspace `" + node.feature.text + "` has no activation of its own, so it can be suppressed and nothing else",
+        {"write suppress " + node.feature.text + ", or " + operation + " one of the features that span it"});
     sound = false;
   }
   sound &= check_widths(node.feature, *feature, node.sites);

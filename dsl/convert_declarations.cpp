@@ -225,8 +225,8 @@ ast::Feature Converter::feature(const Node& node) {
     once(out.token, token, span(*part), "token");
   }
   // A latent's site is its autoencoder's, and a subspace's can be its features'.
-  require(out.site || out.constructor.name.text == "latent" || out.constructor.name.text == "subspace", out.name.span, out.name.text, "site to be read at",
-          "write `at` and a site, for example `at resid_post[12]`");
+  require(out.site || out.constructor.name.text == "latent" || out.constructor.name.text == "subspace", out.name.span,
+          out.name.text, "site to be read at", "write `at` and a site, for example `at resid_post[12]`");
   out.notes = notes(node);
   return out;
 }
@@ -272,8 +272,7 @@ ast::Edit Converter::edit(const Node& node) {
       out.changes.emplace_back(ast::FactsFrom{from_file(only(statement)), place});
     } else if (is<grammar::remove>(statement)) {
       const Node& removed = *child<grammar::feature_name, grammar::circuit_name>(statement);
-      out.changes.emplace_back(
-          ast::Remove{name(removed), sites(statement), place, is<grammar::circuit_name>(removed)});
+      out.changes.emplace_back(ast::Remove{name(removed), sites(statement), place, is<grammar::circuit_name>(removed)});
     } else if (is<grammar::erase>(statement)) {
       ast::Erase erase{{}, sites(statement), place};
       const Node& labels = only(statement);
@@ -325,7 +324,8 @@ ast::Circuit Converter::circuit(const Node& node) {
     }
   }
   const Span place = out.name.span;
-  const bool found_on_any = std::any_of(out.pairs.begin(), out.pairs.end(), [](const auto& pair) { return !pair.held; });
+  const bool found_on_any =
+      std::any_of(out.pairs.begin(), out.pairs.end(), [](const auto& pair) { return !pair.held; });
   require(found_on_any, place, out.name.text, "pair of prompts", "write `clean \"…\" corrupt \"…\"`");
   require(out.measure.has_value(), place, out.name.text, "measure",
           "write `measure` and a metric, for example `measure logit_diff(\" a\", \" b\")`");

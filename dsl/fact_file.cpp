@@ -63,11 +63,10 @@ Fact known_fact(const PromptFile& file, const Record& record) {
   fact.prompt_template = text_of(record, "prompt");
   const auto at = fact.prompt_template.find(fact.subject);
   if (fact.subject.empty() || at == std::string::npos) {
-    throw RecordFault{
-        Code::template_slot,
-        record.where,
-        "the prompt \"" + fact.prompt_template + "\" does not name its subject \"" + fact.subject + "\"",
-        {}};
+    throw RecordFault{Code::template_slot,
+                      record.where,
+                      "the prompt \"" + fact.prompt_template + "\" does not name its subject \"" + fact.subject + "\"",
+                      {}};
   }
   fact.prompt_template.replace(at, fact.subject.size(), kSlot);
   fact.to = with_leading_space(target_of(file, record, "attribute"));

@@ -14,7 +14,8 @@ namespace proviso::dsl {
 ///   known facts as causal tracing has them: `prompt`, which names `subject`, and `attribute`, the new target;
 ///   ours: `subject`, `template` (holding "{}"), `to`, and `from` where the present continuation is known.
 /// `answer` names another field for the new target ("alt" in zsRE); the record's own answer is then what holds now. The
-/// data sets leave the space before a target to their reader, so one is put there; ours are taken as written. Diagnostics are as those of `read_prompt_file`.
+/// data sets leave the space before a target to their reader, so one is put there; ours are taken as written.
+/// Diagnostics are as those of `read_prompt_file`.
 Outcome<std::vector<Fact>> read_fact_file(const PromptFile& file, std::string_view bytes);
 
 }  // namespace proviso::dsl

@@ -181,8 +181,8 @@ struct inner_intervention : seq<at<operation_ahead, layout, identifier_first>, i
 struct feature_ref : seq<kw_feature, need<feature_name>> {};
 struct patched : sor<feature_ref, inner_sites> {};
 struct patch_source : sor<call, prompts_ref> {};
-struct patch : seq<at<kw_patch, layout, sor<one<'['>, identifier_first>>, kw_patch, need<patched, kw_from, patch_source>,
-                   opt<then<when_part>>> {};
+struct patch : seq<at<kw_patch, layout, sor<one<'['>, identifier_first>>, kw_patch,
+                   need<patched, kw_from, patch_source>, opt<then<when_part>>> {};
 
 // ---- values ----------------------------------------------------------------------------------
 
@@ -193,8 +193,8 @@ struct minus : one<'-'> {};
 struct difference : seq<text, opt<then<minus>, need<text>>> {};
 struct value_list : list_of<prompt_item, index_range> {};
 struct compared : seq<operand, star<then<compare>, need<operand>>> {};
-struct value : sor<rule_ref, edit_ref, patch, inner_intervention, range, everything, difference, regex, value_list,
-                   compared> {};
+struct value
+    : sor<rule_ref, edit_ref, patch, inner_intervention, range, everything, difference, regex, value_list, compared> {};
 
 // ---- expectations ----------------------------------------------------------------------------
 

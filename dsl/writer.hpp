@@ -40,7 +40,7 @@ class Writer {
   Writer& intervention(const ast::Intervention& intervention, bool inside_parentheses);
   Writer& sites(const std::vector<ast::Site>& sites, bool inside_parentheses);
   Writer& sides(const std::pair<ast::PromptsRef, ast::PromptsRef>& sets);  ///< `(angry, calm)`
-  Writer& classes(const std::vector<ast::PromptsRef>& sets);  ///< `[she, he]`
+  Writer& classes(const std::vector<ast::PromptsRef>& sets);               ///< `[she, he]`
   template <class Range, class Write>
   Writer& separated(const Range& range, Write write) {
     bool first = true;

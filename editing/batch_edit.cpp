@@ -112,7 +112,7 @@ std::variant<Answer, Refusal> answer(const BatchRequest& request, const SecondMo
   const auto mean_eigenvalue = C.diagonal().mean();
   const double ridge = needed_ridge(moment, request.ridge);
   const std::string longer = request.method == BatchMethod::memit ? "measure it on a longer text"
-                                                                   : "measure it on a longer text, or name a ridge";
+                                                                  : "measure it on a longer text, or name a ridge";
   if (request.method == BatchMethod::memit && K.size(1) >= K.size(0)) {
     const auto added = ridge * mean_eigenvalue * at::eye(C.size(0), C.options());
     auto A = solve_moments(request.covariance_weight * (C + added) + K.matmul(K.t()), K, moment, longer);
@@ -326,8 +326,9 @@ std::variant<BatchSolution, Refusal> solve_batch(model::Transformer& transformer
   const auto scores_before = batch.scores(transformer);
 
   BatchSolution solution;
-  auto& certificate = solution.certificate = begin_certificate(
-      request, moments, batch.facts().front().rewriting.size() - 1, earlier.empty() || !earlier[0].defined() ? 0 : earlier[0].size(1));
+  auto& certificate = solution.certificate =
+      begin_certificate(request, moments, batch.facts().front().rewriting.size() - 1,
+                        earlier.empty() || !earlier[0].defined() ? 0 : earlier[0].size(1));
   AppliedDeltas applied(transformer);
   for (std::size_t i = 0; i < moments.size(); ++i) {
     const auto layer = moments[i]->layer;

@@ -36,9 +36,9 @@ struct BatchRequest : ValueSettings {
   std::int64_t prefixes = 5;  ///< generated, of 10 tokens; a key weighs the bare prompt by half
   std::uint64_t seed = 0;
   std::optional<std::vector<std::string>> sampled{};  ///< the prefixes themselves, where they are known
-  double covariance_weight = 0;  ///< memit's λ
-  double null_threshold = 0;     ///< alphaedit: eigenvalues of C under it, in C's mean eigenvalue, are its null space
-  double ridge = 0;              ///< alphaedit's r, in the mean squared norm of a key; emmet: added to C as rome's
+  double covariance_weight = 0;                       ///< memit's λ
+  double null_threshold = 0;  ///< alphaedit: eigenvalues of C under it, in C's mean eigenvalue, are its null space
+  double ridge = 0;           ///< alphaedit's r, in the mean squared norm of a key; emmet: added to C as rome's
 };
 
 /// Ours where the published defaults do not carry over to small models: docs/decisions/0007 says which and why.

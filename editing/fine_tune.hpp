@@ -32,7 +32,7 @@ struct FineTuneSolution {
   WeightDelta delta;
   Certificate certificate;
   std::vector<Certificate> facts;  ///< what was measured of each, in their order
-  std::vector<double> losses;  ///< one an evaluation
+  std::vector<double> losses;      ///< one an evaluation
 };
 
 /// Leaves the model as found. A refusal where a fact cannot be put to the model, or facts contradict each other.

@@ -40,8 +40,8 @@ struct EditedOutput {
 ///   path/proviso/originals/…                                 what the edited model no longer holds of its source
 ///
 /// As an adapter: adapter_config.json and adapter_model.safetensors in place of the model, and nothing to be saved.
-/// As a GGUF file: the file, and the records in "path.proviso"; records without their file, which a kill between the two
-/// can leave, say so and give way to the next ones. `transformer` must be as loaded, and is left so.
+/// As a GGUF file: the file, and the records in "path.proviso"; records without their file, which a kill between the
+/// two can leave, say so and give way to the next ones. `transformer` must be as loaded, and is left so.
 void write_edited_model(model::Transformer& transformer, const model::Tokenizer& tokenizer,
                         const std::vector<LedgerEntry>& entries, const EditedOutput& output);
 

@@ -40,7 +40,8 @@ void write_factors(const std::string& path, const LedgerEntry& entry) {
     const auto& delta = entry.deltas[i];
     const auto name = std::to_string(i) + "." + delta.tensor;
     if (!is_identity(delta.left)) add_parts(tensors, name + std::string(kLeft), delta.left);
-    if (is_identity(delta.left) || !is_identity(delta.right)) add_parts(tensors, name + std::string(kRight), delta.right);
+    if (is_identity(delta.left) || !is_identity(delta.right))
+      add_parts(tensors, name + std::string(kRight), delta.right);
   }
   write_float_tensors(
       path, tensors,

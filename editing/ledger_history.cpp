@@ -138,9 +138,9 @@ void replay_edits(const std::string& path, model::Transformer& transformer, cons
                   const std::string& destination) {
   const auto edited = read_edited_model(path);
   require_source(edited, transformer.card(), path);
-  write_edited_model(transformer, tokenizer, edited.entries,
-                     {destination, edited.form, edited.beside, edited.model_sha256, edited.source,
-                      edited.inherited_keys});
+  write_edited_model(
+      transformer, tokenizer, edited.entries,
+      {destination, edited.form, edited.beside, edited.model_sha256, edited.source, edited.inherited_keys});
 }
 
 void drop_edit(const std::string& path, const std::string& name, const std::string& destination) {

@@ -25,7 +25,8 @@ struct EditedModel {
 };
 
 /// What alphaedit's edits that made the model at `path` ask later ones to spare, those of its source's ledger included;
-/// nothing where it has no ledger. `path` is a folder, a GGUF file or a safetensors file. Throws as `read_edited_model`.
+/// nothing where it has no ledger. `path` is a folder, a GGUF file or a safetensors file. Throws as
+/// `read_edited_model`.
 KeptKeys kept_keys(const std::string& path);
 
 /// Reads the ledger and every edit's factors. Throws `InputError` naming the file that has changed since.

@@ -29,7 +29,8 @@ std::variant<std::vector<WeightDelta>, Refusal> ablate_nodes(const model::Transf
       if (bias.defined()) constant = constant - strength * bias.to(at::kCPU, at::kDouble);
     } else {
       const auto width = static_cast<std::int64_t>(members.size()) * head_dim;
-      at::Tensor left = at::empty({weight.size(0), width}, at::kDouble), right = at::zeros({width, weight.size(1)}, at::kDouble);
+      at::Tensor left = at::empty({weight.size(0), width}, at::kDouble),
+                 right = at::zeros({width, weight.size(1)}, at::kDouble);
       std::int64_t row = 0;
       for (const auto* node : members) {
         const auto columns = weight.narrow(1, node->head * head_dim, head_dim);

@@ -89,8 +89,7 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
   const auto k_bare = objective.keys()[0];
   const auto k_mean = objective.keys().mean(0);
   const double ridge = needed_ridge(moment, request.ridge);
-  const auto towards =
-      solve_moment(moment, ridge, k_mean.unsqueeze(1), "measure it on a longer text, or name a ridge");
+  const auto towards = solve_moment(moment, ridge, k_mean.unsqueeze(1), "measure it on a longer text, or name a ridge");
   if (const auto* refusal = std::get_if<Refusal>(&towards)) return *refusal;
   const auto C_inv_k = std::get<at::Tensor>(towards).squeeze(1);
   const auto u = C_inv_k / C_inv_k.norm();
@@ -184,12 +183,11 @@ std::variant<RomeSolution, Refusal> solve_rome(const model::Transformer& transfo
                           {"final_kl", optimised.kl}};
   if (!former.empty()) {
     const double measured = all_after.back().logit - all_before.back().logit;
-    certificate.measured.insert(
-        certificate.measured.end(),
-        {{"former_log_probability_before", all_before.back().log_probability},
-         {"former_log_probability_after", all_after.back().log_probability},
-         {"former_logit_change", measured},
-         {"former_prediction_error", former_change - measured}});
+    certificate.measured.insert(certificate.measured.end(),
+                                {{"former_log_probability_before", all_before.back().log_probability},
+                                 {"former_log_probability_after", all_after.back().log_probability},
+                                 {"former_logit_change", measured},
+                                 {"former_prediction_error", former_change - measured}});
   }
   solution.seconds.certificate = watch.lap();
   return solution;

@@ -155,8 +155,8 @@ std::vector<ValueObjective::Loss> ValueObjective::losses(const at::Tensor& delta
     const auto kl = (anchor.exp() * (anchor - fact.anchor_log_probabilities)).sum();
     const auto v0_norm = values_[facts[i]].norm().item<double>();
     const auto size = deltas[static_cast<std::int64_t>(i)].norm();
-    losses.push_back({nll + kl_factor * kl + weight_decay * size / (v0_norm * v0_norm), nll.item<double>(),
-                      kl.item<double>()});
+    losses.push_back(
+        {nll + kl_factor * kl + weight_decay * size / (v0_norm * v0_norm), nll.item<double>(), kl.item<double>()});
   }
   return losses;
 }
@@ -183,7 +183,9 @@ at::Tensor ValueObjective::logit_slopes() const {
     targets.push_back(fact.target.front());
   }
   const auto deltas = at::zeros_like(values_).requires_grad_(true);
-  const auto index = [&](const std::vector<std::int64_t>& ids) { return at::tensor(ids, at::kLong).to(values_.device()); };
+  const auto index = [&](const std::vector<std::int64_t>& ids) {
+    return at::tensor(ids, at::kLong).to(values_.device());
+  };
   const auto ends = logits(deltas, bare).index_select(0, index(at));
   ends.gather(1, index(targets).unsqueeze(1)).sum().backward();
   return deltas.grad();

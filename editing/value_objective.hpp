@@ -50,7 +50,8 @@ class ValueObjective {
     at::Tensor logits;           // of all, at the prompt's end: [vocabulary]
   };
   Readout bare_prompt(const at::Tensor& delta) const;
-  /// The gradient at δ = 0 of the logit of each fact's target's first token, in its bare prompt: [facts, width] float64.
+  /// The gradient at δ = 0 of the logit of each fact's target's first token, in its bare prompt: [facts, width]
+  /// float64.
   at::Tensor logit_slopes() const;
 
  private:

@@ -19,7 +19,8 @@ struct WeightDelta {
   double norm() const;  ///< Frobenius
 };
 
-/// A change of full rank, identity times itself (or itself times the identity, the smaller of the two): W' = W + change.
+/// A change of full rank, identity times itself (or itself times the identity, the smaller of the two): W' = W +
+/// change.
 WeightDelta whole_change(std::string tensor, const at::Tensor& change);
 /// Whether one factor is the identity of `whole_change`, which nobody needs to store.
 bool is_identity(const at::Tensor& factor);

@@ -136,9 +136,9 @@ void Binder::construction(const dsl::FeatureDecl& declaration) {
     const std::int64_t most = std::min(std::ssize(bound_.prompts[component->prompts]) - 1, width);
     if (component->index > most && most >= 0) {
       error(Code::out_of_range, component->span,
-            "component " + std::to_string(component->index) + " does not exist: " +
-                std::to_string(bound_.prompts[component->prompts].size()) + " prompts vary along " +
-                std::to_string(most) + " directions at most",
+            "component " + std::to_string(component->index) +
+                " does not exist: " + std::to_string(bound_.prompts[component->prompts].size()) +
+                " prompts vary along " + std::to_string(most) + " directions at most",
             {"give more prompts, or name an earlier component"});
     }
   } else if (!std::holds_alternative<dsl::Latent>(declaration.constructor) &&
@@ -178,7 +178,8 @@ void Binder::choice(const dsl::FeatureDecl& declaration, const dsl::TwoSided& of
         std::set<std::vector<std::int64_t>> seen;
         for (const auto& prompt : bound_.prompts[built]) seen.insert(prompt.tokens);
         const auto& held = bound_.prompts[set];
-        const auto shared = std::ranges::find_if(held, [&](const auto& prompt) { return seen.contains(prompt.tokens); });
+        const auto shared =
+            std::ranges::find_if(held, [&](const auto& prompt) { return seen.contains(prompt.tokens); });
         if (shared == held.end()) continue;
         error(Code::site_choice, declaration.choice->span,
               "\"" + shared->text + "\" builds the feature, so a choice on it would not be held out",

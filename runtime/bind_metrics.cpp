@@ -59,8 +59,8 @@ void Binder::metric(const dsl::Metric& metric) {
         } else if constexpr (std::is_same_v<Node, dsl::metric::LossRecovered>) {
           autoencoder(node.folder, node.span);
         } else if constexpr (std::is_same_v<Node, dsl::metric::SparseProbing> ||
-                             std::is_same_v<Node, dsl::metric::Absorption> ||
-                             std::is_same_v<Node, dsl::metric::Tpp> || std::is_same_v<Node, dsl::metric::Scr>) {
+                             std::is_same_v<Node, dsl::metric::Absorption> || std::is_same_v<Node, dsl::metric::Tpp> ||
+                             std::is_same_v<Node, dsl::metric::Scr>) {
           constexpr bool kAblated = !std::is_same_v<Node, dsl::metric::SparseProbing>;
           latents(autoencoder(node.folder, node.span), node.k, kAblated, metric);
         } else if constexpr (std::is_same_v<Node, dsl::metric::Auroc>) {

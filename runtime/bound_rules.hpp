@@ -95,8 +95,8 @@ struct BoundPair {
 struct BoundCircuit {
   std::vector<BoundPair> pairs;  ///< that it is found on
   std::vector<BoundPair> held;   ///< that it is measured on; empty: the same
-  bool probability = false;  ///< of `raised`; otherwise its logit less that of `lowered`
-  std::int64_t kept = 0;     ///< how many edges, or nodes where the declaration keeps those
+  bool probability = false;      ///< of `raised`; otherwise its logit less that of `lowered`
+  std::int64_t kept = 0;         ///< how many edges, or nodes where the declaration keeps those
 
   const std::vector<BoundPair>& measured() const { return held.empty() ? pairs : held; }
 };
@@ -108,14 +108,14 @@ struct BoundRules {
   std::shared_ptr<const dsl::RuleSet> rules;
   const model::ModelCard* card = nullptr;
   std::shared_ptr<const model::Tokenizer> tokenizer;
-  std::vector<BoundPrompts> prompts;                    // by PromptsId
-  std::vector<dsl::Site> feature_sites;                 // by FeatureId; canonical
-  std::map<dsl::FeatureId, SiteSelection> selections;   // of features whose site the model decides
+  std::vector<BoundPrompts> prompts;                           // by PromptsId
+  std::vector<dsl::Site> feature_sites;                        // by FeatureId; canonical
+  std::map<dsl::FeatureId, SiteSelection> selections;          // of features whose site the model decides
   std::int64_t selection_sequences = 0, selection_tokens = 0;  ///< computed to choose sites
-  std::vector<std::vector<BoundFact>> facts;            // by EditId, in written order
-  std::map<std::string, AutoencoderCard> autoencoders;  // by folder: those that latents and metrics name
-  std::vector<BoundCircuit> circuits;                   // by CircuitId
-  std::uint64_t seed = 0;                               ///< the run's, which random attacks are made with
+  std::vector<std::vector<BoundFact>> facts;                   // by EditId, in written order
+  std::map<std::string, AutoencoderCard> autoencoders;         // by folder: those that latents and metrics name
+  std::vector<BoundCircuit> circuits;                          // by CircuitId
+  std::uint64_t seed = 0;                                      ///< the run's, which random attacks are made with
   std::map<AttackedKey, AttackedPrompts> attacked;
   /// By check and seed: what `perturb` adds, once the model has been searched.
   std::map<std::pair<dsl::CheckId, std::uint64_t>, std::shared_ptr<const Perturbation>> perturbations;

@@ -54,7 +54,7 @@ void take_common(const dsl::MethodCall& call, std::uint64_t seed, Request& reque
   take(call, "ridge", request.ridge);
 }
 
-editing::EditedFact edited(const dsl::Fact& fact) { 
+editing::EditedFact edited(const dsl::Fact& fact) {
   return {fact.subject, fact.prompt_template, fact.to, fact.from.value_or("")};
 }
 
@@ -288,9 +288,10 @@ class EditSolver {
     editing::Certificate certificate;
     certificate.method = "ablate";
     certificate.parameters = {{"to", zero ? "zero" : "mean"}, {"strength", editing::short_text(strength)}};
-    certificate.algebra = {{"nodes", static_cast<double>(nodes.size())},
-                           {"heads", static_cast<double>(std::count_if(
-                                         nodes.begin(), nodes.end(), [](const auto& node) { return node.head >= 0; }))}};
+    certificate.algebra = {
+        {"nodes", static_cast<double>(nodes.size())},
+        {"heads", static_cast<double>(
+                      std::count_if(nodes.begin(), nodes.end(), [](const auto& node) { return node.head >= 0; }))}};
     for (auto& delta : std::get<std::vector<editing::WeightDelta>>(made)) {
       certificate.changes.push_back(editing::describe_change(transformer_, delta));
       keep(std::move(delta));
@@ -453,10 +454,9 @@ std::vector<const editing::SecondMoment*> SecondMoments::of(dsl::EditId edit, co
 }
 
 SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const BoundRules& bound,
-                      const std::vector<Direction>& features,
-                      const std::map<dsl::CircuitId, CircuitEvidence>& circuits, const std::vector<SolvedEdit>& earlier,
-                      const SecondMoments& moments, const InheritedKeys& inherited, const CostText* costs,
-                      std::uint64_t seed) {
+                      const std::vector<Direction>& features, const std::map<dsl::CircuitId, CircuitEvidence>& circuits,
+                      const std::vector<SolvedEdit>& earlier, const SecondMoments& moments,
+                      const InheritedKeys& inherited, const CostText* costs, std::uint64_t seed) {
   const auto& declaration = bound.rules->edits[edit];
   SolvedEdit solved;
   solved.edit = edit;

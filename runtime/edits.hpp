@@ -60,17 +60,17 @@ struct CostText {
   std::vector<editing::UnrelatedFact> unrelated;  ///< facts that no edit is about
 };
 
-/// By layer, keys of facts that were written into the model before it was loaded, which alphaedit spares: [d_in, facts].
+/// By layer, keys of facts that were written into the model before it was loaded, which alphaedit spares: [d_in,
+/// facts].
 using InheritedKeys = std::map<std::int64_t, at::Tensor>;
 
 /// Solves the changes of one edit one after another, each on the model that the earlier ones leave; puts
 /// the model back. `earlier` are the edits that the model has by now; `features` were built and `circuits` found on the
 /// model as loaded. What the edit costs is measured on `costs` unless it is null.
 SolvedEdit solve_edit(dsl::EditId edit, model::Transformer& transformer, const BoundRules& bound,
-                      const std::vector<Direction>& features,
-                      const std::map<dsl::CircuitId, CircuitEvidence>& circuits, const std::vector<SolvedEdit>& earlier,
-                      const SecondMoments& moments, const InheritedKeys& inherited, const CostText* costs,
-                      std::uint64_t seed);
+                      const std::vector<Direction>& features, const std::map<dsl::CircuitId, CircuitEvidence>& circuits,
+                      const std::vector<SolvedEdit>& earlier, const SecondMoments& moments,
+                      const InheritedKeys& inherited, const CostText* costs, std::uint64_t seed);
 
 /// The same changes turned round: what they add they take away.
 std::vector<editing::WeightDelta> turned_round(std::vector<editing::WeightDelta> deltas);

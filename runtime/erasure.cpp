@@ -153,7 +153,8 @@ class LabelEraser {
 
   const std::vector<Site>& sites() const { return sites_; }
 
-  /// The changes that erase at `site`, one of its own, on the model as it is now; none where the classes leave no trace.
+  /// The changes that erase at `site`, one of its own, on the model as it is now; none where the classes leave no
+  /// trace.
   std::variant<std::vector<editing::WeightDelta>, editing::Refusal> fit(const Site& site, const at::Tensor& sinks) {
     const auto last = editing::last_values(transformer_, prompts_.fitted.rows, site);
     const auto moments = moments_of(last, prompts_.fitted, prompts_.classes);

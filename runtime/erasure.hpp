@@ -31,8 +31,8 @@ std::vector<dsl::Site> erased_sites(const dsl::Erase& erase, const BoundRules& b
 /// the earlier ones leave. Where the sites are all the writers of the stream up to a layer, their sum, the stream after
 /// it, tells nothing either: a sum's covariance is the sum of the covariances. Several erasures go through the sites
 /// together, one after another at each: what the first has made equal at a site stays so under the affine map of the
-/// next, and later sites are fitted on what both have left. The certificates say where it holds, and what probes make of
-/// prompts that were not fitted. The model is left as found.
+/// next, and later sites are fitted on what both have left. The certificates say where it holds, and what probes make
+/// of prompts that were not fitted. The model is left as found.
 std::variant<Erasure, editing::Refusal> erase_labels(const std::vector<const dsl::Erase*>& erasures,
                                                      const BoundRules& bound, model::Transformer& transformer,
                                                      const ErasureSettings& settings);

@@ -189,8 +189,8 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
 
 StateId PlanBuilder::control(StateId treated, std::int64_t number, std::uint64_t seed, ControlKind kind) {
   static constexpr const char* kKinds[] = {"x", "-", "p"};
-  const std::string key = kKinds[static_cast<int>(kind)] + std::to_string(treated) + "#" + std::to_string(number) + "s" +
-                          std::to_string(seed);
+  const std::string key = kKinds[static_cast<int>(kind)] + std::to_string(treated) + "#" + std::to_string(number) +
+                          "s" + std::to_string(seed);
   const auto [found, is_new] = state_ids_.emplace(key, plan_.states.size());
   if (!is_new) return found->second;
   plan_.states[treated].changes_recorded = true;

@@ -91,14 +91,14 @@ struct ModelState {
   std::vector<PlannedSentence> sentences;
   std::vector<PlannedReplacement> replacements;  ///< numbered after the sentences where what acts is counted
   std::optional<PlannedPatch> patch{};           ///< of the change
-  const dsl::Change* change = nullptr;        ///< the `effect`'s, in force beside the rest
-  std::optional<PlannedAblation> ablation{};  ///< of the change; nothing: it does as it says
+  const dsl::Change* change = nullptr;           ///< the `effect`'s, in force beside the rest
+  std::optional<PlannedAblation> ablation{};     ///< of the change; nothing: it does as it says
   std::optional<StateId> controls;  ///< the treated state whose change this one replaces by a random one of equal size
   std::int64_t control = 0;         ///< number of the random direction, or of the draw of positions
   ControlKind control_kind = ControlKind::direction;
-  std::uint64_t seed = 0;           ///< added to the run's: of its edits, its random direction and its `resample`
-  bool changes_recorded = false;    ///< ‖Δx‖ is kept by position: controls follow
-  bool as_written = false;          ///< its tensors are what the file that it is written to makes of them
+  std::uint64_t seed = 0;         ///< added to the run's: of its edits, its random direction and its `resample`
+  bool changes_recorded = false;  ///< ‖Δx‖ is kept by position: controls follow
+  bool as_written = false;        ///< its tensors are what the file that it is written to makes of them
 };
 
 /// Logits wanted after one position.

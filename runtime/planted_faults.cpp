@@ -179,9 +179,9 @@ class Chooser {
     std::vector<dsl::FeatureId> features;
     for (const dsl::FeatureId id : audited_.features) {
       const auto& constructor = bound_.rules->features[id].constructor;
-      const bool along =
-          !std::holds_alternative<dsl::Latent>(constructor) && !std::holds_alternative<dsl::Neuron>(constructor) &&
-          !std::holds_alternative<dsl::Subspace>(constructor);
+      const bool along = !std::holds_alternative<dsl::Latent>(constructor) &&
+                         !std::holds_alternative<dsl::Neuron>(constructor) &&
+                         !std::holds_alternative<dsl::Subspace>(constructor);
       if (along && dsl::site_width(bound_.feature_sites[id].kind) == dsl::SiteWidth::stream) features.push_back(id);
     }
     shuffle(features, random);

@@ -23,12 +23,12 @@ namespace proviso::runtime {
 
 /// One place whose activation is replaced.
 struct ReplacedPart {
-  std::size_t number = 0;  ///< the replacement that it belongs to, in the order of adding
-  dsl::Site site;          ///< canonical; of one head, or whole
+  std::size_t number = 0;             ///< the replacement that it belongs to, in the order of adding
+  dsl::Site site;                     ///< canonical; of one head, or whole
   std::int64_t begin = 0, width = 0;  ///< in the whole site's width
   double share = 1;
-  bool of_change = false;  ///< belongs to an `effect`'s change: a control replaces it
-  bool direct = false;     ///< the change goes to the last layer's output alone, and nothing else sees it
+  bool of_change = false;                ///< belongs to an `effect`'s change: a control replaces it
+  bool direct = false;                   ///< the change goes to the last layer's output alone, and nothing else sees it
   std::optional<std::size_t> condition;  ///< in the program's ConditionSet
   at::Tensor value;  // [width] float32: at every position from 1 on; undefined: what donors had, from position 0 on
 };
@@ -120,7 +120,7 @@ class ReplacementPass : public model::StreamReader {
   bool measure_ = false;
   Donors donors_;
   const model::PackedLayout* layout_ = nullptr;
-  at::Tensor pending_;                           // [n, width]: direct changes, until the last layer's output
+  at::Tensor pending_;                      // [n, width]: direct changes, until the last layer's output
   std::map<std::int64_t, at::Tensor> own_;  // by source of edges: what it adds to the stream
   std::vector<Mask> moved_;
   std::map<dsl::Site, std::vector<float>> change_norms_;

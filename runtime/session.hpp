@@ -25,10 +25,10 @@ namespace proviso::runtime {
 
 struct SessionOptions {
   std::uint64_t seed = 0;
-  std::string cache_directory;  ///< "" keeps nothing
-  std::string corpus_path;      ///< text for second moments where an edit names none
-  std::string held_out_path;    ///< text that no edit sees, to measure what edits cost; "" does not
-  std::string unrelated_path;   ///< a folder of facts that no edit is about, for the same; "" has none
+  std::string cache_directory;     ///< "" keeps nothing
+  std::string corpus_path;         ///< text for second moments where an edit names none
+  std::string held_out_path;       ///< text that no edit sees, to measure what edits cost; "" does not
+  std::string unrelated_path;      ///< a folder of facts that no edit is about, for the same; "" has none
   InheritedKeys inherited_keys{};  ///< where the model was edited by alphaedit before
   Progress progress;
 };

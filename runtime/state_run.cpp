@@ -235,8 +235,7 @@ void StateRun::apply_edits() {
         !turned ? edit.deltas
         : state().control_kind == ControlKind::wrong_sign
             ? turned_round(edit.deltas)
-            : turned_at_random(edit.deltas, c_.transformer,
-                               model::mix_seed(c_.seed + state().seed, state().control));
+            : turned_at_random(edit.deltas, c_.transformer, model::mix_seed(c_.seed + state().seed, state().control));
     bool changed = false;
     for (const auto& delta : deltas) changed = applied_.apply(delta) || changed;
     evidence_.states_[c_.state].edit_changed.push_back(changed);
@@ -559,7 +558,8 @@ void StateRun::keep_activity(const Hooks& hooks, bool folds_only) {
     }
   }
   for (std::size_t i = 0; i < state().replacements.size() && !folds_only; ++i) {
-    for (const auto& [site, activity] : hooks.pass->replacing()->activity(i)) record[hooks.sites.size() + i][site] += activity;
+    for (const auto& [site, activity] : hooks.pass->replacing()->activity(i))
+      record[hooks.sites.size() + i][site] += activity;
   }
 }
 

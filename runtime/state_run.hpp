@@ -15,10 +15,10 @@
 #include "runtime/ablation.hpp"
 #include "runtime/autoencoders/autoencoder_shelf.hpp"
 #include "runtime/bound_rules.hpp"
+#include "runtime/circuits/find_circuit.hpp"
 #include "runtime/edits.hpp"
 #include "runtime/evidence.hpp"
 #include "runtime/features/direction.hpp"
-#include "runtime/circuits/find_circuit.hpp"
 #include "runtime/hooks.hpp"
 #include "runtime/plan.hpp"
 

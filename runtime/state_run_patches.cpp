@@ -104,8 +104,7 @@ void StateRun::read_patched() {
       }
     }
   }
-  for (const auto& [site, sum] : sums)
-    patch_values_.at(site).copy_(sum.first / static_cast<double>(sum.second));
+  for (const auto& [site, sum] : sums) patch_values_.at(site).copy_(sum.first / static_cast<double>(sum.second));
 }
 
 ReplacementPass::Donors StateRun::donors(std::function<SequenceId(std::size_t)> sequence,

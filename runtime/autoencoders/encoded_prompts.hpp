@@ -16,10 +16,10 @@ namespace proviso::runtime {
 /// (their activation, with the input's norm undone).
 struct EncodedPrompts {
   std::shared_ptr<const Autoencoder> autoencoder;
-  at::Tensor mean_x;  // [prompts, d_in] float32: the mean over ordinary positions
-  at::Tensor mean_f;  // [prompts, d_sae] float32
-  at::Tensor last_x;  // [prompts, d_in] float32: at the last token
-  at::Tensor last_f;  // [prompts, d_sae] float32
+  at::Tensor mean_x;                             // [prompts, d_in] float32: the mean over ordinary positions
+  at::Tensor mean_f;                             // [prompts, d_sae] float32
+  at::Tensor last_x;                             // [prompts, d_in] float32: at the last token
+  at::Tensor last_f;                             // [prompts, d_sae] float32
   std::vector<std::uint8_t> has_mean, has_last;  ///< by prompt: some position is ordinary, the last one is
 };
 

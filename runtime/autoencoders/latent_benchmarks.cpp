@@ -24,8 +24,7 @@ class Folds {
       auto& folds = folds_.emplace_back();
       const auto& counted = set.encoded->*counts;
       for (std::size_t i = 0; i < set.clusters.size(); ++i) {
-        const auto fold =
-            by_cluster.emplace(set.clusters[i], std::ssize(by_cluster) % kBenchmarkFolds).first->second;
+        const auto fold = by_cluster.emplace(set.clusters[i], std::ssize(by_cluster) % kBenchmarkFolds).first->second;
         folds.push_back(counted[i] ? fold : -1);
       }
     }
@@ -86,7 +85,8 @@ at::Tensor raised_by(const Autoencoder& autoencoder, const LogisticModel& model,
 }
 
 /// The vectors without what these latents add to them.
-at::Tensor without(const Autoencoder& autoencoder, const at::Tensor& x, const at::Tensor& f, const at::Tensor& latents) {
+at::Tensor without(const Autoencoder& autoencoder, const at::Tensor& x, const at::Tensor& f,
+                   const at::Tensor& latents) {
   const auto rows = autoencoder.decoder_rows().index_select(0, latents).to(at::kDouble);
   return x - f.index_select(1, latents).mm(rows);
 }
@@ -118,8 +118,7 @@ std::vector<BenchmarkValue> probing(const std::vector<LabelledPrompts>& sides, P
       sides, folds,
       [&](const Training& training) {
         auto p = training.of(0, vectors), q = training.of(1, vectors);
-        const auto columns =
-            k == 0 ? at::arange(p.size(1)) : largest((p.mean(0) - q.mean(0)).abs(), k);
+        const auto columns = k == 0 ? at::arange(p.size(1)) : largest((p.mean(0) - q.mean(0)).abs(), k);
         p = p.index_select(1, columns);
         q = q.index_select(1, columns);
         return Trained{columns, probe(p, q)};
@@ -221,10 +220,10 @@ std::vector<BenchmarkValue> tpp(const std::vector<LabelledPrompts>& classes, std
         for (std::size_t one = 0; one < count; ++one) {
           trained.probes.push_back(
               probe(training.of(one, &EncodedPrompts::mean_x), training.of(others(one), &EncodedPrompts::mean_x)));
-          trained.latents.push_back(largest(
-              raised_by(autoencoder, trained.probes.back(), training.of(one, &EncodedPrompts::mean_f),
-                        training.of(others(one), &EncodedPrompts::mean_f)),
-              k));
+          trained.latents.push_back(
+              largest(raised_by(autoencoder, trained.probes.back(), training.of(one, &EncodedPrompts::mean_f),
+                                training.of(others(one), &EncodedPrompts::mean_f)),
+                      k));
         }
         return trained;
       },

@@ -33,14 +33,14 @@ std::vector<BenchmarkValue> sparse_probing(const std::vector<LabelledPrompts>& s
 std::vector<BenchmarkValue> dense_probing(const std::vector<LabelledPrompts>& sides);
 
 /// Of the first set's prompts that a probe on the last token's vector tells for its own: 1 where the first set's `k`
-/// latents are all silent and another one, whose decoder row points along the probe (cosine 0.025 or more), alone brings
-/// 40 % or more of what all active latents bring along it (after Chanin et al. 2024, arXiv 2409.14507).
+/// latents are all silent and another one, whose decoder row points along the probe (cosine 0.025 or more), alone
+/// brings 40 % or more of what all active latents bring along it (after Chanin et al. 2024, arXiv 2409.14507).
 std::vector<BenchmarkValue> absorption(const std::vector<LabelledPrompts>& sides, std::int64_t k);
 
-/// Targeted probe perturbation: for each class, what its probe (against all others, on the mean vector) loses in accuracy
-/// where its own `k` latents are ablated, less what it loses where those of another class are, each side of a probe
-/// weighing the same; the mean over classes. A class's latents are those that raise its probe most: the mean difference
-/// of the activation times the decoder row's product with the probe.
+/// Targeted probe perturbation: for each class, what its probe (against all others, on the mean vector) loses in
+/// accuracy where its own `k` latents are ablated, less what it loses where those of another class are, each side of a
+/// probe weighing the same; the mean over classes. A class's latents are those that raise its probe most: the mean
+/// difference of the activation times the decoder row's product with the probe.
 std::vector<BenchmarkValue> tpp(const std::vector<LabelledPrompts>& classes, std::int64_t k);
 
 /// Spurious correlation removal: sets are wanted & spurious, wanted, spurious, neither. A probe of what is wanted is

@@ -150,8 +150,7 @@ class Finder {
 
     const at::Tensor strong = edges_of(scores, 0, bound_.kept);
     evidence.kept = graph_.alive(strong);
-    evidence.edges =
-        strongest_first(graph_, evidence.kept, scores.edges.defined() ? scores.edges[0] : at::Tensor());
+    evidence.edges = strongest_first(graph_, evidence.kept, scores.edges.defined() ? scores.edges[0] : at::Tensor());
     evidence.parts.edges = evidence.kept;
     evidence.parts.corrupt = found_on.corrupt_means();
     if (nodes_) {

@@ -42,10 +42,10 @@ struct CircuitRuns {
 /// Whether a circuit needs its parts (edges, or nodes), in the manner of Shi et al. 2024 (arXiv 2410.13032): m of the
 /// circuit without one of them, against what parts from outside change where they are added one by one.
 struct CircuitMinimality {
-  std::vector<double> drops;   ///< |m of the circuit − m without the part|, means over the pairs, in the parts' order
-  double threshold = 0;        ///< the value that 5 % of the parts from outside exceed
-  std::int64_t compared = 0;   ///< so many of them: edges between the circuit's nodes, or nodes; drawn by the seed
-  double needed = 0;           ///< the share of the parts whose drop is larger
+  std::vector<double> drops;  ///< |m of the circuit − m without the part|, means over the pairs, in the parts' order
+  double threshold = 0;       ///< the value that 5 % of the parts from outside exceed
+  std::int64_t compared = 0;  ///< so many of them: edges between the circuit's nodes, or nodes; drawn by the seed
+  double needed = 0;          ///< the share of the parts whose drop is larger
 };
 
 /// What is found again where the circuit is looked for otherwise, as |both| / |either| of the parts.
@@ -55,7 +55,7 @@ struct CircuitStability {
   double low = 0, high = 0;       ///< the middle 95 % of them
   std::vector<double> inclusion;  ///< the share of the draws that hold a part, in the parts' order
   std::vector<std::pair<std::string, double>> ablations;  ///< "mean", "zero" in place of what corrupt prompts write
-  std::vector<double> lines;      ///< found on each `clean … corrupt …` alone; none where there is one
+  std::vector<double> lines;  ///< found on each `clean … corrupt …` alone; none where there is one
 };
 
 /// What finding a circuit and measuring it saw.
@@ -70,7 +70,7 @@ struct CircuitEvidence : CircuitRuns {
     std::int64_t count = 0;  ///< so many
     std::vector<double> m;
   };
-  std::vector<CurvePoint> curve;  ///< shares ascend to 1
+  std::vector<CurvePoint> curve;        ///< shares ascend to 1
   std::optional<CircuitRuns> found_on;  ///< on the pairs that it was found on, where it is measured on others
   std::optional<CircuitMinimality> minimality;
   std::optional<CircuitStability> stability;

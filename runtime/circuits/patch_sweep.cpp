@@ -78,9 +78,9 @@ PatchSweep::~PatchSweep() = default;
 
 std::vector<double> PatchSweep::measure(const std::vector<at::Tensor>& logits) const {
   const at::Tensor all = at::cat(logits);
-  const at::Tensor raised = probability_ ? all.log_softmax(-1).select(1, pair_.raised).to(at::kDouble).exp()
-                                         : all.select(1, pair_.raised).to(at::kDouble) -
-                                               all.select(1, pair_.lowered).to(at::kDouble);
+  const at::Tensor raised =
+      probability_ ? all.log_softmax(-1).select(1, pair_.raised).to(at::kDouble).exp()
+                   : all.select(1, pair_.raised).to(at::kDouble) - all.select(1, pair_.lowered).to(at::kDouble);
   const at::Tensor m = raised.cpu().contiguous();
   return {m.const_data_ptr<double>(), m.const_data_ptr<double>() + m.numel()};
 }

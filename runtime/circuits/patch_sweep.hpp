@@ -28,8 +28,8 @@ class PatchSweep {
   PatchSweep(const model::Transformer& transformer, const BoundPair& pair, bool probability);
   ~PatchSweep();
 
-  double clean() const { return clean_; }      ///< m of the clean prompt
-  double corrupt() const { return corrupt_; }  ///< m of the corrupt one
+  double clean() const { return clean_; }                              ///< m of the clean prompt
+  double corrupt() const { return corrupt_; }                          ///< m of the corrupt one
   std::int64_t first_difference() const { return first_difference_; }  ///< position of the first token that differs
   std::int64_t length() const { return std::ssize(pair_.clean.tokens); }
 
@@ -66,11 +66,11 @@ class PatchSweep {
 
 /// What of a sweep is large: |m under the patch − m corrupt| ≥ `threshold` · |m clean − m corrupt|.
 struct ScreenedSweep {
-  std::vector<double> m;         ///< as the screening model has it, and where it was confirmed as the other has it
+  std::vector<double> m;  ///< as the screening model has it, and where it was confirmed as the other has it
   std::vector<bool> large;
-  double error = 0;              ///< the most that the two differed by over the sample, doubled, in m
-  std::int64_t sampled = 0;      ///< patches that both ran to know that
-  std::int64_t confirmed = 0;    ///< patches run again because their margin to the threshold lay within it
+  double error = 0;            ///< the most that the two differed by over the sample, doubled, in m
+  std::int64_t sampled = 0;    ///< patches that both ran to know that
+  std::int64_t confirmed = 0;  ///< patches run again because their margin to the threshold lay within it
 };
 
 /// Screens a sweep on a model of a smaller type, and runs in `exact` what that cannot tell.

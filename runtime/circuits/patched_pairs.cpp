@@ -158,8 +158,8 @@ class PatchedPairs::Patch : public model::StreamReader, public model::SiteVisito
   at::Tensor written_;  // [copies, sources, n · width] by now, less what is written in the reference run
 };
 
-PatchedPairs::PatchedPairs(const model::Transformer& transformer, const std::vector<BoundPair>& pairs,
-                           bool probability, dsl::Ablation ablation, InForce in_force)
+PatchedPairs::PatchedPairs(const model::Transformer& transformer, const std::vector<BoundPair>& pairs, bool probability,
+                           dsl::Ablation ablation, InForce in_force)
     : transformer_(transformer),
       graph_(transformer.config()),
       probability_(probability),
@@ -253,9 +253,13 @@ std::vector<PatchedPairs::Written> PatchedPairs::left_out(dsl::Ablation ablation
   for (std::int64_t layer = 0; layer < graph_.layers(); ++layer) {
     const auto l = static_cast<std::size_t>(layer);
     put([l](auto& written) -> auto& { return written.z[l]; },
-        [layer](const Trace& trace) { return trace.streams.at({SiteKind::q, layer}); });
+        [layer](const Trace& trace) {
+          return trace.streams.at({SiteKind::q, layer});
+        });
     put([l](auto& written) -> auto& { return written.mlp_out[l]; },
-        [layer](const Trace& trace) { return trace.streams.at({SiteKind::mlp_pre, layer}); });
+        [layer](const Trace& trace) {
+          return trace.streams.at({SiteKind::mlp_pre, layer});
+        });
   }
   return all;
 }
@@ -273,9 +277,13 @@ SourceMeans PatchedPairs::corrupt_means() const {
   for (std::int64_t layer = 0; layer < graph_.layers(); ++layer) {
     const auto l = static_cast<std::size_t>(layer);
     means.z.push_back(mean([l](const auto& written) -> const auto& { return written.z[l]; },
-                           [layer](const Trace& trace) { return trace.streams.at({SiteKind::q, layer}); }));
+                           [layer](const Trace& trace) {
+                             return trace.streams.at({SiteKind::q, layer});
+                           }));
     means.mlp_out.push_back(mean([l](const auto& written) -> const auto& { return written.mlp_out[l]; },
-                                 [layer](const Trace& trace) { return trace.streams.at({SiteKind::mlp_pre, layer}); }));
+                                 [layer](const Trace& trace) {
+                                   return trace.streams.at({SiteKind::mlp_pre, layer});
+                                 }));
   }
   return means;
 }

@@ -18,9 +18,9 @@ struct SourceMeans {
 
 /// What a circuit is for those who act on it: found on the model as loaded.
 struct CircuitParts {
-  at::Tensor edges;      // [destinations, sources] bools
-  at::Tensor nodes;      // [sources] bools, of a circuit of nodes the embedding among them; undefined: one of edges
-  SourceMeans corrupt;   ///< on its corrupt prompts, which lack the behaviour
+  at::Tensor edges;     // [destinations, sources] bools
+  at::Tensor nodes;     // [sources] bools, of a circuit of nodes the embedding among them; undefined: one of edges
+  SourceMeans corrupt;  ///< on its corrupt prompts, which lack the behaviour
 };
 
 }  // namespace proviso::runtime

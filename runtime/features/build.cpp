@@ -179,8 +179,7 @@ class Builder {
     const SideVectors both{vectors_.at(key(id, of.p)), vectors_.at(key(id, of.q))};
     const auto &p = both.p, &q = both.q;
     direction.built_on = p.size(0) + q.size(0);
-    SideDirection finds{std::holds_alternative<dsl::Probe>(bound_.rules->features[id].constructor), {},
-                        sinks_of(id)};
+    SideDirection finds{std::holds_alternative<dsl::Probe>(bound_.rules->features[id].constructor), {}, sinks_of(id)};
     if (of.whiten.kind != dsl::Whitening::Kind::none) {
       WhiteningMatrix white;
       if (of.whiten.kind == dsl::Whitening::Kind::sides) {

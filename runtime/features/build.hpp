@@ -30,8 +30,8 @@ bool needs_sink_states(const BoundRules& bound, const std::set<dsl::FeatureId>& 
 
 /// Builds the features in `wanted` on the model as it is now (as loaded); the others stay undefined.
 /// Prompts that several features are built from run once. What only the model can tell is diagnosed:
-/// `reads-sink`, `prompt-too-short`, `no-contrast`. How stable a direction is shows in its measures (`stability`). Sites
-/// that `select best` leaves open are chosen before (`choose_sites`). What depends on the model alone is kept in
+/// `reads-sink`, `prompt-too-short`, `no-contrast`. How stable a direction is shows in its measures (`stability`).
+/// Sites that `select best` leaves open are chosen before (`choose_sites`). What depends on the model alone is kept in
 /// `cache_directory`.
 dsl::Outcome<std::vector<Direction>> build_features(const model::Transformer& transformer, const BoundRules& bound,
                                                     const std::set<dsl::FeatureId>& wanted,

@@ -61,8 +61,8 @@ at::Tensor SideDirection::raw(const SideVectors& sides) const {
   const auto white = [&](const at::Tensor& x) { return W.defined() ? x.mm(W) : x; };
   const auto p = white(sides.p), q = white(sides.q);
   const auto found =
-      probe ? logistic_direction(at::cat({p, q}), at::cat({at::ones({p.size(0)}, at::kDouble),
-                                                           at::zeros({q.size(0)}, at::kDouble)}))
+      probe ? logistic_direction(at::cat({p, q}),
+                                 at::cat({at::ones({p.size(0)}, at::kDouble), at::zeros({q.size(0)}, at::kDouble)}))
             : p.mean(0) - q.mean(0);
   return W.defined() ? W.mv(found) : found;
 }
@@ -92,8 +92,8 @@ Stability stability(const SideDirection& direction, const SideVectors& sides,
     model::NormalSource random(model::mix_seed(static_cast<std::uint64_t>(seed), 1));
     const auto [p1, p2] = drawn_halves(p_clusters, random);
     const auto [q1, q2] = drawn_halves(q_clusters, random);
-    const double agree = cosine(direction({rows(sides.p, p1), rows(sides.q, q1)}),
-                                direction({rows(sides.p, p2), rows(sides.q, q2)}));
+    const double agree =
+        cosine(direction({rows(sides.p, p1), rows(sides.q, q1)}), direction({rows(sides.p, p2), rows(sides.q, q2)}));
     found.mean += agree / static_cast<double>(found.draws);
     found.least = std::min(found.least, agree);
   }

@@ -16,9 +16,9 @@ struct SideVectors {
   at::Tensor p, q;
 };
 
-/// Makes vectors white: W = Σ^(-1/2), symmetric, of a covariance drawn to a multiple of the identity as far as its number
-/// of vectors asks for (`editing::shrunk_covariance`). LEACE (Belrose et al. 2023, arXiv 2306.03819) reads a difference
-/// of means δ along W² δ, so a contrast under it is the direction that LEACE reads.
+/// Makes vectors white: W = Σ^(-1/2), symmetric, of a covariance drawn to a multiple of the identity as far as its
+/// number of vectors asks for (`editing::shrunk_covariance`). LEACE (Belrose et al. 2023, arXiv 2306.03819) reads a
+/// difference of means δ along W² δ, so a contrast under it is the direction that LEACE reads.
 struct WhiteningMatrix {
   at::Tensor W;  // [width, width] float64
   double shrinkage = 0;

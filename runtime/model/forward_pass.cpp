@@ -183,8 +183,7 @@ bool ForwardPass::embed() {
 }
 
 bool ForwardPass::only_logits_follow(std::int64_t layer) const {
-  if (layer + 1 < config_.layers || pass_.stop_after || !pass_.logits_at || reader_ ||
-      wants(SiteKind::final_norm, -1))
+  if (layer + 1 < config_.layers || pass_.stop_after || !pass_.logits_at || reader_ || wants(SiteKind::final_norm, -1))
     return false;
   for (const SiteKind kind : {SiteKind::attn_out, SiteKind::resid_mid, SiteKind::mlp_pre, SiteKind::mlp_post,
                               SiteKind::mlp_out, SiteKind::resid_post}) {

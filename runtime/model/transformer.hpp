@@ -86,7 +86,7 @@ struct Pass {
   KeyValueCache* cache = nullptr;  ///< continues it and appends to it; null: nothing is kept
   bool append = true;              ///< false: the cache is read and left as it was
   SiteVisitor* visitor = nullptr;
-  StreamReader* reader = nullptr;         ///< null: the visitor's (`ReadingVisitor`), or all maps read the stream itself
+  StreamReader* reader = nullptr;  ///< null: the visitor's (`ReadingVisitor`), or all maps read the stream itself
   std::optional<dsl::Site> stop_after{};  ///< nothing past this site is computed, logits neither
 
   /// Packed indices (ascending) whose logits are wanted; nothing: of all tokens; empty: none.

@@ -351,7 +351,8 @@ check at_p { expect logit_diff("a", "b", after: p) >= -100000 }
                      json);
   const auto report = audited(rules);
   const auto& patched = report.checks[0].expectations;
-  const double whole = report.checks[1].expectations[0].estimate.value - report.checks[2].expectations[0].estimate.value;
+  const double whole =
+      report.checks[1].expectations[0].estimate.value - report.checks[2].expectations[0].estimate.value;
   // All of the input, of the output, and of what the output is read from: the other prompts' number.
   for (std::size_t i = 0; i < 3; ++i) CHECK(patched[i].estimate.value == Approx(whole).margin(1e-4));
   // With every part patched only the embedding stays; of the last MLP all of the path is direct.

@@ -133,7 +133,8 @@ TEST_CASE("alphaedit on a model that was edited before spares the facts in its l
                   using_alphaedit);
   const std::string text = "The cat sat on the mat and looked.\nA dog ran by, and was gone.\n";
   test::write_bytes(tiny.folder / "text.txt", text);
-  const std::string edited = tiny.folder / "edited", twice = tiny.folder / "twice", rules = tiny.folder / "second.proviso";
+  const std::string edited = tiny.folder / "edited", twice = tiny.folder / "twice",
+                    rules = tiny.folder / "second.proviso";
   const auto first = tiny.run({"apply", tiny.file, "-o", edited});
   INFO(first.err);
   REQUIRE(first.code == 0);

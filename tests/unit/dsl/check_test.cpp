@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "dsl/render.hpp"
 
@@ -187,6 +188,31 @@ TEST_CASE("check: conditions") {
   const auto& any = as<And>(as<Any>(r.at(3).condition).of);
   CHECK(std::get<FeatureId>(as<Comparison>(any.of.at(0)).right) == 1);
   as<Generated>(any.of.at(1));
+}
+
+TEST_CASE("check: project weighs layers by a peak and its reach, which go together, and keeps norms by a word") {
+  const RuleSet rules = checked(kFeature + R"(
+    edit e { remove anger at mlp_out[*]  using project(strength: 90%, peak: 14, reach: 8, edge: 20%, norms: keep) }
+  )");
+  const auto& parameters = rules.edits.at(0).method.parameters;
+  CHECK(std::get<double>(parameters.at("peak")) == 14);
+  CHECK(std::get<double>(parameters.at("reach")) == 8);
+  CHECK(std::get<double>(parameters.at("edge")) == Approx(0.2));
+  CHECK(std::get<std::string>(parameters.at("norms")) == "keep");
+  const auto codes = [](const std::string& call) {
+    SourceSet sources;
+    const SourceId id =
+        sources.add("rules.proviso", kFeature + "edit e { remove anger at mlp_out[*]  using " + call + " }\n");
+    std::vector<Code> found;
+    for (const auto& diagnostic : check_sources(sources, {id}).diagnostics)
+      if (diagnostic.severity == Severity::error) found.push_back(diagnostic.code);
+    return found;
+  };
+  CHECK(codes("project(peak: 14, reach: 8)").empty());
+  CHECK(codes("project(peak: 14)") == std::vector<Code>{Code::missing_argument});
+  CHECK(codes("project(edge: 10%)") == std::vector<Code>{Code::missing_argument, Code::missing_argument});
+  CHECK(codes("project(norms: kept)").size() == 1);
+  CHECK(codes("project(peak: 2, reach: 0)").size() == 1);
 }
 
 TEST_CASE("check: edits in written order, with typed parameters") {

@@ -246,8 +246,8 @@ TEST_CASE("values looked for in shared passes are those of each fact by itself, 
   const auto some = shared.select({2, 0});
   problem.request.facts = {problem.request.facts[2], problem.request.facts[0]};
   const auto fresh = problem.solved();
-  const auto given = std::get<BatchSolution>(editing::solve_batch(*problem.random.transformer, tokenizer,
-                                                                  problem.request, {&problem.moments[0]}, {}, &some));
+  const auto given = std::get<BatchSolution>(
+      editing::solve_batch(*problem.random.transformer, tokenizer, problem.request, {&problem.moments[0]}, {}, &some));
   CHECK(ratio(whole(given.deltas[0]) - whole(fresh.deltas[0]), whole(fresh.deltas[0])) < 1e-3);
 }
 

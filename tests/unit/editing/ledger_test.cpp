@@ -220,7 +220,8 @@ TEST_CASE("a change of full rank is kept without its identity, and comes back to
   editing::write_edited_model(transformer, *random.tokenizer, {entry}, {out / "edited"});
   for (const auto& stored : model::read_safetensors(out / "edited/proviso/edit-1.safetensors").tensors) {
     INFO(stored.name);
-    CHECK((stored.name.find(down + ".right") != std::string::npos || stored.name.find(gate + ".left") != std::string::npos));
+    CHECK((stored.name.find(down + ".right") != std::string::npos ||
+           stored.name.find(gate + ".left") != std::string::npos));
   }
   const auto read = editing::read_edited_model(out / "edited").entries[0].deltas;
   REQUIRE(read.size() == 2);

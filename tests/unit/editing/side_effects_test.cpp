@@ -34,7 +34,8 @@ TEST_CASE("prompts that several targets follow are scored as each by itself") {
   const auto& tokenizer = *random.tokenizer;
   std::vector<editing::ContinuedPrompt> asked;
   for (const char* prompt : {"The cat", "A dog ran", "The cat"})
-    for (const char* target : {" s", " sat on", " ran"}) asked.push_back({tokenizer.encode(prompt), tokenizer.encode(target)});
+    for (const char* target : {" s", " sat on", " ran"})
+      asked.push_back({tokenizer.encode(prompt), tokenizer.encode(target)});
   const auto together = editing::target_scores(*random.transformer, asked);
   REQUIRE(together.size() == asked.size());
   for (std::size_t i = 0; i < asked.size(); ++i) {
@@ -64,7 +65,9 @@ TEST_CASE("unrelated facts are counted where the model knew them, those about th
     facts.push_back({prompt, {tokenizer.decode(std::vector<std::int64_t>{next})}});
   }
   facts.push_back({"Six or seven", {"~~~~"}});  // which it does not know
-  std::erase_if(facts, [&](const auto& fact) { return tokenizer.encode(fact.answers[0]).size() != 1 && fact.answers[0] != "~~~~"; });
+  std::erase_if(facts, [&](const auto& fact) {
+    return tokenizer.encode(fact.answers[0]).size() != 1 && fact.answers[0] != "~~~~";
+  });
   REQUIRE(facts.size() > 2);
   const auto same = editing::unrelated_facts_kept(transformer, tokenizer, {}, facts, {"Oslo"});
   CHECK(number(same, "unrelated_facts") < static_cast<double>(facts.size()) + 1);
@@ -98,7 +101,8 @@ TEST_CASE("fluency is that of the model's own text with and without the change")
   const auto without = editing::fluency(transformer, *random.tokenizer, {}, {"The cat", "A dog"});
   CHECK(number(without, "fluency_entropy_before") > 1);
   CHECK(number(without, "fluency_entropy_after") == number(without, "fluency_entropy_before"));
-  const auto rough = editing::fluency(transformer, *random.tokenizer, {rough_change(transformer)}, {"The cat", "A dog"});
+  const auto rough =
+      editing::fluency(transformer, *random.tokenizer, {rough_change(transformer)}, {"The cat", "A dog"});
   CHECK(number(rough, "fluency_entropy_before") == number(without, "fluency_entropy_before"));
   CHECK(number(rough, "fluency_entropy_after") != number(rough, "fluency_entropy_before"));
   CHECK(editing::fluency(transformer, *random.tokenizer, {}, {}).empty());

@@ -26,8 +26,7 @@ double gap(const RulesOnModel& rules, const std::string& first, const std::strin
   const auto logits = [&](const std::string& end) {
     at::Tensor sum;
     for (const char* start : {"I know up", "They said on", "We heard in", "You saw by"}) {
-      const auto all = test::logits_of(*rules.model.transformer,
-                                       test::rows_of(*rules.model.tokenizer, {start + end}));
+      const auto all = test::logits_of(*rules.model.transformer, test::rows_of(*rules.model.tokenizer, {start + end}));
       sum = sum.defined() ? sum + all[-1] : all[-1].clone();
     }
     return sum / 4;
@@ -75,14 +74,16 @@ TEST_CASE("two labels erased by one edit are both gone in the end") {
 }
 
 TEST_CASE("project weighs layers by their distance from the peak, and keeps norms where it is told to") {
-  const std::string feature = "feature f = contrast([\"The cat sat\", \"A dog ran!\"], [\"One two ten\", \"Six or seven?\"]) at mlp_out[0]\n";
+  const std::string feature =
+      "feature f = contrast([\"The cat sat\", \"A dog ran!\"], [\"One two ten\", \"Six or seven?\"]) at mlp_out[0]\n";
   auto json = test::tiny_llama_json();
   json["num_hidden_layers"] = 3;
-  RulesOnModel rules(feature +
-                         "edit weighed { remove f at mlp_out[*], embed  using project(strength: 80%, peak: 2, reach: 2, edge: 40%) }\n"
-                         "edit kept { remove f at mlp_out[1] using project(norms: keep) }\n"
-                         "edit beyond { remove f at mlp_out[1] using project(peak: 3, reach: 1) }\n",
-                     json);
+  RulesOnModel rules(
+      feature +
+          "edit weighed { remove f at mlp_out[*], embed  using project(strength: 80%, peak: 2, reach: 2, edge: 40%) }\n"
+          "edit kept { remove f at mlp_out[1] using project(norms: keep) }\n"
+          "edit beyond { remove f at mlp_out[1] using project(peak: 3, reach: 1) }\n",
+      json);
   Session session(*rules.model.transformer, rules.bound, {});
   REQUIRE(session.build({0}).empty());
   const auto direction = session.features()[0].d;
@@ -96,9 +97,9 @@ TEST_CASE("project weighs layers by their distance from the peak, and keeps norm
   };
   const auto& weighed = session.solve({0}).back();
   INFO(weighed.refused);
-  CHECK(left(weighed, 2) == Approx(0.2));  // 80 % at the peak
-  CHECK(left(weighed, 1) == Approx(0.4));  // 60 % half way
-  CHECK(left(weighed, 0) == Approx(0.6));  // 40 % at the edge
+  CHECK(left(weighed, 2) == Approx(0.2));                                                           // 80 % at the peak
+  CHECK(left(weighed, 1) == Approx(0.4));                                                           // 60 % half way
+  CHECK(left(weighed, 0) == Approx(0.6));                                                           // 40 % at the edge
   for (const auto& delta : weighed.deltas) CHECK(delta.tensor.find("embed") == std::string::npos);  // out of reach
 
   const auto& kept = session.solve({1}).back();

@@ -123,7 +123,8 @@ TEST_CASE("a whitened contrast is the direction that LEACE reads, where the diff
   auto shift = at::zeros({kWidth}, at::kDouble);
   shift[1] = 1;
   const SideVectors both{noise.narrow(0, 0, kCount) + shift, noise.narrow(0, kCount, kCount)};
-  const auto covariance = mix.t().mm(mix) * noise.var().item<double>() / mix.t().mm(mix).diagonal().mean().item<double>();
+  const auto covariance =
+      mix.t().mm(mix) * noise.var().item<double>() / mix.t().mm(mix).diagonal().mean().item<double>();
   const auto wanted = at::linalg_solve(covariance, shift);
   const auto white = whitening(both);
   const auto cosine = [&](const at::Tensor& d) { return (d.dot(wanted) / (d.norm() * wanted.norm())).item<double>(); };

@@ -139,7 +139,8 @@ TEST_CASE("targeted probe perturbation: each class's latents are read by its own
   CHECK(mean(tpp({labelled(low), labelled(middle), labelled(high)}, 1)) < 0.3);
 }
 
-TEST_CASE("spurious correlation removal: all of it where a latent holds the spurious alone, none where it is mixed in") {
+TEST_CASE(
+    "spurious correlation removal: all of it where a latent holds the spurious alone, none where it is mixed in") {
   const auto total = [](const std::vector<BenchmarkValue>& values) {
     double gained = 0, whole = 0;
     for (const auto& value : values) {

@@ -1,5 +1,7 @@
 // Sweeps of activation patching, held to patching by hand.
 
+#include "runtime/circuits/patch_sweep.hpp"
+
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
@@ -9,7 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "runtime/circuits/patch_sweep.hpp"
 #include "tests/support/random_model.hpp"
 
 namespace proviso::runtime {
@@ -91,7 +92,8 @@ TEST_CASE("a swept patch is the same activation patched by hand in a whole pass"
   // Patching every position of the stream by itself at the first layer's one differing token restores the clean prompt.
   std::vector<SweptPatch> first = {{{SiteKind::embed}, sweep.first_difference()}};
   std::int64_t differing = 0;
-  for (std::size_t i = 0; i < pair.clean.tokens.size(); ++i) differing += pair.clean.tokens[i] != pair.corrupt.tokens[i];
+  for (std::size_t i = 0; i < pair.clean.tokens.size(); ++i)
+    differing += pair.clean.tokens[i] != pair.corrupt.tokens[i];
   if (differing == 1) CHECK(sweep.run(first).front() == Approx(m_clean).margin(2e-5));
 }
 

@@ -226,7 +226,8 @@ TEST_CASE("sets of edges measured together are measured as by themselves") {
   for (std::size_t i = 0; i < sets.size(); ++i) {
     const auto alone = pairs.measure(sets[i]);
     REQUIRE(alone.size() == together[i].size());
-    for (std::size_t pair = 0; pair < alone.size(); ++pair) CHECK(together[i][pair] == Approx(alone[pair]).margin(1e-6));
+    for (std::size_t pair = 0; pair < alone.size(); ++pair)
+      CHECK(together[i][pair] == Approx(alone[pair]).margin(1e-6));
   }
 }
 
@@ -263,16 +264,16 @@ TEST_CASE("a circuit planted in a model is found by every method, needed, and fo
     const auto attention = transformer.writer({SiteKind::attn_out, layer})->weight;
     auto weight = transformer.get(attention).clone();
     for (std::int64_t head = 0; head < config.heads; ++head)
-      weight.narrow(1, head * config.head_dim, config.head_dim).mul_(is_planted(graph.first_head(layer) + head) ? 3 : .02);
+      weight.narrow(1, head * config.head_dim, config.head_dim)
+          .mul_(is_planted(graph.first_head(layer) + head) ? 3 : .02);
     transformer.set(attention, weight);
     const auto mlp = transformer.writer({SiteKind::mlp_out, layer})->weight;
     transformer.set(mlp, transformer.get(mlp) * (is_planted(graph.mlp(layer)) ? 3 : .02));
   }
   BoundCircuit circuit;
-  circuit.pairs = pairs_of(*tiny.tokenizer, {{"The cat sat", "The hat fit"},
-                                             {"A dog", "I dig"},
-                                             {"Six men", "Ten men"},
-                                             {"We go up", "We do it"}});
+  circuit.pairs =
+      pairs_of(*tiny.tokenizer,
+               {{"The cat sat", "The hat fit"}, {"A dog", "I dig"}, {"Six men", "Ten men"}, {"We go up", "We do it"}});
   circuit.kept = static_cast<std::int64_t>(planted.size());
   for (const auto method : {dsl::CircuitMethod::eap, dsl::CircuitMethod::eap_ig, dsl::CircuitMethod::exact}) {
     dsl::CircuitDecl declared;
