@@ -225,6 +225,11 @@ class EditSolver {
           site.kind == dsl::SiteKind::embed ? directions.matmul(weight.t()) : directions.matmul(weight);
       left_over = std::max(left_over, (written.norm() / weight.norm()).item<double>());
     }
+    if (peak && certificate.changes.empty() && strength > 0) {
+      solved_.refused = "none of its sites lies within `reach` of layer " + editing::short_text(*peak) +
+                        ", so nothing would change: name other layers, or let it reach further";
+      return;
+    }
     // With strength 1 what the maps still write along the directions is rounding.
     certificate.algebra.emplace_back("left_along_directions_over_weight", left_over);
     if (unseen_) {
