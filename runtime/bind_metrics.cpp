@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <map>
 #include <set>
+#include <vector>
 
 #include "dsl/check.hpp"
 #include "dsl/metric_traits.hpp"
@@ -67,17 +69,35 @@ void Binder::metric(const dsl::Metric& metric) {
           training(node.feature, metric.span, Code::auroc_on_training);
         } else if constexpr (std::is_same_v<Node, dsl::metric::Effect>) {
           if (const auto* sentence = std::get_if<dsl::Intervention>(&node.change)) intervention(*sentence);
-          if (const auto* patched = std::get_if<dsl::Patch>(&node.change)) patch(*patched);
+          if (const auto* patched = std::get_if<dsl::Patch>(&node.change)) patch(*patched, node.direct);
           this->metric(*node.on);
         }
       },
       metric.node);
 }
 
-void Binder::patch(const dsl::Patch& patch) {
+void Binder::patch(const dsl::Patch& patch, bool direct) {
+  const std::size_t before = diagnostics_.size();
   for (const auto& spec : patch.sites) site(spec);
-  if (patch.source != dsl::Patch::Source::prompts) return;
+  if (patch.condition) condition(*patch.condition, {}, /*holds=*/true);  // it reads no feature
+  const bool of_heads =
+      std::ranges::any_of(patch.sites, [](const auto& spec) { return spec.kind == dsl::SiteKind::z; });
+  if (direct && of_heads && card_.norms_writers()) {
+    error(
+        Code::patch_path, patch.span,
+        "what heads write in " + card_.name + " passes a norm before it joins the stream, so they have no direct path",
+        {"patch what attention adds: attn_out"});
+  }
+  if (diagnostics_.size() != before || patch.source == dsl::Patch::Source::zero) return;
+  if (bad_.prompts.contains(patch.from)) return;
   const BoundPrompts& donors = bound_.prompts[patch.from];
+  if (patch.source == dsl::Patch::Source::mean) {
+    if (std::ranges::any_of(donors, [](const auto& prompt) { return prompt.tokens.size() > 1; })) return;
+    error(Code::empty_contrast, patch.span, "a mean needs a prompt of more than one token: position 0 has none to give",
+          {"patch from the mean of longer prompts, or from zero"});
+    return;
+  }
+  std::map<std::vector<std::int64_t>, const BoundPrompt*> given;
   for (const BoundPrompts* set : sets_) {
     if (set->size() != donors.size()) {
       error(Code::unequal_pairs, patch.span,
@@ -88,6 +108,14 @@ void Binder::patch(const dsl::Patch& patch) {
     }
     for (std::size_t i = 0; i < donors.size(); ++i) {
       const auto own = (*set)[i].tokens.size(), other = donors[i].tokens.size();
+      const auto& donor = *given.emplace((*set)[i].tokens, &donors[i]).first->second;
+      if (donor.tokens != donors[i].tokens) {
+        error(Code::unequal_pairs, patch.span,
+              "\"" + (*set)[i].text + "\" is there twice, to be patched from \"" + donor.text + "\" and from \"" +
+                  donors[i].text + "\"",
+              {"give every prompt one counterpart: measure another one on prompts of its own"});
+        return;
+      }
       if (own == other) continue;
       error(Code::unequal_lengths, patch.span,
             "\"" + (*set)[i].text + "\" and \"" + donors[i].text + "\" have " + std::to_string(own) + " and " +

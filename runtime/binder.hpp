@@ -104,7 +104,7 @@ class Binder {
   void stored_direction(const dsl::StoredDirection& stored, std::int64_t width);
   void intervention(const dsl::Intervention& sentence);
   /// The sites, and that donors stand beside the prompts that the expectation is measured on.
-  void patch(const dsl::Patch& patch);
+  void patch(const dsl::Patch& patch, bool direct);
   /// `holds`: whether the sentence acts where it holds, and not where it does not.
   void condition(const dsl::Condition& condition, const std::vector<dsl::Site>& sites, bool holds);
   void read_order(dsl::FeatureId feature, dsl::Span span, const std::vector<dsl::Site>& sites);
