@@ -30,17 +30,20 @@ std::string beginning(const std::string& text) {
 
 void Binder::prompts(const dsl::PromptsDecl& declaration) {
   std::vector<dsl::Prompt> texts;
+  dsl::Span place = declaration.span;  // of texts that have none of their own
   if (const auto* inline_prompts = std::get_if<std::vector<dsl::Prompt>>(&declaration.source)) {
     texts = *inline_prompts;
   } else {
-    texts = read_file(std::get<dsl::PromptFile>(declaration.source), dsl::read_prompt_file);
+    const auto& file = std::get<dsl::PromptFile>(declaration.source);
+    texts = read_file(file, dsl::read_prompt_file);
+    place = file.span;
   }
   BoundPrompts bound;
   Texts written;
   std::map<std::string, std::int64_t> clusters;
   for (const auto& prompt : texts) {
     const auto cluster = static_cast<std::int64_t>(bound.size());
-    const auto span = prompt.span.end > prompt.span.begin ? prompt.span : declaration.span;
+    const auto span = prompt.span.end > prompt.span.begin ? prompt.span : place;
     if (auto one = tokenise(declaration, prompt, span)) {
       // Copies of one prompt say what one says.
       const std::string key = prompt.cluster.empty() ? "text " + prompt.text : "cluster " + prompt.cluster;
