@@ -47,6 +47,31 @@ std::int64_t PlannedAblation::prompts() const {
   return count;
 }
 
+namespace {
+
+/// Counts the prompts that a state reads beforehand, to know what its change puts in.
+void count_read(const ModelState& state, Plan& plan) {
+  std::vector<SequenceId> read;
+  const auto add_donors = [&](const auto& donors) {
+    for (const auto& [prompt, donor] : donors) read.push_back(donor);
+  };
+  if (state.ablation) {
+    for (const auto& set : state.ablation->sets) read.insert(read.end(), set.begin(), set.end());
+    add_donors(state.ablation->donors);
+  }
+  if (state.patch) {
+    read.insert(read.end(), state.patch->from.begin(), state.patch->from.end());
+    add_donors(state.patch->donors);
+  }
+  std::int64_t tokens = 0;
+  for (const SequenceId prompt : read) tokens += std::ssize(plan.sequences[prompt].tokens);
+  plan.ablated_sequences += std::ssize(read);
+  plan.ablated_tokens += tokens;
+  plan.tokens_asked += tokens;
+}
+
+}  // namespace
+
 PlanBuilder::PlanBuilder(const BoundRules& bound) : bound_(bound) { state({}, {}); }
 
 void PlanBuilder::open(StateId state, const dsl::Intervention& sentence, const std::string& rule, bool of_change) {
@@ -173,15 +198,10 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
   }
   if (ablation) {
     plan_.states[id].ablation = ablation;
-    label += ", ablation " + std::string(dsl::ablation_name(ablation->kind));
-    std::int64_t tokens = 0;
-    for (const auto& set : ablation->sets) {
-      for (const SequenceId prompt : set) tokens += std::ssize(plan_.sequences[prompt].tokens);
-    }
-    plan_.ablated_sequences += ablation->prompts();
-    plan_.ablated_tokens += tokens;
-    plan_.tokens_asked += tokens;
+    const bool patches = change && std::holds_alternative<dsl::Patch>(*change);  // which says itself what is put in
+    if (!patches) label += ", ablation " + std::string(dsl::ablation_name(ablation->kind));
   }
+  count_read(plan_.states[id], plan_);
   if (seed > 0) label += ", seed " + std::to_string(bound_.seed + seed);
   plan_.states[id].label = label.empty() ? "as loaded" : label;
   return id;
@@ -203,6 +223,7 @@ StateId PlanBuilder::control(StateId treated, std::int64_t number, std::uint64_t
   state.control = number;
   state.seed = seed;
   state.changes_recorded = false;
+  if (kind != ControlKind::direction) count_read(state, plan_);  // a direction needs no values
   plan_.states.push_back(std::move(state));
   return found->second;
 }

@@ -176,7 +176,7 @@ Evidence Session::carry_out(const Plan& plan) {
   const auto total = static_cast<std::int64_t>(plan.states.size());
   for (const auto& [id, asked] : plan.circuits) {
     const auto& found = evidence.circuits_[id] = circuits_.at(id);
-    evidence.sequences += 2 * std::ssize(bound_.circuits[id].pairs);
+    evidence.sequences += 2 * (std::ssize(bound_.circuits[id].pairs) + std::ssize(bound_.circuits[id].held));
     evidence.tokens += found.tokens;
   }
   for (StateId id = 0; id < plan.states.size(); ++id) {
