@@ -127,8 +127,9 @@ TEST_CASE("all edges give the clean measure, and none the corrupt one") {
   const auto all = pairs.measure(graph.all()), none = pairs.measure(at::zeros_like(graph.all()));
   CHECK(none == pairs.edgeless());
   for (std::size_t i = 0; i < all.size(); ++i) {
-    CHECK(all[i] == Approx(pairs.clean()[i]).margin(1e-5));
-    CHECK(std::abs(pairs.clean()[i] - pairs.edgeless()[i]) > 1e-4);
+    const double least = probability ? 1e-5 : 1e-4;  // a token of 256 has a probability of some 0.004
+    CHECK(all[i] == Approx(pairs.clean()[i]).margin(least / 10));
+    CHECK(std::abs(pairs.clean()[i] - pairs.edgeless()[i]) > least);
     // What the model itself says.
     const auto& tokens = circuit.pairs[i].clean.tokens;
     const auto logits = test::logits_of(*tiny.transformer, {{tokens, std::ssize(tokens)}})[-1];
@@ -295,10 +296,11 @@ TEST_CASE("edges left out carry nothing, or the mean over the clean prompts") {
       if (ablation == dsl::Ablation::zero) return value;
       at::Tensor first = at::zeros({x.size(1)}, at::kDouble), others = at::zeros_like(first);
       for (const auto& one : clean) {
-        const Site stream = part.site.kind == SiteKind::embed     ? part.site
-                            : part.site.kind == SiteKind::mlp_out ? Site{SiteKind::resid_mid, part.site.layer}
-                            : part.site.layer == 0                ? Site{SiteKind::embed}
-                                                                  : Site{SiteKind::resid_post, part.site.layer - 1};
+        const bool after_attention = part.site.kind == SiteKind::mlp_out && !transformer.config().parallel_blocks;
+        const Site stream = part.site.kind == SiteKind::embed ? part.site
+                            : after_attention                 ? Site{SiteKind::resid_mid, part.site.layer}
+                            : part.site.layer == 0            ? Site{SiteKind::embed}
+                                                              : Site{SiteKind::resid_post, part.site.layer - 1};
         const auto norms = one.seen.at(stream).norm(2, 1).contiguous();
         const auto ordinary =
             model::ordinary_positions({norms.const_data_ptr<float>(), static_cast<std::size_t>(norms.numel())});
