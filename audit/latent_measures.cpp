@@ -18,12 +18,12 @@ using model::InputError;
 using Sets = LatentMeasures::Sets;
 
 void require_disjoint(const Sets& sets) {
-  std::map<std::string, std::string> seen;
-  for (const auto& [file, prompts] : sets) {
-    for (const auto& prompt : prompts) {
-      const auto [at, is_new] = seen.emplace(prompt.text, file);
-      if (!is_new && at->second != file)
-        throw InputError("\"" + prompt.text + "\" is in " + at->second + " and in " + file +
+  std::map<std::string, std::size_t> seen;  // a file may be named twice, so that sets are told by their number
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    for (const auto& prompt : sets[i].second) {
+      const auto [at, is_new] = seen.emplace(prompt.text, i);
+      if (!is_new && at->second != i)
+        throw InputError("\"" + prompt.text + "\" is in " + sets[at->second].first + " and in " + sets[i].first +
                          "\n  help: a text has one label: leave it out of one");
     }
   }

@@ -40,7 +40,7 @@ struct SamplesOf {
   Sampled set(dsl::PromptsId id, bool share) const { return sampled(bound.prompts[id], share); }
   std::optional<Sampled> pairs(dsl::CircuitId id) const {
     runtime::BoundPrompts clean;
-    for (const auto& pair : bound.circuits[id].pairs) clean.push_back(pair.clean);
+    for (const auto& pair : bound.circuits[id].measured()) clean.push_back(pair.clean);
     return sampled(clean, false);
   }
 
