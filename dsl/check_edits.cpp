@@ -341,10 +341,13 @@ std::optional<MethodCall> Checker::method(const ast::Call& call) {
            {"give the stored moments, or the text to estimate them on"});
     sound = false;
   }
+  const auto given = [&](std::string_view label) {  // whatever is wrong with its value
+    return std::any_of(call.arguments.begin(), call.arguments.end(),
+                       [&](const ast::Argument& argument) { return argument.label && argument.label->text == label; });
+  };
   for (const char* needed : {"peak", "reach"}) {
-    const bool others =
-        result.parameters.contains("peak") || result.parameters.contains("reach") || result.parameters.contains("edge");
-    if (result.method != EditMethod::project || !others || result.parameters.contains(needed)) continue;
+    if (result.method != EditMethod::project || !(given("peak") || given("reach") || given("edge")) || given(needed))
+      continue;
     report(Code::missing_argument, call.span, "`project` is to weigh layers, and lacks `" + std::string(needed) + "`",
            {"give the layer where most is removed and how far that reaches: project(peak: 14, reach: 8)"});
     sound = false;

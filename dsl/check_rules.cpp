@@ -159,7 +159,7 @@ std::optional<CircuitSuppression> Checker::circuit_suppression(const ast::Interv
   const auto id = find_id(SymbolKind::circuit, node.feature);
   if (!id) return std::nullopt;
   CircuitSuppression result{*id, 1, canonical_text(node), node.span};
-  if (node.amount) {
+  if (node.amount && node.operation == Operation::suppress) {
     const auto share = number(*node.amount, "what `suppress` takes", {.low = 0, .high = 1});
     if (share) result.share = *share;
     sound &= share.has_value();
