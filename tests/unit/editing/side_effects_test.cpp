@@ -59,7 +59,9 @@ TEST_CASE("unrelated facts are counted where the model knew them, those about th
   auto& transformer = *random.transformer;
   const auto& tokenizer = *random.tokenizer;
   std::vector<editing::UnrelatedFact> facts;
-  for (const std::string prompt : {"The cat sat", "A dog ran", "One two", "Oslo lies in"}) {
+  std::vector<std::string> prompts{"The cat sat", "A dog ran", "One two", "Oslo lies in"};
+  for (char letter = 'a'; letter <= 'z'; ++letter) prompts.push_back(std::string("One two ") + letter);
+  for (const std::string& prompt : prompts) {
     const auto logits = logits_of(transformer, rows_of(tokenizer, {prompt}));
     const auto next = logits[-1].argmax().item<std::int64_t>();
     facts.push_back({prompt, {tokenizer.decode(std::vector<std::int64_t>{next})}});
