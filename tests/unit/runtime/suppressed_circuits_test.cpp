@@ -251,12 +251,13 @@ TEST_CASE("a grown circuit has every edge on a way to the logits, the strongest 
 }
 
 TEST_CASE("a circuit planted in a model is found by every method, needed, and found again") {
-  // Heads and MLPs add next to nothing, but for three that are planted.
+  // Heads and MLPs add next to nothing, but for three that are planted. Their effects are of one size on these pairs:
+  // where the last head's nearly cancel over them, slopes at the clean prompt alone rank it with the rest.
   const test::RandomModel tiny;
   auto& transformer = *tiny.transformer;
   const auto& config = transformer.config();
   const CircuitGraph graph(config);
-  const std::vector<std::int64_t> planted = {graph.first_head(0) + 1, graph.mlp(0), graph.first_head(1) + 3};
+  const std::vector<std::int64_t> planted = {graph.first_head(0) + 1, graph.mlp(0), graph.first_head(1) + 1};
   const auto is_planted = [&](std::int64_t source) {
     return std::find(planted.begin(), planted.end(), source) != planted.end();
   };
