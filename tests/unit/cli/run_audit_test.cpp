@@ -279,7 +279,8 @@ rule half { steer g by 2 at resid_post[1] when f > 1000  silent on ["The cat"] }
         std::string::npos);
   CHECK(text.out.find("uncovered  rule half has no `fires on` example\n") != std::string::npos);
   const auto junit = tiny.run({"test", tiny.file, "--output", "junit"});
-  CHECK(junit.out.find("<testsuite name=\"examples\" tests=\"3\" failures=\"0\"") != std::string::npos);
+  CHECK(junit.out.find("<testsuite name=\"examples\" package=\"proviso\" id=\"0\" tests=\"3\" failures=\"0\"") !=
+        std::string::npos);
   CHECK(tiny.run({"audit", tiny.file, "--output", "junit"}).code == 2);
 }
 
