@@ -53,7 +53,10 @@ void check_equal(const Transformer& before, const Transformer& after) {
     INFO(name);
     CHECK(at::equal(before.get(name), after.get(name)));
   }
-  CHECK(at::equal(all_logits(before), all_logits(after)));
+  // Maps that lie side by side in one file and not in the other are one product or several: the same to rounding.
+  const at::Tensor expected = all_logits(before), got = all_logits(after);
+  INFO((expected - got).abs().max().item<float>() << " of " << expected.abs().max().item<float>());
+  CHECK(at::allclose(got, expected, 1e-5, 1e-6));
 }
 
 }  // namespace
