@@ -158,8 +158,8 @@ ordered_json explain_rules(const Plan& plan, const BoundRules& bound, const Firs
       ordered_json entry = {{"rule", replacement.rule}, {"sentence", replacement.text()}};
       if (suppression != nullptr) {
         const auto& circuit = bound.rules->circuits[suppression->circuit];
-        entry["hooks"] = circuit.keep.nodes ? "where the nodes of " + circuit.name + " write"
-                                            : "where the edges of " + circuit.name + " are read";
+        entry["hooks"] = "what the " + std::string(circuit.keep.nodes ? "nodes of " : "edges of ") + circuit.name +
+                         (circuit.keep.nodes ? " write" : " carry");
         entry["why"] = "the attention sink at position 0 stays as it is, which no weights can tell";
         if (circuit.keep.nodes)
           entry["would_save"] = "remove circuit " + circuit.name + " in an edit: it would cost nothing at run time";
@@ -167,10 +167,15 @@ ordered_json explain_rules(const Plan& plan, const BoundRules& bound, const Firs
         entry["hooks"] = sites_text(bound.expand(std::get<dsl::Patch>(replacement.what).sites));
         entry["why"] = "what other prompts give is known at each token";
       }
-      if (told.emplace(std::tuple{replacement.rule, replacement.text(), entry.dump()}, rules.size()).second) {
-        entry["cost"] = {{"tokens", tokens}, {"flops_per_token", 0.0}, {"share_of_pass", 0.0}};
+      const auto [at, is_new] =
+          told.emplace(std::tuple{replacement.rule, replacement.text(), entry.dump()}, rules.size());
+      if (is_new) {
+        // How many products an edge or a node takes is known once the circuit is found.
+        entry["cost"] = {{"tokens", 0}, {"flops_per_token", nullptr}, {"share_of_pass", nullptr}};
         rules.push_back(std::move(entry));
       }
+      auto& counted = rules[at->second]["cost"]["tokens"];
+      counted = counted.get<std::int64_t>() + tokens;
     }
   }
   return rules;
@@ -426,9 +431,11 @@ std::string flops_text(double flops) {
 
 std::string sentence_cost_text(const ordered_json& rule) {
   const auto& cost = rule["cost"];
-  const double flops = cost["flops_per_token"];
+  const auto& flops = cost["flops_per_token"];
   std::ostringstream text;
-  if (flops > 0) {
+  if (flops.is_null()) {
+    text << "work at run time that is not counted";
+  } else if (flops > 0) {
     text << flops_text(flops) << " a token (" << std::setprecision(2) << 100 * cost["share_of_pass"].get<double>()
          << "% of its way through the layers)";
   } else {
@@ -530,7 +537,8 @@ std::string explanation_text(const ordered_json& explanation, const std::string&
     }
     if (state["generated_texts"] > 0) out << "      " << generation_text(state) << "\n";
     if (state["controls"] > 0)
-      out << "      the same for each of " << state["controls"] << " random directions (controls)\n";
+      out << "      the same for each of " << state["controls"]
+          << " controls: random directions, the wrong sign, random positions\n";
   }
   out << "Plan passes\n";
   for (const auto& pass : explanation["passes"]) {
