@@ -34,9 +34,10 @@ audit::MachineFacts this_machine() {
 }
 
 std::string program_sha256(const std::string& cache) {
+  // Through the link, which is the program that runs even where its file has been replaced since.
+  const std::string running = "/proc/self/exe";
   std::error_code unknown;
-  const auto file = std::filesystem::read_symlink("/proc/self/exe", unknown);
-  return unknown ? "" : model::sha256_of_files({file.string()}, cache);
+  return std::filesystem::exists(running, unknown) ? model::sha256_of_files({running}, cache) : "";
 }
 
 }  // namespace proviso::cli
