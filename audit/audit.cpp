@@ -318,14 +318,7 @@ class Auditor {
       result.feature = bound_.feature_name(key.feature);
       result.site = dsl::to_string(key.site);
       result.form = key.folded ? "weight edit" : "hook";
-      result.positions = activity.positions;
-      result.active = activity.active;
-      result.mean = activity.positions > 0 ? activity.sum / static_cast<double>(activity.positions) : 0;
-      result.max = activity.max;
-      result.relative_change =
-          activity.active > 0 ? activity.relative_change / static_cast<double>(activity.active) : 0;
-      result.relative_change_at_0 =
-          activity.firsts > 0 ? activity.relative_change_at_0 / static_cast<double>(activity.firsts) : 0;
+      tell(activity, result);
       for (std::size_t i = 0; i < activity.branches.size(); ++i) {
         const dsl::Span span = std::get<dsl::Or>(sentence->condition->node).of[i]->span;
         const std::string& text = sources_->at(span.source).text;
@@ -333,6 +326,17 @@ class Auditor {
       }
       report.rule_activity.push_back(std::move(result));
     }
+  }
+
+  /// How often something acted, and by how much on average.
+  static void tell(const runtime::Activity& activity, RuleActivity& result) {
+    const auto mean = [](double sum, std::int64_t n) { return n > 0 ? sum / static_cast<double>(n) : 0; };
+    result.positions = activity.positions;
+    result.active = activity.active;
+    result.mean = mean(activity.sum, activity.positions);
+    result.max = activity.max;
+    result.relative_change = mean(activity.relative_change, activity.active);
+    result.relative_change_at_0 = mean(activity.relative_change_at_0, activity.firsts);
   }
 
   /// Of suppressed circuits and patches: how far what was there lay from what was put in its place.
@@ -354,14 +358,7 @@ class Auditor {
       result.feature = text.substr(text.find(' ') + 1);
       result.site = dsl::to_string(site);
       result.form = "hook";
-      result.positions = activity.positions;
-      result.active = activity.active;
-      result.mean = activity.positions > 0 ? activity.sum / static_cast<double>(activity.positions) : 0;
-      result.max = activity.max;
-      result.relative_change =
-          activity.active > 0 ? activity.relative_change / static_cast<double>(activity.active) : 0;
-      result.relative_change_at_0 =
-          activity.firsts > 0 ? activity.relative_change_at_0 / static_cast<double>(activity.firsts) : 0;
+      tell(activity, result);
       report.rule_activity.push_back(std::move(result));
     }
   }

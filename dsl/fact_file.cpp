@@ -38,19 +38,25 @@ void former(const Record& record, const std::string& field, Fact& fact) {
   if (own != fact.to) fact.from = own;
 }
 
-Fact zsre(const PromptFile& file, const Record& record) {
+/// A fact whose text, called `what`, names its subject, where the slot then stands.
+Fact naming_its_subject(const Record& record, const char* field, const std::string& what) {
   Fact fact;
   fact.subject = text_of(record, "subject");
-  fact.prompt_template = text_of(record, "src");
+  fact.prompt_template = text_of(record, field);
   const auto at = fact.prompt_template.find(fact.subject);
   if (fact.subject.empty() || at == std::string::npos) {
     throw RecordFault{
         Code::template_slot,
         record.where,
-        "the question \"" + fact.prompt_template + "\" does not name its subject \"" + fact.subject + "\"",
+        "the " + what + " \"" + fact.prompt_template + "\" does not name its subject \"" + fact.subject + "\"",
         {}};
   }
   fact.prompt_template.replace(at, fact.subject.size(), kSlot);
+  return fact;
+}
+
+Fact zsre(const PromptFile& file, const Record& record) {
+  Fact fact = naming_its_subject(record, "src", "question");
   fact.to = with_leading_space(target_of(file, record, "answers"));
   if (file.answer) former(record, "answers", fact);
   return fact;
@@ -58,17 +64,7 @@ Fact zsre(const PromptFile& file, const Record& record) {
 
 /// The whole prompt is taken: some templates leave its last word out.
 Fact known_fact(const PromptFile& file, const Record& record) {
-  Fact fact;
-  fact.subject = text_of(record, "subject");
-  fact.prompt_template = text_of(record, "prompt");
-  const auto at = fact.prompt_template.find(fact.subject);
-  if (fact.subject.empty() || at == std::string::npos) {
-    throw RecordFault{Code::template_slot,
-                      record.where,
-                      "the prompt \"" + fact.prompt_template + "\" does not name its subject \"" + fact.subject + "\"",
-                      {}};
-  }
-  fact.prompt_template.replace(at, fact.subject.size(), kSlot);
+  Fact fact = naming_its_subject(record, "prompt", "prompt");
   fact.to = with_leading_space(target_of(file, record, "attribute"));
   if (file.answer) former(record, "attribute", fact);
   return fact;
