@@ -18,6 +18,7 @@
 
 #include "editing/rome.hpp"
 #include "runtime/hooks.hpp"
+#include "runtime/model/allocation.hpp"
 #include "runtime/model/random.hpp"
 #include "runtime/model/transformer.hpp"
 
@@ -261,6 +262,7 @@ int main(int argc, char** argv) {
   }
   const std::string path = argv[2];
   at::set_num_threads(std::stoi(argv[4]));
+  model::reuse_freed_memory();
   const model::ModelCard card = model::read_model_card(path);
   const auto dtype = std::strcmp(argv[3], "bfloat16") == 0 ? at::kBFloat16 : at::kFloat;
   const auto transformer = model::Transformer::load(card, {dtype, at::Device(argc > 6 ? argv[6] : "cpu")});

@@ -24,6 +24,7 @@
 #include "editing/float_tensors.hpp"
 #include "editing/rome.hpp"
 #include "editing/target_score.hpp"
+#include "runtime/model/allocation.hpp"
 
 namespace {
 
@@ -202,6 +203,8 @@ class Bench {
       editing::RomeRequest request;
       static_cast<editing::EditedFact&>(request) = facts_[which.front()].edited;
       request.prefixes = work_.at("rome_prefixes");
+      if (work_.value("rome_variant", "averaged") == "original")
+        request.variant = editing::RomeRequest::Variant::original;
       request.looked_for_on = narrow_.get();
       if (!rome_prefixes_) rome_prefixes_ = editing::rome_prefixes(*exact_, *tokenizer_, request);
       request.sampled = rome_prefixes_;
@@ -452,6 +455,7 @@ int main(int argc, char** argv) {
   try {
     const auto work = json::parse(std::ifstream(argv[2]));
     at::set_num_threads(work.at("threads"));
+    model::reuse_freed_memory();
     Bench(argv[1], work).run();
   } catch (const std::exception& error) {
     std::cerr << "proviso_bench_edits: " << error.what() << "\n";

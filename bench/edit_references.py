@@ -6,7 +6,8 @@
 ROME, MEMIT and ALPHAEDIT are checkouts of kmeng01/rome, kmeng01/memit (both MIT) and jianghoucheng/AlphaEdit; none of their
 code is part of this repository. They are made for a GPU and for packages that this script does not need: where they name
 "cuda" the processor is used, what they import for their own statistics is left out, and the second moments that
-they would measure on Wikipedia are ours, on both sides. Each fact is written into the model as loaded, by them and by us, and
+they would measure on Wikipedia are ours, on both sides. ROME's code solves at the bare prompt's key, as our variant
+`original` does. Each fact is written into the model as loaded, by them and by us, and
 one scorer, transformers', reads both. Goes on in bench/run.py's environment; writes bench/edit_references.md.
 """
 import argparse
@@ -37,7 +38,7 @@ def ours(arguments: argparse.Namespace, facts: list[dict], method: str, dtype: s
     folder.mkdir(parents=True, exist_ok=True)
     work = {"facts": facts, "dtype": dtype, "device": "cpu", "threads": arguments.threads, "text": str(arguments.text),
             "text_tokens": 64, "moments": str(ROOT / "rules/corpus"), "cache": str(ROOT / ".cache/proviso"),
-            "rome_prefixes": 20, "deltas": str(folder), "score": False,
+            "rome_prefixes": 20, "rome_variant": "original", "deltas": str(folder), "score": False,
             "items": [{"method": method, "mode": "export"},
                       {"method": method, "mode": "single", "perplexity_every": 10 ** 9, "own_values": True}]}
     task = folder / "work.json"

@@ -76,7 +76,7 @@ def sae_lens(dtype: str) -> float:
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.training.sae_trainer import SAETrainer
-    config = SAETrainerConfig(total_training_samples=(WARM + STEPS) * BATCH, train_batch_size_samples=BATCH,
+    config = SAETrainerConfig(total_training_samples=(WARM + STEPS) * BATCH, train_batch_size_samples=BATCH, lr_end=3e-5,
                               autocast=dtype == "bfloat16", logger=LoggingConfig(log_to_wandb=False))
     sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=WIDTH, d_sae=LATENTS, k=K))
     data = vectors(torch)

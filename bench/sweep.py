@@ -2,7 +2,7 @@
 """Measures a sweep of activation patching side by side: every layer and position of the residual stream of SmolLM2, by
 `proviso trace --sweep`, by TransformerLens' patching utilities, and by a transformers script batched by hand.
 
-    bench/sweep.py [--threads 2] [--repeats 3] [--model FILE.gguf]
+    bench/sweep.py [--pair late] [--threads 2] [--repeats 3] [--model FILE.gguf]
 
 Same model, prompts, threads and machine, in turns; float32, and Proviso also screened in bfloat16. Loading is left out on
 all sides. The effects of all sides are compared, too. Installs transformers and TransformerLens into .cache/sweep-venv
@@ -123,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--pair", choices=list(PAIRS), action="append", help="one of the pairs (both unless told)")
     parser.add_argument("--model", type=pathlib.Path, default=GGUF)
     options = parser.parse_args()
     enter_environment()
@@ -139,7 +140,8 @@ def main() -> None:
 
     print("| pair | positions | patches | Proviso, s | screened, s | by hand, s | TransformerLens, s | to by hand | to TransformerLens |"
           " largest difference | confirmed |\n|---|---|---|---|---|---|---|---|---|---|---|")
-    for name, (clean, corrupt, a, b) in PAIRS.items():
+    for name in options.pair or PAIRS:
+        clean, corrupt, a, b = PAIRS[name]
         ids = [torch.tensor([tokens_of(text)]) for text in (clean, corrupt)]
         token = [tokens_of(text)[0] for text in (a, b)]
         times = {side: [] for side in ("ours", "screened", "hand", "lens")}

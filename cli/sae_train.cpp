@@ -190,9 +190,11 @@ void register_sae_train(CLI::App& sae, Invocation& invocation) {
   command->add_option("--dead-weight", settings.dead_weight, "weight of the loss that revives dead latents")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_option("--in-memory", settings.in_memory, "tokens whose activations stand in memory at once")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 32))
-      ->capture_default_str();
+  command
+      ->add_option("--in-memory", settings.in_memory,
+                   "tokens whose activations stand in memory at once; as many as take 1 GiB unless told.\n"
+                   "A text that does not fit is read by the model again each time round")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 32));
   command->add_option("--checkpoint-every", settings.checkpoint_seconds, "seconds between two checkpoints")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

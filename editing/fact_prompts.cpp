@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <random>
 #include <span>
 
@@ -36,6 +37,14 @@ std::string prefix_text(const model::Tokenizer& tokenizer, std::vector<std::int6
   auto text = tokenizer.decode(tokens);
   for (auto at = text.find("\n\n"); at != std::string::npos; at = text.find("\n\n", at)) text.replace(at, 2, " ");
   return text;
+}
+
+/// The tokens of `target` where it follows `text`; none where a token holds the end of one and the start of the other.
+std::optional<std::vector<std::int64_t>> tokens_behind(const model::Tokenizer& tokenizer, const std::string& text,
+                                                       const std::string& target) {
+  const auto first = tokenizer.encode(text), both = tokenizer.encode(text + target);
+  if (both.size() <= first.size() || !std::equal(first.begin(), first.end(), both.begin())) return std::nullopt;
+  return std::vector(both.begin() + std::ssize(first), both.end());
 }
 
 }  // namespace
@@ -112,11 +121,18 @@ std::variant<FactPrompts, Refusal> fact_prompts(const model::Tokenizer& tokenize
   const auto slot = fact.prompt_template.find(kSlot);
   if (slot == std::string::npos || fact.prompt_template.find(kSlot, slot + 1) != std::string::npos)
     return Refusal{"the template \"" + fact.prompt_template + "\" must hold {} once, where the subject goes"};
-  FactPrompts prompts;
-  prompts.target = tokenizer.encode(fact.target);
-  if (fact.subject.empty() || prompts.target.empty()) return Refusal{"the subject and the target must not be empty"};
+  if (fact.subject.empty() || fact.target.empty()) return Refusal{"the subject and the target must not be empty"};
   const auto before = fact.prompt_template.substr(0, slot);
   const auto after = fact.prompt_template.substr(slot + kSlot.size());
+  FactPrompts prompts;
+  if (auto target = tokens_behind(tokenizer, before + fact.subject + after, fact.target)) {
+    prompts.target = std::move(*target);
+  } else {
+    return Refusal{
+        "the target `" + fact.target + "` and the end of \"" + fact.prompt_template +
+        "\" make one token together, so nothing can be written between them: begin the target with the space "
+        "that stands before it, and end the template without one"};
+  }
   prompts.rewriting.push_back(locate_subject(tokenizer, before, fact.subject, after));
   if (prompts.rewriting.front().subject_last == 0)
     return Refusal{

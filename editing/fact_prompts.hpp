@@ -51,8 +51,9 @@ struct FactPrompts {
   std::vector<std::int64_t> target;
 };
 
-/// A refusal where the fact cannot be edited well: a subject that ends at position 0 (the attention sink), say, or
-/// prompts that do not fit into `context` tokens behind their prefixes.
+/// A refusal where the fact cannot be edited well: a subject that ends at position 0 (the attention sink), say, a
+/// target whose start would be one token with the template's end, or prompts that do not fit into `context` tokens
+/// behind their prefixes.
 std::variant<FactPrompts, Refusal> fact_prompts(const model::Tokenizer& tokenizer, const EditedFact& fact,
                                                 const std::vector<std::string>& prefixes, std::int64_t context);
 

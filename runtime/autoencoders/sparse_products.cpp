@@ -159,18 +159,20 @@ at::Tensor sparse_gradient(const at::Tensor& values, const at::Tensor& index, co
 std::pair<at::Tensor, at::Tensor> largest(const at::Tensor& x, std::int64_t k) {
   if (!x.is_cpu()) {
     const auto columns = std::get<0>(std::get<1>(x.topk(k, 1, /*largest=*/true, /*sorted=*/false)).sort(1));
-    return {x.gather(1, columns), columns};
+    return {x.gather(1, columns).to(at::kFloat), columns};
   }
   const auto rows = x.contiguous();
   const std::int64_t m = rows.size(1);
-  auto values = at::empty({rows.size(0), k}, rows.options());
+  auto values = at::empty({rows.size(0), k}, rows.options().dtype(at::kFloat));
   auto columns = at::empty({rows.size(0), k}, rows.options().dtype(at::kLong));
   auto* value = values.mutable_data_ptr<float>();
   auto* column = columns.mutable_data_ptr<std::int64_t>();
   at::parallel_for(0, rows.size(0), kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
     std::vector<Entry> kept;
-    for (std::int64_t i = begin; i < end; ++i)
-      largest_of_row(rows.const_data_ptr<float>() + i * m, m, k, kept, value + i * k, column + i * k);
+    for (std::int64_t i = begin; i < end; ++i) {
+      const auto row = rows.select(0, i).to(at::kFloat);  // of bfloat16: one row at a time stays in the cache
+      largest_of_row(row.const_data_ptr<float>(), m, k, kept, value + i * k, column + i * k);
+    }
   });
   return {values, columns};
 }

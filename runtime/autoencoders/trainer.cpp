@@ -25,6 +25,7 @@ constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEpsilon = 1e-8;
 constexpr double kThresholdRate = 0.01;       // as SAELens' BatchTopK
 constexpr std::int64_t kMostOfOneVector = 4;  // times k, of BatchTopK
 constexpr double kRecent = 0.95;              // weight of the batch before, in what progress tells
+constexpr std::int64_t kInMemory = 1 << 28;   // numbers: 1 GiB
 constexpr float kLongest = 1 << 24;           // counted exactly in float32
 
 class Trainer {
@@ -35,7 +36,9 @@ class Trainer {
         settings_(settings),
         progress_(progress),
         device_(transformer.options().device),
-        pool_(transformer, settings.site, texts.rows, settings.in_memory, settings.seed, progress),
+        in_memory_(settings.in_memory > 0 ? settings.in_memory
+                                          : kInMemory / transformer.card().site_width(settings.site)),
+        pool_(transformer, settings.site, texts.rows, in_memory_, settings.seed, progress),
         steps_(std::max<std::int64_t>(1, settings.vectors / settings.batch)),
         learning_rate_(settings.learning_rate > 0 ? settings.learning_rate
                                                   : 1e-3 * std::sqrt(4096.0 / static_cast<double>(settings.latents))),
@@ -47,7 +50,7 @@ class Trainer {
                  {"architecture", std::string(sparsity_name(settings.sparsity))},
                  {"tokens", std::to_string(settings.vectors)},
                  {"batch", std::to_string(settings.batch)},
-                 {"in_memory", std::to_string(settings.in_memory)},
+                 {"in_memory", std::to_string(in_memory_)},
                  {"seed", std::to_string(settings.seed)},
                  {"model", settings.model_sha256},
                  {"text", texts.sha256},
@@ -142,7 +145,7 @@ class Trainer {
   /// Of mean ‖x̂ − x‖² over a batch, and what else a step needs to know.
   struct Gradients {
     at::Tensor enc, dec, b_enc, b_dec, log_threshold;
-    at::Tensor h, before, error;  // [n, d], [n, latents], [n, d]
+    at::Tensor h, before, error;  // [n, d], [n, latents] (bfloat16 where that decides), [n, d]
     at::Tensor fired;             // latents, some several times
   };
 
@@ -167,7 +170,7 @@ class Trainer {
   /// float32, as all gradients are.
   at::Tensor before_activation(const at::Tensor& h) const {
     if (!half_precision()) return at::addmm(s_.b_enc, h, s_.W_enc.t());
-    return at::linear(h.to(at::kBFloat16), s_.W_enc.to(at::kBFloat16)).to(at::kFloat).add_(s_.b_enc);
+    return at::linear(h.to(at::kBFloat16), s_.W_enc.to(at::kBFloat16), s_.b_enc.to(at::kBFloat16));
   }
 
   bool half_precision() const { return transformer_.options().dtype == at::kBFloat16; }
@@ -245,7 +248,8 @@ class Trainer {
     const auto dead = s_.since.ge(static_cast<double>(dead_after_)).nonzero().squeeze(1);
     if (dead.numel() == 0 || settings_.dead_weight == 0) return;
     const std::int64_t half = std::max<std::int64_t>(1, h.size(1) / 2);
-    const auto [f, index] = before.index_select(1, dead).topk(std::min(half, dead.numel()), 1, true, false);
+    const auto [f, index] =
+        before.index_select(1, dead).to(at::kFloat).topk(std::min(half, dead.numel()), 1, true, false);
     const auto rows = s_.W_dec.index_select(0, dead);
     const double share = std::min(1.0, static_cast<double>(dead.numel()) / static_cast<double>(half));
     const auto d_out =
@@ -295,6 +299,7 @@ class Trainer {
   const TrainingSettings& settings_;
   const Progress& progress_;
   const at::Device device_;
+  const std::int64_t in_memory_;
   ActivationPool pool_;
   const std::int64_t steps_;
   const double learning_rate_;

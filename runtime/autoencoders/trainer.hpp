@@ -33,7 +33,7 @@ struct TrainingSettings {
   double decay = 0.2;             ///< share of the steps in which it falls to 0
   double dead_weight = 1.0 / 32;  ///< of the auxiliary loss, in which dead latents explain the error that is left
   std::int64_t dead_after = 0;    ///< vectors without firing, at most 2^24; 0: a tenth of `vectors`, at most 10 million
-  std::int64_t in_memory = 131'072;  ///< tokens whose vectors stand in memory
+  std::int64_t in_memory = 0;     ///< tokens whose vectors stand in memory; 0: as many as take 1 GiB
   std::uint64_t seed = 0;
   std::string model_sha256{};  ///< of the model's weight files: a checkpoint is of one model
   std::string checkpoint{};    ///< file that holds the state every few minutes; "" keeps none

@@ -90,6 +90,24 @@ TEST_CASE("a kill at any moment of writing an edited folder, or its source back,
   CHECK(files_in(random.folder.path()) == source);
 }
 
+TEST_CASE("a kill at any moment of writing a GGUF file leaves the whole of it, or nothing under its name") {
+  const RandomModel tokenizer_source;
+  TemporaryFolder folder;
+  write_bytes(folder / "tiny.gguf", gguf_of(tiny_model(tiny_llama_json())).bytes());
+  const auto loaded = model::Transformer::load(model::read_model_card(folder / "tiny.gguf"), {});
+  const auto entries = entries_for(*loaded);
+  const editing::WrittenForm gguf{editing::WrittenForm::Kind::gguf};
+  editing::write_edited_model(*loaded, *tokenizer_source.tokenizer, entries, {folder / "edited.gguf", gguf});
+  kill_at_all_moments(
+      [&](const std::string& path) {
+        editing::write_edited_model(*loaded, *tokenizer_source.tokenizer, entries, {path, gguf});
+      },
+      [](const std::string& path) { CHECK_NOTHROW(editing::verify_edited_model(path)); }, "edited.gguf");
+  const auto source = read_bytes(folder / "tiny.gguf");
+  kill_at_all_moments([&](const std::string& path) { editing::revert_edited_model(folder / "edited.gguf", path); },
+                      [&](const std::string& path) { CHECK(read_bytes(path) == source); }, "before.gguf");
+}
+
 TEST_CASE("records whose file was never put in place give way to the next, and others stay") {
   const RandomModel random;
   TemporaryFolder folder;

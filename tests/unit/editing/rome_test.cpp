@@ -254,6 +254,25 @@ TEST_CASE("edits that would break the model are refused with the reason") {
   CHECK_THAT(refusal(random, request), Catch::Contains("must not be empty"));
 }
 
+TEST_CASE("a target that would share a token with the end of its template is refused") {
+  auto json = byte_tokenizer_json();
+  json["model"]["vocab"]["nR"] = 256;
+  json["added_tokens"][0]["id"] = 257;
+  json["model"]["merges"].push_back("n R");
+  TemporaryFolder folder;
+  write_bytes(folder / "tokenizer.json", json.dump());
+  const auto tokenizer = model::Tokenizer::load(folder.path().string());
+  const auto made = [&](const std::string& target) {
+    return editing::fact_prompts(*tokenizer, {"Eiffel", "The {} is in", target}, {}, 128);
+  };
+  const auto refused = made("Rome");
+  REQUIRE(std::holds_alternative<editing::Refusal>(refused));
+  CHECK_THAT(std::get<editing::Refusal>(refused).reason, Catch::Contains("`Rome`") && Catch::Contains("one token"));
+  const auto kept = made(" Rome");
+  REQUIRE(std::holds_alternative<editing::FactPrompts>(kept));
+  CHECK(std::get<editing::FactPrompts>(kept).target == tokenizer->encode(" Rome"));
+}
+
 TEST_CASE("without prefixes the bare prompt is the only one") {
   RandomModel random;
   auto request = small_request();

@@ -1,9 +1,14 @@
 // Training, measuring and reading sparse autoencoders.
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <filesystem>
 #include <limits>
 #include <string>
@@ -131,6 +136,38 @@ TEST_CASE("training is the same for a seed, whether the text fits in memory or n
   CHECK(bytes_of(*resumed.autoencoder) == bytes_of(*whole.autoencoder));
   settings.k = 5;
   CHECK_THROWS_WITH(trained.train(settings), Catch::Contains("the checkpoint is of k 4, and 5 is asked for"));
+}
+
+TEST_CASE("a process killed at any moment of training leaves a checkpoint that leads to the same bytes, or none") {
+  Trained trained;
+  at::set_num_threads(1);  // a forked process has no threads but its first
+  auto settings = trained.settings(8'000);
+  settings.sparsity = Sparsity::batch_topk;
+  settings.checkpoint = trained.folder / "out.checkpoint";
+  settings.checkpoint_seconds = 0;
+  const auto start = std::chrono::steady_clock::now();
+  const auto whole = bytes_of(*trained.train(settings).autoencoder);
+  const auto taken = std::chrono::steady_clock::now() - start;
+  constexpr int kMoments = 12;
+  int left = 0;
+  for (int moment = 0; moment < kMoments; ++moment) {
+    std::filesystem::remove(settings.checkpoint);
+    settings.resume = false;
+    const pid_t child = ::fork();
+    if (child == 0) {
+      trained.train(settings);
+      ::_exit(0);
+    }
+    const auto wait = std::chrono::duration_cast<std::chrono::microseconds>(taken * moment / kMoments);
+    ::usleep(static_cast<useconds_t>(wait.count()));
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    INFO("killed after " << wait.count() << " µs");
+    settings.resume = std::filesystem::exists(settings.checkpoint);
+    left += settings.resume ? 1 : 0;
+    CHECK(bytes_of(*trained.train(settings).autoencoder) == whole);
+  }
+  CHECK(left > 0);
 }
 
 TEST_CASE("too little text is said to be") {
