@@ -16,7 +16,7 @@ namespace proviso::cli {
 enum ExitCode : int { kDone = 0, kFailed = 1, kInputAtFault = 2, kMachineAtFault = 3 };
 
 /// Every command has the first three.
-enum class OutputFormat { text, yaml, json, junit, html };
+enum class OutputFormat { text, yaml, json, junit, html, dot };
 
 /// Options that every command takes.
 struct CommonOptions {

@@ -24,7 +24,8 @@ struct Options {
 };
 
 int find(const Invocation& invocation, Options& options) {
-  const auto format = invocation.options.output.value_or(OutputFormat::text);
+  const auto format =
+      format_for(invocation, options.output, {OutputFormat::html, OutputFormat::json, OutputFormat::yaml});
   const bool to_file = options.output != "-";
   if (to_file) model::require_writable(options.output);
   auto& search = options.search;
@@ -112,7 +113,10 @@ void register_features_find(CLI::App& features, Invocation& invocation) {
   command->add_option("--contexts", search.contexts, "places shown of each feature")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
-  command->add_option("-o", options->output, "the file to write; `-` (the default) is standard output")
+  command
+      ->add_option("-o", options->output,
+                   "write to this file, as the ending says: .html (a page), .json, .yaml, .txt; `-` (the default) is "
+                   "standard output")
       ->check(kNotEmpty)
       ->type_name("FILE");
   add_common_options(*command, invocation.options, {{"html", OutputFormat::html}});

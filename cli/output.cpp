@@ -66,6 +66,23 @@ Terminal terminal(const std::ostream& out) {
   return terminal;
 }
 
+OutputFormat format_for(const Invocation& invocation, const std::string& path,
+                        const std::vector<OutputFormat>& offered) {
+  if (invocation.options.output) return *invocation.options.output;
+  if (path.empty() || path == "-") return OutputFormat::text;
+  static const std::vector<std::pair<std::string, OutputFormat>> kEndings = {
+      {".html", OutputFormat::html}, {".dot", OutputFormat::dot},   {".gv", OutputFormat::dot},
+      {".json", OutputFormat::json}, {".yaml", OutputFormat::yaml}, {".yml", OutputFormat::yaml},
+      {".txt", OutputFormat::text}};
+  std::string known;
+  for (const auto& [ending, format] : kEndings) {
+    if (format != OutputFormat::text && std::find(offered.begin(), offered.end(), format) == offered.end()) continue;
+    if (path.ends_with(ending)) return format;
+    known += (known.empty() ? "" : ", ") + ending;
+  }
+  throw model::InputError("-o " + path + ": the ending does not tell what to write\n  help: end it in one of " + known);
+}
+
 std::string render_document(const nlohmann::ordered_json& document, OutputFormat format) {
   if (format == OutputFormat::json) return document.dump(2) + "\n";
   YAML::Emitter yaml;

@@ -39,6 +39,7 @@ std::string shown(const Invocation& invocation, const audit::Report& report, con
       return audit::to_json(report, {});
     case OutputFormat::junit:
     case OutputFormat::html:
+    case OutputFormat::dot:
       break;  // `report junit` and `report html`
   }
   return "";

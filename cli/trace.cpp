@@ -27,35 +27,6 @@ struct Options {
   double threshold = 0.1;
 };
 
-enum class Form { text, yaml, json, dot, html };
-
-/// What `-o` is to hold, by its ending; `--output` decides where it is given.
-Form form_of(const Invocation& invocation, const std::string& path) {
-  if (invocation.options.output) {
-    switch (*invocation.options.output) {
-      case OutputFormat::text:
-        return Form::text;
-      case OutputFormat::yaml:
-        return Form::yaml;
-      case OutputFormat::json:
-        return Form::json;
-      case OutputFormat::html:
-        return Form::html;
-      case OutputFormat::junit:
-        break;  // of other commands
-    }
-  }
-  if (path.empty() || path == "-") return Form::text;
-  static const std::vector<std::pair<std::string, Form>> kEndings = {
-      {".dot", Form::dot},  {".gv", Form::dot},   {".json", Form::json}, {".yaml", Form::yaml},
-      {".yml", Form::yaml}, {".txt", Form::text}, {".html", Form::html}};
-  for (const auto& [ending, form] : kEndings) {
-    if (path.ends_with(ending)) return form;
-  }
-  throw model::InputError(
-      "-o " + path + ": the ending does not tell what to write\n  help: end it in .html, .dot, .json, .yaml or .txt");
-}
-
 /// That there is something to trace.
 void check_selection(const dsl::RuleSet& rules, const audit::Selection& selection) {
   std::vector<std::string> names;
@@ -89,13 +60,13 @@ std::vector<dsl::SiteKind> swept_sites(const std::vector<std::string>& names) {
   return kinds;
 }
 
-int run_sweep(const Invocation& invocation, const Options& options, Form form) {
+int run_sweep(const Invocation& invocation, const Options& options) {
+  const auto format =
+      format_for(invocation, options.output, {OutputFormat::html, OutputFormat::json, OutputFormat::yaml});
   audit::SweepOptions wanted;
   wanted.sites = swept_sites(options.sweep);
   wanted.threshold = options.threshold;
   wanted.seed = invocation.options.seed;
-  if (form == Form::dot)
-    throw model::InputError("a sweep is no graph\n  help: end the file in .html, .json, .yaml or .txt");
   const bool to_file = !options.output.empty() && options.output != "-";
   if (to_file) model::require_writable(options.output);
   const auto opened = bind_rules(invocation, options.files, options.model);
@@ -121,17 +92,18 @@ int run_sweep(const Invocation& invocation, const Options& options, Form form) {
   const Terminal seen = to_file ? Terminal{} : terminal(invocation.out);
   const auto text = [&] { return audit::sweeps_text(sweeps, options.edges, seen.columns, seen.colour); };
   write_result(invocation, options.output,
-               form == Form::json   ? audit::sweeps_json(sweeps)
-               : form == Form::yaml ? audit::sweeps_yaml(sweeps)
-               : form == Form::html ? audit::sweeps_html(sweeps)
-                                    : text());
-  if (to_file && form != Form::text && !invocation.options.quiet) invocation.out << text();
+               format == OutputFormat::json   ? audit::sweeps_json(sweeps)
+               : format == OutputFormat::yaml ? audit::sweeps_yaml(sweeps)
+               : format == OutputFormat::html ? audit::sweeps_html(sweeps)
+                                              : text());
+  if (to_file && format != OutputFormat::text && !invocation.options.quiet) invocation.out << text();
   return kDone;
 }
 
 int run_trace(const Invocation& invocation, const Options& options) {
-  const Form form = form_of(invocation, options.output);
-  if (!options.sweep.empty()) return run_sweep(invocation, options, form);
+  if (!options.sweep.empty()) return run_sweep(invocation, options);
+  const auto format = format_for(invocation, options.output,
+                                 {OutputFormat::html, OutputFormat::dot, OutputFormat::json, OutputFormat::yaml});
   const bool to_file = !options.output.empty() && options.output != "-";
   if (to_file) model::require_writable(options.output);
   const auto opened = bind_rules(invocation, options.files, options.model);
@@ -147,24 +119,13 @@ int run_trace(const Invocation& invocation, const Options& options) {
 
   const Terminal seen = to_file ? Terminal{} : terminal(invocation.out);
   const auto text = [&] { return audit::circuits_text(circuits, options.edges, seen.columns, seen.colour); };
-  switch (form) {
-    case Form::text:
-      write_result(invocation, options.output, text());
-      break;
-    case Form::yaml:
-      write_result(invocation, options.output, audit::circuits_yaml(circuits));
-      break;
-    case Form::json:
-      write_result(invocation, options.output, audit::circuits_json(circuits));
-      break;
-    case Form::dot:
-      write_result(invocation, options.output, audit::circuits_dot(circuits));
-      break;
-    case Form::html:
-      write_result(invocation, options.output, audit::circuits_html(circuits));
-      break;
-  }
-  if (to_file && form != Form::text && !invocation.options.quiet) invocation.out << text();
+  write_result(invocation, options.output,
+               format == OutputFormat::json   ? audit::circuits_json(circuits)
+               : format == OutputFormat::yaml ? audit::circuits_yaml(circuits)
+               : format == OutputFormat::html ? audit::circuits_html(circuits)
+               : format == OutputFormat::dot  ? audit::circuits_dot(circuits)
+                                              : text());
+  if (to_file && format != OutputFormat::text && !invocation.options.quiet) invocation.out << text();
   return kDone;
 }
 

@@ -120,13 +120,15 @@ TEST_CASE("what was found is told as text and as a page") {
   CHECK_THAT(text.out, Catch::Contains("24 neurons") && Catch::Contains("DeLong intervals") &&
                            Catch::Contains("feature contrast_resid_post_1 = contrast(positive, negative) at "
                                            "resid_post[1] token all"));
-  const auto page =
-      bench.find({"--top", "1", "--output", "html", "--at", "mlp_post[1]", "-o", bench.folder / "p.html"});
+  const auto page = bench.find({"--top", "1", "--at", "mlp_post[1]", "-o", bench.folder / "p.html"});
   INFO(page.err);
   REQUIRE(page.code == 0);
   const auto html = test::read_bytes(bench.folder / "p.html");
   CHECK_THAT(html, Catch::Contains("<title>Features of ") && Catch::Contains("class=\"shade-") &&
                        Catch::Contains("id=\"feature-neuron_1_"));
+  const auto picture = bench.find({"--top", "1", "--at", "mlp_post[1]", "-o", bench.folder / "p.png"});
+  CHECK(picture.code == 2);
+  CHECK_THAT(picture.err, Catch::Contains("p.png") && Catch::Contains(".html"));
 }
 
 TEST_CASE("what cannot be built is left out by name, and the rest is searched") {
