@@ -133,7 +133,8 @@ class Auditor {
     for (const auto& [id, asked] : plan.circuits) {
       results.push_back(circuit_result(bound_, id, evidence.circuit(id), where(rules_.circuits[id].span), seed));
       for (const auto& [other, unused] : plan.circuits) {
-        if (other == id) continue;
+        // Latents of different autoencoders are no parts of each other's circuits, nor of those of heads and MLPs.
+        if (other == id || bound_.circuits[other].autoencoders != bound_.circuits[id].autoencoders) continue;
         const auto shared = runtime::overlap(evidence.circuit(id), evidence.circuit(other));
         results.back().overlaps.push_back({rules_.circuits[other].name, shared.nodes ? "nodes" : "edges", shared.both,
                                            shared.either, shared.share(), shared.by_chance});

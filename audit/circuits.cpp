@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <map>
 #include <numeric>
 #include <utility>
 
@@ -92,10 +93,18 @@ CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id
   result.where = std::move(where);
   result.measure = declared.measure.text;
   result.method = dsl::circuit_method_name(declared.method.method);
+  const bool latents = declared.method.of_latents();
   if (declared.method.method == dsl::CircuitMethod::eap_ig) {
-    result.parameters = {{"steps", std::to_string(declared.method.steps)}, {"integrated", "inputs"}};
+    result.parameters = {{"steps", std::to_string(declared.method.steps)},
+                         {"integrated", latents ? "each autoencoder's latents and error term" : "inputs"}};
   } else if (declared.method.method == dsl::CircuitMethod::exact) {
     result.parameters = {{"budget", std::to_string(declared.method.budget)}};
+  }
+  if (latents) {
+    std::vector<std::string> folders;
+    for (const auto& each : declared.method.autoencoders) folders.push_back(each.written);
+    result.parameters.emplace_back("sae", joined(folders));
+    result.ablation = "resample: latents and error terms outside are the corrupt prompt's";
   }
   const bool nodes = declared.keep.nodes;
   const bool held = !circuit.held.empty();
@@ -103,7 +112,7 @@ CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id
       "the " + std::to_string(circuit.kept) + (nodes ? " nodes" : " edges") +
       (declared.method.greedy ? " grown from the logits, each of largest |score| by then," : " of largest |score|") +
       (held ? " on other pairs than those measured" : " on the pairs measured") +
-      (nodes ? ", with all edges between them, the embedding and the logits" : "");
+      (nodes && !latents ? ", with all edges between them, the embedding and the logits" : "");
   result.pairs = std::ssize(circuit.measured());
   result.model_edges = evidence.model_edges;
   if (nodes) result.model_nodes = evidence.model_nodes;
@@ -153,6 +162,18 @@ CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id
   return result;
 }
 
+bool has_latents(const CircuitResult& circuit) {
+  return std::any_of(circuit.parameters.begin(), circuit.parameters.end(),
+                     [](const auto& parameter) { return parameter.first == "sae"; });
+}
+
+LatentName latent_name(const std::string& node) {
+  for (const char* part : {" latent ", " error"}) {
+    if (const auto at = node.rfind(part); at != std::string::npos) return {node.substr(0, at), node.substr(at + 1)};
+  }
+  return {"", node};
+}
+
 std::vector<std::pair<std::string, std::string>> circuit_facts(const CircuitResult& circuit) {
   const auto share = [](const Estimate& estimate) {
     std::string text = number_text(estimate.value, true);
@@ -165,14 +186,19 @@ std::vector<std::pair<std::string, std::string>> circuit_facts(const CircuitResu
       {"measure", circuit.measure + " after " + counted(circuit.pairs, "pair")},
       {"method", circuit_method_text(circuit)}};
   std::string edges = grouped(std::ssize(circuit.edges)) + " of " + grouped(circuit.model_edges);
-  if (circuit.model_nodes) {
+  if (has_latents(circuit)) {
+    std::string nodes =
+        grouped(std::ssize(circuit.nodes)) + " of " + grouped(*circuit.model_nodes) + " latents and error terms";
+    if (circuit.pruned > 0) nodes += " (no more change m)";
+    facts.emplace_back("nodes", std::move(nodes));
+  } else if (circuit.model_nodes) {
     facts.emplace_back("nodes", grouped(std::ssize(circuit.nodes)) + " of " + grouped(*circuit.model_nodes) +
                                     " attention heads and MLPs");
     edges += ", all between these nodes, the embedding and the logits";
   } else {
     edges += " (" + grouped(circuit.pruned) + " more were strong but on no way from the embedding to the logits)";
   }
-  facts.emplace_back("edges", std::move(edges));
+  if (!has_latents(circuit)) facts.emplace_back("edges", std::move(edges));
   const std::vector<std::pair<std::string, std::string>> carried = {
       {"m", "clean " + number_text(circuit.m_clean) + ", corrupt " + number_text(circuit.m_corrupt) + ", circuit " +
                 number_text(circuit.m_circuit) + ", without it " + number_text(circuit.m_without)},
@@ -249,6 +275,29 @@ std::string circuits_text(const std::vector<CircuitResult>& circuits, std::size_
   return page.take();
 }
 
+namespace {
+
+/// The nodes of each site in a box, with an arrow each to what they measure by.
+std::string latents_dot(const CircuitResult& circuit, double most) {
+  std::map<std::string, std::string> sites;
+  std::string arrows;
+  for (const auto& node : circuit.nodes) {
+    const LatentName name = latent_name(node.name);
+    const std::string score = drawn_score(node.score, most);
+    sites[name.site] += "    " + dot_string(node.name) + " [label=" + dot_string(name.part) + ", " + score + "];\n";
+    arrows += "  " + dot_string(node.name) + " -> \"logits\" [" + score + "];\n";
+  }
+  std::string dot;
+  std::size_t number = 0;
+  for (const auto& [site, nodes] : sites) {
+    dot += "  subgraph \"cluster_" + std::to_string(number++) + "\" {\n    label=" + dot_string(site) + ";\n" + nodes +
+           "  }\n";
+  }
+  return dot + arrows;
+}
+
+}  // namespace
+
 std::string circuits_dot(const std::vector<CircuitResult>& circuits) {
   std::string dot;
   for (const auto& circuit : circuits) {
@@ -259,8 +308,13 @@ std::string circuits_dot(const std::vector<CircuitResult>& circuits) {
     dot += "  label=" +
            dot_string(circuit.name + ": " + circuit.measure + ", faithfulness " +
                       number_text(circuit.faithfulness.value, true) + " with " +
-                      counted(std::ssize(circuit.edges), "edge")) +
+                      (has_latents(circuit) ? counted(std::ssize(circuit.nodes), "node")
+                                            : counted(std::ssize(circuit.edges), "edge"))) +
            ";\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n  edge [fontname=\"sans-serif\"];\n";
+    if (has_latents(circuit)) {
+      dot += latents_dot(circuit, most_of_nodes) + "}\n";
+      continue;
+    }
     for (const auto& node : circuit.nodes)
       dot += "  " + dot_string(node.name) + " [" + drawn_score(node.score, most_of_nodes) + "];\n";
     for (const auto& edge : circuit.edges) {

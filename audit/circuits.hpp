@@ -21,6 +21,14 @@ std::vector<Sample> above_edgeless(const std::vector<runtime::BoundPair>& pairs,
 CircuitResult circuit_result(const runtime::BoundRules& bound, dsl::CircuitId id,
                              const runtime::CircuitEvidence& evidence, std::string where, std::uint64_t seed);
 
+/// Whether its nodes are latents and error terms of autoencoders, between which there are no edges.
+bool has_latents(const CircuitResult& circuit);
+/// "resid_post[15] latent 812", "resid_post[15] error": where a node is, and which one there.
+struct LatentName {
+  std::string site, part;
+};
+LatentName latent_name(const std::string& node);
+
 /// What it carries and what is left without it, each with what it means: label and text.
 std::vector<std::pair<std::string, std::string>> circuit_facts(const CircuitResult& circuit);
 /// Puts a circuit's numbers on a page, its curve and its `shown` strongest edges, or nodes where those are kept.
@@ -29,7 +37,7 @@ void add_circuit(TextPage& page, const CircuitResult& circuit, std::size_t shown
 std::string circuits_text(const std::vector<CircuitResult>& circuits, std::size_t shown, std::size_t columns,
                           bool colour);
 /// Graphviz, a graph each: layers from left to right, edges as wide as they are strong (and nodes' borders, where nodes
-/// are kept), those that raise m blue and those that lower it red.
+/// are kept), those that raise m blue and those that lower it red. Of latents an arrow each tells what it does to m.
 std::string circuits_dot(const std::vector<CircuitResult>& circuits);
 /// One self-contained page without scripts: each circuit as a drawing, whose nodes show their edges alone where they
 /// are pointed at or reached with the keyboard, and as tables.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <map>
 #include <set>
 #include <string>
@@ -31,11 +32,30 @@ std::pair<std::string, std::string> node_and_input(const std::string& destinatio
   return {destination.substr(0, at), destination.substr(at + 1, destination.size() - at - 2)};
 }
 
-/// The layer of "a3.h5" and of "m3"; the embedding comes before all, the logits after.
-int layer_of(const std::string& node) {
-  if (node == "embed") return kEmbed;
-  if (node == "logits") return kLogits;
-  return std::atoi(node.c_str() + 1);
+/// Where nodes stand: of "a3.h5" and "m3" the layer; of a latent its site, as passes reach them. The embedding comes
+/// before all, the logits after.
+using Column = std::pair<int, dsl::Site>;
+Column column_of(const std::string& node) {
+  if (node == "embed") return {kEmbed, {}};
+  if (node == "logits") return {kLogits, {}};
+  const auto spec = dsl::parse_site(latent_name(node).site);
+  if (!spec) return {std::atoi(node.c_str() + 1), {}};
+  const auto first = [](const dsl::IndexSet& set) { return set.ranges.empty() ? -1 : set.ranges.front().first; };
+  return {0, {spec->kind, first(spec->layers), spec->heads ? first(*spec->heads) : -1}};
+}
+
+/// What a box says: "a3.h5", "812", "error".
+std::string box_text(const std::string& node) {
+  const std::string part = latent_name(node).part;
+  return part.starts_with("latent ") ? part.substr(7) : part;
+}
+
+/// The edges drawn: of latents, between which there are none, an arrow each to the logits.
+std::vector<CircuitEdgeResult> drawn_edges(const CircuitResult& circuit) {
+  if (!has_latents(circuit)) return circuit.edges;
+  std::vector<CircuitEdgeResult> edges;
+  for (const auto& node : circuit.nodes) edges.push_back({node.name, "logits", node.score, {}, {}});
+  return edges;
 }
 
 struct Place {
@@ -43,24 +63,28 @@ struct Place {
   std::size_t number = 0;
 };
 
-/// Layers in columns from left to right, of those alone that have a node; heads above MLPs.
+/// Layers in columns from left to right, of those alone that have a node; heads above MLPs, latents above error terms.
 std::map<std::string, Place> places_of(const CircuitResult& circuit, int& width, int& height) {
-  std::set<std::string> names = {"embed", "logits"};
+  std::set<std::string> names = {"logits"};
+  if (!has_latents(circuit)) names.insert("embed");
   for (const auto& node : circuit.nodes) names.insert(node.name);
   for (const auto& edge : circuit.edges) {
     names.insert(edge.from);
     names.insert(node_and_input(edge.to).first);
   }
-  const auto head_of = [](const std::string& name) {
-    const auto at = name.find(".h");
-    return at == std::string::npos ? 1 << 20 : std::atoi(name.c_str() + at + 2);
+  const auto number_of = [](const std::string& name) {
+    for (const char* before : {".h", " latent "}) {
+      const auto at = name.find(before);
+      if (at != std::string::npos) return std::atoi(name.c_str() + at + std::strlen(before));
+    }
+    return 1 << 30;
   };
   std::vector<std::string> ordered(names.begin(), names.end());
   std::sort(ordered.begin(), ordered.end(), [&](const std::string& a, const std::string& b) {
-    return std::pair(layer_of(a), head_of(a)) < std::pair(layer_of(b), head_of(b));
+    return std::pair(column_of(a), number_of(a)) < std::pair(column_of(b), number_of(b));
   });
-  std::map<int, std::vector<std::string>> columns;
-  for (const auto& name : ordered) columns[layer_of(name)].push_back(name);
+  std::map<Column, std::vector<std::string>> columns;
+  for (const auto& name : ordered) columns[column_of(name)].push_back(name);
   std::size_t tallest = 0;
   for (const auto& [layer, members] : columns) tallest = std::max(tallest, members.size());
   height = 2 * kMargin + static_cast<int>(tallest) * kRow;
@@ -88,13 +112,14 @@ std::string drawing(const CircuitResult& circuit, std::size_t number) {
   int width = 0, height = 0;
   const auto places = places_of(circuit, width, height);
   double most = 0;
-  for (const auto& edge : circuit.edges) most = std::max(most, std::abs(edge.score.value_or(0)));
+  const std::vector<CircuitEdgeResult> edges = drawn_edges(circuit);
+  for (const auto& edge : edges) most = std::max(most, std::abs(edge.score.value_or(0)));
   const std::string name = "c" + std::to_string(number);
   std::string paths;
   std::set<std::size_t> drawn;
   // The weakest first, so that the strong ones lie on top.
-  for (std::size_t i = circuit.edges.size(); i-- > 0;) {
-    const CircuitEdgeResult& edge = circuit.edges[i];
+  for (std::size_t i = edges.size(); i-- > 0;) {
+    const CircuitEdgeResult& edge = edges[i];
     const auto [to, input] = node_and_input(edge.to);
     const Place &from = places.at(edge.from), &into = places.at(to);
     const int x0 = from.x + kBox, y0 = from.y + kHigh / 2, x1 = into.x, y1 = into.y + kHigh / 2,
@@ -132,7 +157,7 @@ std::string drawing(const CircuitResult& circuit, std::size_t number) {
                         number_attribute("height", kHigh) + attribute("rx", "4"),
                     "") +
             element("text", number_attribute("x", place.x + kBox / 2.0) + number_attribute("y", place.y + 15.5),
-                    markup(node)));
+                    markup(box_text(node))));
     const std::string when = "#" + name + ":has(." + own + ":hover,." + own + ":focus)";
     style += when + " .e{opacity:.06}" + when + " .e." + own + "{opacity:1}";
   }
@@ -143,9 +168,10 @@ std::string drawing(const CircuitResult& circuit, std::size_t number) {
                        "<input type=\"radio\"" + attribute("name", name + "-shown") + attribute("id", id) +
                            (checked ? " checked" : "") + "> " + markup(label));
   };
-  choice("all", "all " + counted(std::ssize(circuit.edges), "edge"), true);
+  const bool latents = has_latents(circuit);
+  choice("all", "all " + counted(std::ssize(edges), latents ? "arrow" : "edge"), true);
   for (const std::size_t shown : kShown) {
-    if (circuit.edges.size() <= shown) continue;
+    if (edges.size() <= shown) continue;
     const std::string value = std::to_string(shown);
     choice(value, "the strongest " + value, false);
     style += "#" + name + ":has(#" + name + "-" + value + ":checked) .past" + value + "{display:none}";
@@ -154,15 +180,20 @@ std::string drawing(const CircuitResult& circuit, std::size_t number) {
   return element(
       "div", attribute("id", name),
       element("style", "", style) +
-          element("fieldset", of_class("choices"), element("legend", "", "Edges drawn") + choices) +
+          element("fieldset", of_class("choices"),
+                  element("legend", "", latents ? "Arrows drawn" : "Edges drawn") + choices) +
           element(
               "div",
               of_class("drawing") + attribute("tabindex", "0") + attribute("role", "region") +
                   attribute("aria-label", "graph of " + circuit.name),
               element("svg", size + attribute("viewBox", "0 0 " + std::to_string(width) + " " + std::to_string(height)),
                       paths + boxes)) +
-          paragraph("Layers from left to right. Blue edges raise m and red ones lower it, as wide as they are "
-                    "strong. Point at a node, or reach it with the Tab key, to see its edges alone."));
+          paragraph(latents
+                        ? "Sites from left to right, latents by number. A blue arrow raises m and a red one lowers "
+                          "it, as wide as it is strong: all that a node does, whichever way. Point at a node, or "
+                          "reach it with the Tab key, to see its site and its arrow alone."
+                        : "Layers from left to right. Blue edges raise m and red ones lower it, as wide as they are "
+                          "strong. Point at a node, or reach it with the Tab key, to see its edges alone."));
 }
 
 std::string share_cell(const std::optional<double>& share) { return share ? markup(number_text(*share, true)) : ""; }
@@ -188,8 +219,9 @@ std::string circuit_section(const CircuitResult& circuit, std::size_t number) {
                      (nodes.empty() ? ""
                                     : fold("nodes", false, counted(std::ssize(nodes), "node"),
                                            table("Nodes, the strongest first", of_nodes, nodes))) +
-                     fold("edges", false, counted(std::ssize(edges), "edge"),
-                          table("Edges, the strongest first", of_edges, edges)));
+                     (has_latents(circuit) ? ""
+                                           : fold("edges", false, counted(std::ssize(edges), "edge"),
+                                                  table("Edges, the strongest first", of_edges, edges))));
 }
 
 constexpr const char* kStyle =

@@ -32,6 +32,8 @@ std::vector<std::string> data_files(const dsl::RuleSet& rules) {
   };
   for (const dsl::FeatureDecl& feature : rules.features)
     if (const auto* latent = std::get_if<dsl::Latent>(&feature.constructor)) autoencoder(latent->folder);
+  for (const dsl::CircuitDecl& circuit : rules.circuits)
+    for (const auto& each : circuit.method.autoencoders) autoencoder(each.folder);
   for (const dsl::CheckDecl& check : rules.checks)
     for (const dsl::Expectation& expectation : check.expectations)
       if (const auto* folder = dsl::measured_autoencoder(expectation.metric)) autoencoder(*folder);

@@ -154,7 +154,8 @@ std::string circuits_table(const ordered_json& explanation) {
     const std::string what = circuit.contains("nodes") ? "nodes" : "edges";
     rows.push_back({markup(text_of(circuit["circuit"])), code(text_of(circuit["method"])), count_of(circuit["pairs"]),
                     count_of(circuit["tokens"]),
-                    count_of(circuit[what]) + " of " + count_of(circuit["model_" + what]) + " " + what});
+                    count_of(circuit[what]) + " of " + count_of(circuit["model_" + what]) +
+                        (circuit.contains("autoencoders") ? " latents and error terms" : " " + what)});
   }
   return table("Circuits to be found",
                {{"circuit", "text"}, {"method"}, {"pairs", "number"}, {"tokens a side", "number"}, {"keeps", "number"}},

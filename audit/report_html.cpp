@@ -247,7 +247,7 @@ std::string circuit_part(const CircuitResult& circuit, std::size_t number) {
                                   {{"from", "text"}, {"to", "text"}, {"score", "number"}}, rows);
   return element("h3", "", markup(circuit.name)) + paragraph(circuit.annotations.title) +
          paragraph(circuit.annotations.description) + facts(known) + circuit_drawing(circuit, number) + nodes +
-         fold("edges", false, counted(std::ssize(circuit.edges), "edge"), edges);
+         (has_latents(circuit) ? "" : fold("edges", false, counted(std::ssize(circuit.edges), "edge"), edges));
 }
 
 std::string circuits_part(const std::vector<CircuitResult>& circuits) {

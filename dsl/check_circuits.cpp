@@ -1,6 +1,8 @@
 // Circuits: the pairs they are found on, what they carry, by which method, and how much is kept.
 
 #include <algorithm>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "dsl/checker.hpp"
@@ -10,7 +12,7 @@ namespace proviso::dsl {
 namespace {
 
 /// What every method takes, beside its own.
-constexpr Parameter kSelect{"select", true, false};
+constexpr Parameter kSelect{"select", true, false}, kAutoencoders{"sae", true, false};
 
 constexpr CircuitMethod kMethods[] = {CircuitMethod::eap, CircuitMethod::eap_ig, CircuitMethod::exact};
 
@@ -33,20 +35,26 @@ void Checker::define_circuit(const Work<ast::Circuit>& work) {
       if (!require_answers(side, measured->span, "logit_diff")) break;
     }
   }
-  if (const auto called = node.method ? circuit_method(node.method->method) : std::nullopt) circuit.method = *called;
+  const auto called = node.method ? circuit_method(node.method->method) : std::nullopt;
+  if (called) circuit.method = *called;
   if (node.keep) {
     if (const auto kept = circuit_keep(*node.keep)) circuit.keep = *kept;
     if (circuit.method.greedy && circuit.keep.nodes) {
       report(Code::wrong_argument, node.method->method.span,
              "`select: greedy` grows a circuit edge by edge, and this one keeps nodes",
-             {"leave `select` out, or keep edges: keep 1% edges"});
+             {circuit.method.of_latents() ? "leave `select` out" : "leave `select` out, or keep edges: keep 1% edges"});
+    }
+    if (circuit.method.of_latents() && !circuit.keep.nodes && circuit.keep.amount > 0) {
+      report(Code::circuit_of_latents, circuit.keep.span,
+             "with `sae:` a circuit keeps latents and error terms, and between those no edges are told apart",
+             {"keep nodes: keep 20 nodes, keep 5% nodes", "or leave `sae` out"});
     }
   } else {
     report(Code::missing_statement, node.name.span, "`" + node.name.text + "` does not say how many edges it keeps",
            {"write `keep 200 edges`, or a share of the model's: `keep 1% edges`, `keep 10% nodes`"});
   }
   // A pair that names what could not be read has been left out without a word.
-  if (!measured || !node.method || circuit.pairs.size() < node.pairs.size()) unsound_.circuits.insert(work.id);
+  if (!measured || !called || circuit.pairs.size() < node.pairs.size()) unsound_.circuits.insert(work.id);
   rule_set_.circuits[work.id] = std::move(circuit);
 }
 
@@ -124,31 +132,20 @@ std::optional<CircuitMethodCall> Checker::circuit_method(const ast::Call& call) 
     return std::nullopt;
   }
   result.method = kMethods[known - names.begin()];
-  std::optional<std::int64_t> value;
-  switch (result.method) {
-    case CircuitMethod::eap: {
-      const auto given = arguments(call, {kSelect});
-      if (!given || !selection(given->at(0), result)) return std::nullopt;
-      return result;
-    }
-    case CircuitMethod::eap_ig: {
-      const auto given = arguments(call, {{"steps", true, false}, kSelect});
-      if (!given || !selection(given->at(1), result)) return std::nullopt;
-      if (given->at(0) == nullptr) return result;
-      value = whole(*given->at(0), "`steps`", {.low = 1, .high = 1000});
-      if (value) result.steps = *value;
-      break;
-    }
-    case CircuitMethod::exact: {
-      const auto given = arguments(call, {{"budget", true, false}, kSelect});
-      if (!given || !selection(given->at(1), result)) return std::nullopt;
-      if (given->at(0) == nullptr) return result;
-      value = whole(*given->at(0), "`budget`", {.low = 1, .high = 1e8});
-      if (value) result.budget = *value;
-      break;
-    }
+  constexpr Parameter kSteps{"steps", true, false}, kBudget{"budget", true, false};
+  const auto given = result.method == CircuitMethod::eap      ? arguments(call, {kSelect, kAutoencoders})
+                     : result.method == CircuitMethod::eap_ig ? arguments(call, {kSelect, kAutoencoders, kSteps})
+                                                              : arguments(call, {kSelect, kAutoencoders, kBudget});
+  if (!given) return std::nullopt;
+  bool sound = selection(given->at(0), result);
+  sound &= autoencoders(given->at(1), result);
+  if (const ast::Argument* own = given->size() > 2 ? given->at(2) : nullptr) {
+    const bool steps = result.method == CircuitMethod::eap_ig;
+    const auto value = whole(*own, steps ? "`steps`" : "`budget`", {.low = 1, .high = steps ? 1000 : 1e8});
+    sound &= value.has_value();
+    if (value) (steps ? result.steps : result.budget) = *value;
   }
-  if (!value) return std::nullopt;
+  if (!sound) return std::nullopt;
   return result;
 }
 
@@ -157,6 +154,39 @@ bool Checker::selection(const ast::Argument* argument, CircuitMethodCall& call) 
   const auto chosen = word(*argument, {"strongest", "greedy"});
   if (chosen) call.greedy = *chosen == "greedy";
   return chosen.has_value();
+}
+
+/// `sae: "sae/layer15"`, or a list of such.
+bool Checker::autoencoders(const ast::Argument* argument, CircuitMethodCall& call) {
+  if (argument == nullptr) return true;
+  const auto add = [&](const ast::String& written) {
+    const auto folder = path(written);
+    if (folder) call.autoencoders.push_back({*folder, written.value, written.span});
+    return folder.has_value();
+  };
+  if (const auto* one = std::get_if<ast::String>(&argument->value)) return add(*one);
+  const auto* list = std::get_if<ast::PromptList>(&argument->value);
+  bool sound = list != nullptr && std::all_of(list->items.begin(), list->items.end(),
+                                              [](const auto& item) { return item.answers.empty(); });
+  if (!sound) {
+    wrong_argument(*argument, "the folder of a sparse autoencoder, or a list of such folders,");
+    return false;
+  }
+  for (const ast::PromptItem& item : list->items) sound &= add(item.text);
+  return sound;
+}
+
+bool Checker::refused_latents(CircuitId circuit, Span span, const std::string& what, std::string cure) {
+  const CircuitDecl& declared = rule_set_.circuits[circuit];
+  if (!declared.method.of_latents()) return false;
+  const std::string& folder = declared.method.autoencoders.front().written;
+  if (cure.empty())
+    cure =
+        "suppress latents themselves: feature f = latent(I, sae: \"" + folder + "\") token all  rule R { suppress f }";
+  report(Code::circuit_of_latents, span, what, {std::move(cure)})
+      .related.push_back({declared.method.span, "its nodes are latents of \"" + folder + "\"" +
+                                                    (declared.method.autoencoders.size() > 1 ? " and others" : "")});
+  return true;
 }
 
 std::optional<CircuitKeep> Checker::circuit_keep(const ast::Keep& keep) {
@@ -193,6 +223,17 @@ std::optional<Metric> Checker::of_circuits(const ast::Call& call) {
   if (overlap.first == overlap.second) {
     report(Code::same_sides, given->at(1)->span, "a circuit shares all its parts with itself",
            {"name two different circuits"});
+    return std::nullopt;
+  }
+  const auto folders = [&](CircuitId id) {
+    std::set<std::string> all;
+    for (const auto& each : rule_set_.circuits[id].method.autoencoders) all.insert(each.folder);
+    return all;
+  };
+  if (folders(overlap.first) != folders(overlap.second)) {
+    const CircuitId of_latents = folders(overlap.second).empty() ? overlap.first : overlap.second;
+    refused_latents(of_latents, call.span, "the nodes of one of these circuits can be no part of the other",
+                    "compare circuits of the same autoencoders, or circuits of heads and MLPs");
     return std::nullopt;
   }
   return Metric{overlap, canonical_text(call), call.span};

@@ -215,6 +215,10 @@ std::optional<RemoveCircuit> Checker::remove_circuit(const ast::Remove& node) {
         .related.push_back({rule_set_.circuits[*id].span, "it keeps edges"});
     return std::nullopt;
   }
+  if (refused_latents(*id, node.feature.span,
+                      "no weights can hold what is done to the latents of `" + node.feature.text +
+                          "`: no one linear map writes what they carry"))
+    return std::nullopt;
   return RemoveCircuit{*id, node.span};
 }
 

@@ -158,6 +158,8 @@ std::optional<CircuitSuppression> Checker::circuit_suppression(const ast::Interv
            "leave `when` out of the sentence");
   const auto id = find_id(SymbolKind::circuit, node.feature);
   if (!id) return std::nullopt;
+  if (refused_latents(*id, node.span, "`" + node.feature.text + "` has latents for nodes, which no head or MLP writes"))
+    return std::nullopt;
   CircuitSuppression result{*id, 1, canonical_text(node), node.span};
   if (node.amount && node.operation == Operation::suppress) {
     const auto share = number(*node.amount, "what `suppress` takes", {.low = 0, .high = 1});

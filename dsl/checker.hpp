@@ -173,6 +173,10 @@ class Checker {
   std::optional<Metric> of_circuits(const ast::Call& call);
   void check_circuit_as_found(const ast::Check& node, const CheckDecl& check, const Expectation& expectation);
   bool selection(const ast::Argument* argument, CircuitMethodCall& call);
+  bool autoencoders(const ast::Argument* argument, CircuitMethodCall& call);
+  /// Whether a circuit's nodes are latents, which something cannot be done to: then it says so, with a cure, or unless
+  /// there is one with what can be done to latents.
+  bool refused_latents(CircuitId circuit, Span span, const std::string& what, std::string cure = "");
 
   // ---- check_metrics.cpp ----
   std::optional<Metric> metric(const ast::Call& call);

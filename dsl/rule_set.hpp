@@ -579,19 +579,29 @@ struct CircuitMeasure {
 enum class CircuitMethod { eap, eap_ig, exact };
 std::string_view circuit_method_name(CircuitMethod method);
 
+/// A sparse autoencoder whose latents, and error term, are a circuit's nodes.
+struct CircuitAutoencoder {
+  std::string folder;   ///< as resolved
+  std::string written;  ///< as the file names it
+  Span span;
+};
+
 struct CircuitMethodCall {
   CircuitMethod method = CircuitMethod::eap_ig;
-  std::int64_t steps = 5;       ///< of eap_ig: points between the corrupt and the clean embedding
+  std::int64_t steps = 5;       ///< of eap_ig: points between the corrupt and the clean activations
   std::int64_t budget = 20000;  ///< of exact: the most edges, or nodes, that are patched one by one
   bool greedy = false;          ///< grown from the logits, each edge into what is kept by then; otherwise the strongest
+  std::vector<CircuitAutoencoder> autoencoders;  ///< in written order; none: nodes are attention heads and MLPs
   Span span;
+
+  bool of_latents() const { return !autoencoders.empty(); }
 };
 
 /// The strongest edges, or nodes with all edges between them: so many, or a share of all that the model has.
 struct CircuitKeep {
   double amount = 0;
   bool share = false;
-  bool nodes = false;  ///< attention heads and MLPs; the embedding and the logits are always kept
+  bool nodes = false;  ///< heads and MLPs (the embedding and the logits are always kept), or latents and error terms
   Span span;
 };
 

@@ -17,12 +17,14 @@ void Binder::circuit(const dsl::CircuitDecl& declaration) {
   BoundCircuit bound;
   bound.probability = measure.kind == Kind::probability;
   const std::size_t before = diagnostics_.size();
-  if (card_.norms_writers()) {
+  const bool of_latents = declaration.method.of_latents();
+  if (card_.norms_writers() && !of_latents) {
     error(Code::circuit_family, measure.span,
           card_.name +
               " has no graph of this kind: what its attention and MLP write passes a norm before it joins the stream",
           {"measure the effect of interventions at `z`, `attn_out` or `mlp_out`"});
   }
+  circuit_autoencoders(declaration, bound);
   if (measure.kind != Kind::answer_diff) single_token(measure.a, measure.a_span);
   if (measure.kind == Kind::logit_diff) single_token(measure.b, measure.b_span);
   if (diagnostics_.size() != before) return;
@@ -62,12 +64,42 @@ void Binder::circuit(const dsl::CircuitDecl& declaration) {
           {"hold out pairs that it is not found on"});
     break;
   }
-  bound.kept = kept(declaration);
+  kept(declaration, bound);
   bound_.circuits.back() = std::move(bound);
 }
 
+void Binder::circuit_autoencoders(const dsl::CircuitDecl& declaration, BoundCircuit& bound) {
+  std::vector<std::pair<dsl::Site, std::string>> placed;
+  for (const auto& named : declaration.method.autoencoders) {
+    const AutoencoderCard* card = autoencoder(named.folder, named.span);
+    if (card == nullptr) continue;
+    if (card->is_transcoder()) {
+      error(Code::circuit_of_latents, named.span,
+            "a transcoder's latents add nothing to what it reads, so it leaves no error term there",
+            {"name an autoencoder of the stream, of attn_out or of mlp_out"});
+      continue;
+    }
+    const auto same = [&](const auto& other) {
+      return dsl::whole(other.first) == dsl::whole(card->site) &&
+             (other.first == card->site || other.first.head < 0 || card->site.head < 0);
+    };
+    if (std::any_of(placed.begin(), placed.end(), same)) {
+      error(Code::circuit_of_latents, named.span,
+            "another autoencoder of this circuit reads " + dsl::to_string(card->site) +
+                ", too, and what is there would be counted twice",
+            {"name one autoencoder for each site"});
+      continue;
+    }
+    placed.emplace_back(card->site, named.folder);
+  }
+  std::sort(placed.begin(), placed.end());
+  for (auto& [site, folder] : placed) bound.autoencoders.push_back(std::move(folder));
+}
+
 void Binder::in_circuits(const dsl::Expectation& expectation, const std::vector<dsl::RuleId>& rules) {
-  if (!dsl::measured_circuit(expectation.metric)) return;
+  const auto measured = dsl::measured_circuit(expectation.metric);
+  // Latents are patched in the one stream, on which any rule acts as ever.
+  if (!measured || rules_.circuits[*measured].method.of_latents()) return;
   for (const dsl::RuleId rule : rules) {
     for (const auto& suppression : rules_.rules[rule].circuits) {
       const auto& circuit = rules_.circuits[suppression.circuit];
@@ -164,26 +196,36 @@ bool Binder::answers(BoundPair& pair, dsl::Span span) {
   return false;
 }
 
-std::int64_t Binder::kept(const dsl::CircuitDecl& declaration) {
+void Binder::kept(const dsl::CircuitDecl& declaration, BoundCircuit& bound) {
   const CircuitGraph graph(card_.config);
-  const bool nodes = declaration.keep.nodes;
-  const std::int64_t all = nodes ? graph.nodes() : graph.edges();
-  const std::string what = nodes ? " nodes" : " edges";
   const auto& method = declaration.method;
-  if (method.method == dsl::CircuitMethod::exact && all > method.budget) {
+  const bool nodes = declaration.keep.nodes;
+  bound.of = nodes ? graph.nodes() : graph.edges();
+  if (method.of_latents()) {
+    if (bound.autoencoders.size() < method.autoencoders.size()) return;  // which has been said
+    bound.of = 0;
+    for (const auto& folder : bound.autoencoders) bound.of += bound_.autoencoders.at(folder).d_sae + 1;
+  }
+  const std::string owner = method.of_latents() ? "the circuit's autoencoders have " : card_.name + " has ";
+  const std::string what = nodes ? " nodes" : " edges", all = std::to_string(bound.of);
+  if (method.method == dsl::CircuitMethod::exact && bound.of > method.budget) {
     error(Code::too_many_edges, method.span,
-          card_.name + " has " + std::to_string(all) + what +
-              ", and `exact`, which patches them one by one, has a budget of " + std::to_string(method.budget),
-          {"use eap_ig(steps: 5), or give it the time: exact(budget: " + std::to_string(all) + ")"});
+          owner + all + what + ", and `exact`, which patches them one by one, has a budget of " +
+              std::to_string(method.budget),
+          {"use eap_ig(steps: 5), or give it the time: exact(budget: " + all + ")"});
   }
   const auto& keep = declaration.keep;
-  const double wanted = keep.share ? std::round(keep.amount * static_cast<double>(all)) : keep.amount;
-  if (wanted >= 1 && wanted <= static_cast<double>(all)) return static_cast<std::int64_t>(wanted);
+  const double wanted = keep.share ? std::round(keep.amount * static_cast<double>(bound.of)) : keep.amount;
+  if (wanted >= 1 && wanted <= static_cast<double>(bound.of)) {
+    bound.kept = static_cast<std::int64_t>(wanted);
+    return;
+  }
   error(Code::out_of_range, keep.span,
-        "this would keep " + dsl::number_text(wanted) + what + ", and " + card_.name + " has " + std::to_string(all) +
-            (nodes ? " heads and MLPs" : ""),
+        "this would keep " + dsl::number_text(wanted) + what + ", and " + owner + all +
+            (method.of_latents() ? " latents and error terms"
+             : nodes             ? " heads and MLPs"
+                                 : ""),
         {"keep fewer than all of them, and at least one: keep " + std::string(nodes ? "10%" : "1%") + what});
-  return 0;
 }
 
 }  // namespace proviso::runtime

@@ -128,7 +128,9 @@ class Binder {
   /// Why a sentence has no one meaning where edges are patched, or "".
   std::string unclear_in_circuits(const dsl::Intervention& sentence) const;
   /// How many edges or nodes are kept.
-  std::int64_t kept(const dsl::CircuitDecl& declaration);
+  void kept(const dsl::CircuitDecl& declaration, BoundCircuit& bound);
+  /// The autoencoders whose latents are a circuit's nodes: each of a site of its own, with an error term there.
+  void circuit_autoencoders(const dsl::CircuitDecl& declaration, BoundCircuit& bound);
 
   // ---- bind_metrics.cpp: what expectations are measured on ----
   void expectation(const dsl::Expectation& expectation, const std::vector<dsl::EditId>& edits,

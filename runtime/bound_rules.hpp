@@ -93,10 +93,12 @@ struct BoundPair {
   std::size_t line = 0;      ///< the `clean … corrupt …` that it comes from
 };
 struct BoundCircuit {
-  std::vector<BoundPair> pairs;  ///< that it is found on
-  std::vector<BoundPair> held;   ///< that it is measured on; empty: the same
-  bool probability = false;      ///< of `raised`; otherwise its logit less that of `lowered`
-  std::int64_t kept = 0;         ///< how many edges, or nodes where the declaration keeps those
+  std::vector<BoundPair> pairs;           ///< that it is found on
+  std::vector<BoundPair> held;            ///< that it is measured on; empty: the same
+  bool probability = false;               ///< of `raised`; otherwise its logit less that of `lowered`
+  std::int64_t kept = 0;                  ///< how many edges, or nodes where the declaration keeps those
+  std::int64_t of = 0;                    ///< how many of those there are in all
+  std::vector<std::string> autoencoders;  ///< folders of those whose latents are its nodes, as a pass reaches them
 
   const std::vector<BoundPair>& measured() const { return held.empty() ? pairs : held; }
 };
@@ -113,7 +115,7 @@ struct BoundRules {
   std::map<dsl::FeatureId, SiteSelection> selections;          // of features whose site the model decides
   std::int64_t selection_sequences = 0, selection_tokens = 0;  ///< computed to choose sites
   std::vector<std::vector<BoundFact>> facts;                   // by EditId, in written order
-  std::map<std::string, AutoencoderCard> autoencoders;         // by folder: those that latents and metrics name
+  std::map<std::string, AutoencoderCard> autoencoders;         // by folder: those that the rules name
   std::vector<BoundCircuit> circuits;                          // by CircuitId
   std::uint64_t seed = 0;                                      ///< the run's, which random attacks are made with
   std::map<AttackedKey, AttackedPrompts> attacked;

@@ -13,7 +13,6 @@
 
 #include "dsl/condition_logic.hpp"
 #include "dsl/number_text.hpp"
-#include "runtime/circuits/circuit_graph.hpp"
 #include "runtime/cost.hpp"
 #include "runtime/erasure.hpp"
 #include "runtime/features/build.hpp"
@@ -207,9 +206,8 @@ ordered_json explain_edits(const BoundRules& bound) {
   return edits;
 }
 
-ordered_json explain_circuits(const Plan& plan, const BoundRules& bound) {
+ordered_json explain_circuits(const Plan& plan, const BoundRules& bound, const PassCost& cost) {
   ordered_json circuits = ordered_json::array();
-  const CircuitGraph graph(bound.card->config);
   for (const auto& [id, asked] : plan.circuits) {
     const auto& declared = bound.rules->circuits[id];
     std::int64_t tokens = 0;
@@ -220,7 +218,17 @@ ordered_json explain_circuits(const Plan& plan, const BoundRules& bound) {
                         {"pairs", bound.circuits[id].pairs.size()},
                         {"tokens", tokens},  // of the clean prompts; the corrupt ones have as many
                         {what, bound.circuits[id].kept},
-                        {"model_" + what, declared.keep.nodes ? graph.nodes() : graph.edges()}});
+                        {"model_" + what, bound.circuits[id].of}});
+    if (!declared.method.of_latents()) continue;
+    auto& autoencoders = circuits.back()["autoencoders"] = ordered_json::array();
+    for (const auto& folder : bound.circuits[id].autoencoders) {
+      const AutoencoderCard& card = bound.autoencoders.at(folder);
+      // Encoding what is there, and decoding what is left out: a product each.
+      autoencoders.push_back({{"site", dsl::to_string(card.site)},
+                              {"latents", card.d_sae},
+                              {"flops_per_token", 4.0 * static_cast<double>(card.d_in * card.d_sae)},
+                              {"share_of_pass", 4.0 * static_cast<double>(card.d_in * card.d_sae) / cost.token()}});
+    }
   }
   return circuits;
 }
@@ -403,7 +411,7 @@ ordered_json explain(const Plan& plan, const BoundRules& bound, const FirstPosit
   const auto counts = plan.counts();
   return {{"rules", explain_rules(plan, bound, changes)},
           {"edits", explain_edits(bound)},
-          {"circuits", explain_circuits(plan, bound)},
+          {"circuits", explain_circuits(plan, bound, cost)},
           {"searches", explain_searches(bound)},
           {"features", std::move(features)},
           {"building", std::move(building)},
@@ -498,6 +506,11 @@ std::string explanation_text(const ordered_json& explanation, const std::string&
     out << "  " << text(circuit["circuit"]) << ", by " << text(circuit["method"]) << ": " << circuit[what] << " of "
         << circuit["model_" + what] << " " << what << ", on " << circuit["pairs"] << " pairs of " << circuit["tokens"]
         << " tokens a side\n";
+    if (!circuit.contains("autoencoders")) continue;
+    for (const auto& each : circuit["autoencoders"]) {
+      out << "      " << each["latents"] << " latents and an error term at " << text(each["site"]) << ": "
+          << std::setprecision(2) << 100 * each["share_of_pass"].get<double>() << "% of a pass at each token\n";
+    }
   }
   if (!explanation["searches"].empty()) out << "Attacks searched for before the rest\n";
   for (const auto& search : explanation["searches"]) {

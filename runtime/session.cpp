@@ -118,7 +118,8 @@ const CircuitEvidence& Session::circuit(dsl::CircuitId id, const CircuitAsked& a
   all.minimality = all.minimality || asked.minimality;
   all.stability = all.stability || asked.stability;
   if (options_.progress) options_.progress("finding circuit " + bound_.rules->circuits[id].name, 0, 1);
-  circuits_[id] = find_circuit(transformer_, bound_.rules->circuits[id], bound_.circuits[id], all, options_.seed);
+  circuits_[id] = find_circuit(transformer_, bound_.rules->circuits[id], bound_.circuits[id], all, options_.seed,
+                               autoencoders_.get(bound_.circuits[id].autoencoders));
   circuits_asked_[id] = all;
   return circuits_.at(id);
 }

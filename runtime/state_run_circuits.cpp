@@ -2,7 +2,7 @@
 #include <cmath>
 #include <utility>
 
-#include "runtime/circuits/patched_pairs.hpp"
+#include "runtime/circuits/find_circuit.hpp"
 #include "runtime/model/pass_groups.hpp"
 #include "runtime/state_run.hpp"
 
@@ -47,18 +47,19 @@ void StateRun::circuit(const CircuitKey& key, Hooks& seeing, Hooks& patching) {
   }
   keep_activity(seeing, false);
 
-  PatchedPairs::InForce in_force;
+  MeasuredPairs::InForce in_force;
   if (acts()) {
     in_force = [&](const std::vector<std::string>& prompts) { return begin(patching, prompts, memories); };
   }
-  const PatchedPairs patched(c_.transformer, pairs, circuit.probability, key.ablation, std::move(in_force));
-  result.runs = run_circuit(patched, evidence_.circuits_.at(key.circuit).kept);
+  const auto patched = patched_pairs(c_.transformer, c_.autoencoders.get(circuit.autoencoders), pairs,
+                                     circuit.probability, key.ablation, std::move(in_force));
+  result.runs = run_circuit(*patched, evidence_.circuits_.at(key.circuit).kept);
   for (const auto* m : {&result.runs.clean, &result.runs.edgeless, &result.runs.circuit, &result.runs.without}) {
     result.finite =
         result.finite && std::all_of(m->begin(), m->end(), [](double value) { return std::isfinite(value); });
   }
   evidence_.sequences += std::ssize(pairs) * 2;
-  evidence_.tokens += patched.tokens();
+  evidence_.tokens += patched->tokens();
 }
 
 }  // namespace proviso::runtime

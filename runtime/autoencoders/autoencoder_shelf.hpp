@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "runtime/autoencoders/autoencoder.hpp"
 
@@ -21,6 +22,11 @@ class AutoencoderShelf {
     auto& loaded = loaded_[folder];
     if (!loaded) loaded = Autoencoder::load(cards_.at(folder), device_);
     return loaded;
+  }
+  std::vector<std::shared_ptr<const Autoencoder>> get(const std::vector<std::string>& folders) {
+    std::vector<std::shared_ptr<const Autoencoder>> all;
+    for (const auto& folder : folders) all.push_back(get(folder));
+    return all;
   }
 
  private:

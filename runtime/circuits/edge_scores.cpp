@@ -4,7 +4,6 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <stdexcept>
 #include <utility>
 
 #include "runtime/circuits/patched_pairs.hpp"
@@ -88,22 +87,9 @@ class PatchedPairs::SingleEdges : public model::StreamReader {
   at::Tensor changes_;
 };
 
-void PatchedPairs::require_nothing_in_force() const {
-  if (in_force_) throw std::logic_error("edges are scored on a model with nothing in force");
-}
+at::Tensor PatchedPairs::attribution() const { return attribution_at(path_shares(0)); }
 
-std::vector<double> PatchedPairs::embedding_shares(std::int64_t steps) {
-  if (steps == 0) return {1.0};
-  std::vector<double> shares;
-  for (std::int64_t k = 0; k < steps; ++k) shares.push_back(static_cast<double>(k) / static_cast<double>(steps));
-  return shares;
-}
-
-at::Tensor PatchedPairs::attribution() const { return attribution_at(embedding_shares(0)); }
-
-at::Tensor PatchedPairs::integrated_attribution(std::int64_t steps) const {
-  return attribution_at(embedding_shares(steps));
-}
+at::Tensor PatchedPairs::integrated_attribution(std::int64_t steps) const { return attribution_at(path_shares(steps)); }
 
 at::Tensor PatchedPairs::attribution_at(const std::vector<double>& shares) const {
   return weighted_attribution(shares, even_weights())[0];
@@ -118,29 +104,20 @@ at::Tensor PatchedPairs::weighted_attribution(const std::vector<double>& shares,
     {
       const at::NoGradGuard no_grad;
       changes = differences(batch);
-      std::vector<std::int64_t> lengths;
-      for (const auto& row : batch.clean_side.rows) lengths.push_back(std::ssize(row.tokens));
-      of_tokens = weights.narrow(1, first_pair, std::ssize(lengths))
-                      .repeat_interleave(at::tensor(lengths, at::kLong), 1)
-                      .to(changes.device());
-      first_pair += std::ssize(lengths);
+      of_tokens = token_weights(weights, batch, first_pair).to(changes.device());
+      first_pair += std::ssize(batch.last);
     }
     for (const double share : shares) {
       Gradients gradients(graph_, at::lerp(batch.reference.embed, batch.clean.embed, share));
       {
         const at::AutoGradMode with_gradients(true);
-        run(batch, batch.clean_side, gradients, gradients, nullptr).sum().backward();
+        read(batch, batch.clean_side, gradients, nullptr).sum().backward();
       }
       const at::NoGradGuard no_grad;
       gradients.add_to(scores, changes, of_tokens);
     }
   }
   return scores.div_(static_cast<double>(shares.size()));
-}
-
-at::Tensor PatchedPairs::even_weights() const {
-  const auto pairs = static_cast<std::int64_t>(clean_.size());
-  return at::full({1, pairs}, 1.0 / static_cast<double>(pairs), at::kDouble);
 }
 
 at::Tensor PatchedPairs::brute_force() const { return weighted_brute_force(even_weights())[0]; }
@@ -162,25 +139,12 @@ at::Tensor PatchedPairs::weighted_brute_force(const at::Tensor& weights) const {
       const std::int64_t at_once = std::max<std::int64_t>(1, kTokensInPass / batch.size());
       for (std::int64_t first = 0; first < sources; first += at_once) {
         const std::int64_t count = std::min(at_once, sources - first);
-        std::vector<model::Row> rows;
-        std::vector<std::int64_t> last;
-        for (std::int64_t i = 0; i < count; ++i) {
-          rows.insert(rows.end(), batch.clean_side.rows.begin(), batch.clean_side.rows.end());
-          for (const std::int64_t index : batch.last) last.push_back(i * batch.size() + index);
-        }
         SingleEdges reader(graph_, at, changes.narrow(0, first, count).flatten(0, 1));
-        std::vector<at::Tensor> chunks;
         model::Pass pass;
-        pass.rows = &rows;
         pass.reader = &reader;
         pass.start_after = of_logits ? graph_.layers() - 1 : at.layer - 1;
         pass.start_values = stream.repeat({count, 1});
-        pass.logits_at = last;
-        pass.on_logits = [&](std::int64_t, const at::Tensor& logits) { chunks.push_back(logits); };
-        tokens_ += transformer_.forward(pass).size();
-        ++passes_;
-        const auto repeated = [&](const at::Tensor& ids) { return ids.defined() ? ids.repeat({count}) : ids; };
-        const auto m = numbers(measure_of(at::cat(chunks), repeated(batch.raised), repeated(batch.lowered)));
+        const auto m = numbers(run(batch, batch.clean_side, std::move(pass), nullptr, nullptr, count));
         for (std::size_t i = 0; i < m.size(); ++i) {
           const std::size_t pair = i % batch.last.size();
           scores.select(1, destination)

@@ -3,15 +3,17 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "dsl/rule_set.hpp"
+#include "runtime/autoencoders/autoencoder.hpp"
 #include "runtime/bound_rules.hpp"
 #include "runtime/circuits/circuit_asked.hpp"
-#include "runtime/circuits/patched_pairs.hpp"
+#include "runtime/circuits/measured_pairs.hpp"
 #include "runtime/circuits/source_means.hpp"
 #include "runtime/model/transformer.hpp"
 
@@ -26,12 +28,13 @@ struct CircuitEdge {
 };
 
 struct CircuitNode {
-  std::int64_t source = 0;
-  std::string name;  ///< "a3.h5", "m4"
-  double score = 0;  ///< what m changes by where all that it writes is corrupted, as the method estimates it
+  std::int64_t number = 0;  ///< a source of the graph, or a latent or error term as `LatentNodes` numbers them
+  std::string name;         ///< "a3.h5", "m4", "resid_post[15] latent 812", "resid_post[15] error"
+  double score = 0;         ///< what m changes by where all that it writes is corrupted, as the method estimates it
 };
 
-/// m by pair, in order, where some edges carry what their sources write and all others what they are left with.
+/// m by pair, in order, where some edges carry what their sources write and all others what they are left with; of a
+/// circuit of latents the same of those.
 struct CircuitRuns {
   std::vector<double> clean;     ///< all edges kept
   std::vector<double> edgeless;  ///< none: where corrupt activations replace others, m of the corrupt prompts
@@ -60,11 +63,13 @@ struct CircuitStability {
 
 /// What finding a circuit and measuring it saw.
 struct CircuitEvidence : CircuitRuns {
-  at::Tensor kept;                                // [destinations, sources] bools: the circuit's edges
+  at::Tensor kept;  // bools: the circuit's edges [destinations, sources], or its latents and error terms [nodes]
   std::vector<CircuitEdge> edges;                 ///< the same, the strongest first
   std::vector<CircuitNode> nodes;                 ///< of a circuit of nodes those kept, the strongest first
   std::int64_t model_edges = 0, model_nodes = 0;  ///< of the whole model
-  std::int64_t pruned = 0;  ///< kept by strength, then left out: on no way from the embedding to the logits
+  /// Kept by strength, then left out: edges on no way from the embedding to the logits; latents and error terms that
+  /// change nothing, as those that are the same on both prompts of every pair.
+  std::int64_t pruned = 0;
   struct CurvePoint {
     double share = 0;        ///< of the model's edges, or nodes, kept by strength
     std::int64_t count = 0;  ///< so many
@@ -82,12 +87,16 @@ struct CircuitEvidence : CircuitRuns {
 /// Scores every edge, or every node, by the circuit's method, keeps the strongest by |score|, and measures what they
 /// carry and what is left without them. A circuit of nodes has all edges between those kept, the embedding and the
 /// logits; a node's score is the sum of its edges' (gradients at its output times what it writes less), and where the
-/// method is `exact` what patching the whole node changes.
+/// method is `exact` what patching the whole node changes. Where there are `autoencoders`, in the order in which a pass
+/// reaches their sites, the nodes are their latents and error terms.
 /// All is measured on the held pairs where there are some. `seed` draws pairs, and parts from outside.
+using Autoencoders = std::vector<std::shared_ptr<const Autoencoder>>;
 CircuitEvidence find_circuit(const model::Transformer& transformer, const dsl::CircuitDecl& declared,
-                             const BoundCircuit& bound, const CircuitAsked& asked = {}, std::uint64_t seed = 0);
+                             const BoundCircuit& bound, const CircuitAsked& asked = {}, std::uint64_t seed = 0,
+                             const Autoencoders& autoencoders = {});
 
-/// |both| / |either| of the parts of two circuits of one model: of nodes where both keep those, of edges otherwise.
+/// |both| / |either| of the parts of two circuits of one model: of nodes where both keep those, of edges otherwise. Of
+/// latents both circuits are, of the same autoencoders, or neither.
 struct CircuitOverlap {
   std::int64_t both = 0, either = 0;
   double by_chance = 0;  ///< |both| / |either| for circuits of these sizes drawn blindly, in expectation
@@ -96,7 +105,12 @@ struct CircuitOverlap {
 };
 CircuitOverlap overlap(const CircuitEvidence& a, const CircuitEvidence& b);
 
-/// Measures these edges [destinations, sources].
-CircuitRuns run_circuit(const PatchedPairs& pairs, const at::Tensor& edges);
+/// Pairs on which a circuit's parts are kept: edges, or where there are autoencoders their latents.
+std::unique_ptr<MeasuredPairs> patched_pairs(const model::Transformer& transformer, const Autoencoders& autoencoders,
+                                             const std::vector<BoundPair>& pairs, bool probability,
+                                             dsl::Ablation ablation, MeasuredPairs::InForce in_force = {});
+
+/// Measures these parts, and all others.
+CircuitRuns run_circuit(const MeasuredPairs& pairs, const at::Tensor& kept);
 
 }  // namespace proviso::runtime

@@ -13,18 +13,6 @@ namespace proviso::runtime {
 using dsl::Site;
 using dsl::SiteKind;
 
-namespace {
-
-/// What the sources of a batch write takes this much at most, in numbers, unless one pair takes more.
-constexpr std::int64_t kNumbersInBatch = std::int64_t{16} << 20;
-
-}  // namespace
-
-std::vector<double> PatchedPairs::numbers(const at::Tensor& values) {
-  const at::Tensor kept = values.to(at::kDouble).cpu().contiguous();
-  return {kept.const_data_ptr<double>(), kept.const_data_ptr<double>() + kept.numel()};
-}
-
 at::Tensor PatchedPairs::for_each_head(const at::Tensor& stream, std::int64_t heads) {
   return stream.unsqueeze(1).expand({-1, heads, -1});
 }
@@ -32,24 +20,6 @@ at::Tensor PatchedPairs::for_each_head(const at::Tensor& stream, std::int64_t he
 bool PatchedPairs::is_of_heads(SiteKind kind) {
   return kind == SiteKind::q || kind == SiteKind::k || kind == SiteKind::v;
 }
-
-/// What is in force acts, then another sees what it leaves.
-class PatchedPairs::Stacked : public model::SiteVisitor {
- public:
-  Stacked(model::SiteVisitor* in_force, model::SiteVisitor& then) : in_force_(in_force), then_(then) {}
-
-  bool wants(const Site& site) const override { return acts(site) || then_.wants(site); }
-  void visit(const Site& site, at::Tensor& x, const model::PackedLayout& layout) override {
-    if (acts(site)) in_force_->visit(site, x, layout);
-    if (then_.wants(site)) then_.visit(site, x, layout);
-  }
-
- private:
-  bool acts(const Site& site) const { return in_force_ != nullptr && in_force_->wants(site); }
-
-  model::SiteVisitor* in_force_;
-  model::SiteVisitor& then_;
-};
 
 /// Gives everyone the stream, and keeps it.
 class PatchedPairs::Tracer : public model::StreamReader, public model::SiteVisitor {
@@ -160,29 +130,16 @@ class PatchedPairs::Patch : public model::StreamReader, public model::SiteVisito
 
 PatchedPairs::PatchedPairs(const model::Transformer& transformer, const std::vector<BoundPair>& pairs, bool probability,
                            dsl::Ablation ablation, InForce in_force)
-    : transformer_(transformer),
-      graph_(transformer.config()),
-      probability_(probability),
-      in_force_(std::move(in_force)) {
+    : MeasuredPairs(transformer, probability, std::move(in_force)), graph_(transformer.config()) {
   const at::NoGradGuard no_grad;
-  const std::int64_t numbers_a_token = graph_.sources() * transformer.config().width;
-  for (std::size_t first = 0; first < pairs.size();) {
-    std::int64_t tokens = 0;
-    std::size_t end = first;
-    for (; end < pairs.size(); ++end) {
-      const std::int64_t length = std::ssize(pairs[end].clean.tokens);
-      if (end > first && (tokens + length) * numbers_a_token > kNumbersInBatch) break;
-      tokens += length;
-    }
-    batches_.push_back(make_batch(pairs, first, end));
-    first = end;
-  }
+  each_batch(pairs, graph_.sources() * transformer.config().width,
+             [&](std::size_t first, std::size_t end) { fill(batches_.emplace_back(), pairs, first, end); });
   trace(ablation);
 }
 
 void PatchedPairs::trace(dsl::Ablation ablation) {
   const auto traced = [this](const Batch& batch, const Side& side, Tracer tracer, std::vector<double>& all) {
-    const auto m = numbers(run(batch, side, tracer, tracer, begin(side)));
+    const auto m = numbers(read(batch, side, tracer, begin(side)));
     all.insert(all.end(), m.begin(), m.end());
   };
   for (Batch& batch : batches_) traced(batch, batch.clean_side, Tracer(graph_, batch.clean), clean_);
@@ -199,34 +156,20 @@ void PatchedPairs::trace(dsl::Ablation ablation) {
 
 template <class Of, class Stream>
 PatchedPairs::Mean PatchedPairs::mean_of(bool corrupt, Of of, Stream stream) const {
-  Mean sums;
-  std::int64_t prompts = 0, with_others = 0;
+  PromptMeans means;
   for (const Batch& batch : batches_) {
-    const at::Tensor values = of(trace_of(batch, corrupt)).to(at::kDouble);
     const at::Tensor norms =
         stream(trace_of(batch, corrupt)).to(at::kFloat).norm(2, at::IntArrayRef{1}).cpu().contiguous();
-    std::int64_t begin = 0;
+    std::vector<std::uint8_t> ordinary;
     for (const auto& row : batch.clean_side.rows) {
-      const std::int64_t length = std::ssize(row.tokens);
-      const auto ordinary =
-          model::ordinary_positions({norms.const_data_ptr<float>() + begin, static_cast<std::size_t>(length)});
-      std::vector<std::int64_t> counted;
-      for (std::int64_t j = 0; j < length; ++j) {
-        if (ordinary[static_cast<std::size_t>(j)]) counted.push_back(begin + j);
-      }
-      sums.first = sums.first.defined() ? sums.first + values[begin] : values[begin].clone();
-      ++prompts;
-      if (!counted.empty()) {
-        const at::Tensor own = values.index_select(0, at::tensor(counted, at::kLong).to(values.device())).mean(0);
-        sums.others = sums.others.defined() ? sums.others + own : own;
-        ++with_others;
-      }
-      begin += length;
+      const auto of_row =
+          model::ordinary_positions({norms.const_data_ptr<float>() + ordinary.size(), row.tokens.size()});
+      ordinary.insert(ordinary.end(), of_row.begin(), of_row.end());
     }
+    means.add(of(trace_of(batch, corrupt)), at::tensor(at::ArrayRef<std::uint8_t>(ordinary), at::kByte),
+              batch.clean_side);
   }
-  if (sums.first.defined()) sums.first = sums.first / static_cast<double>(prompts);
-  if (sums.others.defined()) sums.others = sums.others / static_cast<double>(with_others);
-  return sums;
+  return means.take();
 }
 
 std::vector<PatchedPairs::Written> PatchedPairs::left_out(dsl::Ablation ablation) const {
@@ -288,68 +231,6 @@ SourceMeans PatchedPairs::corrupt_means() const {
   return means;
 }
 
-PatchedPairs::Batch PatchedPairs::make_batch(const std::vector<BoundPair>& pairs, std::size_t first,
-                                             std::size_t end) const {
-  Batch batch;
-  std::vector<std::int64_t> raised, lowered;
-  std::int64_t tokens = 0;
-  for (std::size_t i = first; i < end; ++i) {
-    const BoundPair& pair = pairs[i];
-    const std::int64_t length = std::ssize(pair.clean.tokens);
-    for (const bool is_clean : {true, false}) {
-      const BoundPrompt& prompt = is_clean ? pair.clean : pair.corrupt;
-      Side& side = is_clean ? batch.clean_side : batch.corrupt_side;
-      side.rows.push_back({prompt.tokens, length});
-      side.prompts.push_back(prompt.text);
-    }
-    tokens += length;
-    batch.last.push_back(tokens - 1);
-    raised.push_back(pair.raised);
-    lowered.push_back(pair.lowered);
-  }
-  const at::Device device = transformer_.options().device;
-  batch.raised = at::tensor(raised, at::kLong).to(device);
-  if (!probability_) batch.lowered = at::tensor(lowered, at::kLong).to(device);
-  return batch;
-}
-
-at::Tensor PatchedPairs::measure_of(const at::Tensor& logits, const at::Tensor& raised, const at::Tensor& lowered) {
-  const auto of = [](const at::Tensor& values, const at::Tensor& ids) {
-    return values.gather(1, ids.unsqueeze(1)).squeeze(1).to(at::kDouble);
-  };
-  return lowered.defined() ? of(logits, raised) - of(logits, lowered) : of(logits.log_softmax(-1), raised).exp();
-}
-
-model::SiteVisitor* PatchedPairs::begin(const Side& side, std::int64_t copies) const {
-  if (!in_force_) return nullptr;
-  std::vector<std::string> prompts;
-  for (std::int64_t i = 0; i < copies; ++i) prompts.insert(prompts.end(), side.prompts.begin(), side.prompts.end());
-  return in_force_(prompts);
-}
-
-at::Tensor PatchedPairs::run(const Batch& batch, const Side& side, model::StreamReader& reader,
-                             model::SiteVisitor& visitor, model::SiteVisitor* in_force, std::int64_t copies) const {
-  std::vector<at::Tensor> chunks;
-  std::vector<model::Row> rows;
-  std::vector<std::int64_t> last;
-  for (std::int64_t i = 0; i < copies; ++i) {
-    rows.insert(rows.end(), side.rows.begin(), side.rows.end());
-    for (const std::int64_t index : batch.last) last.push_back(i * batch.size() + index);
-  }
-  Stacked stacked(in_force, visitor);
-  model::Pass pass;
-  pass.rows = &rows;
-  pass.reader = &reader;
-  pass.visitor = &stacked;
-  pass.logits_at = last;
-  pass.on_logits = [&](std::int64_t, const at::Tensor& logits) { chunks.push_back(logits); };
-  const auto layout = transformer_.forward(pass);
-  ++passes_;
-  tokens_ += layout.size();
-  const auto repeated = [&](const at::Tensor& ids) { return ids.defined() ? ids.repeat({copies}) : ids; };
-  return measure_of(at::cat(chunks), repeated(batch.raised), repeated(batch.lowered));
-}
-
 at::Tensor PatchedPairs::head_outputs(std::int64_t layer, const at::Tensor& z) const {
   const model::ModelConfig& config = transformer_.config();
   const at::Tensor weight = transformer_.get(transformer_.writer({SiteKind::attn_out, layer})->weight);
@@ -368,22 +249,20 @@ at::Tensor PatchedPairs::differences(const Batch& batch) const {
   return at::cat(rows);
 }
 
-std::vector<double> PatchedPairs::measure(const at::Tensor& edges) const { return measure_each({edges}).front(); }
-
 std::vector<std::vector<double>> PatchedPairs::measure_each(const std::vector<at::Tensor>& edges) const {
   const at::NoGradGuard no_grad;
   std::vector<std::vector<double>> all(edges.size());
   for (const Batch& batch : batches_) {
     const auto rows = batch.last.size();
-    const std::int64_t numbers_a_copy = batch.size() * graph_.sources() * transformer_.config().width;
-    const auto at_once = static_cast<std::size_t>(std::max<std::int64_t>(1, kNumbersInBatch / numbers_a_copy));
+    const auto at_once =
+        static_cast<std::size_t>(copies_at_once(batch, graph_.sources() * transformer_.config().width));
     for (std::size_t first = 0; first < edges.size(); first += at_once) {
       const std::size_t count = std::min(at_once, edges.size() - first);
       const std::vector<at::Tensor> some(edges.begin() + first, edges.begin() + first + count);
       const auto copies = static_cast<std::int64_t>(count);
       model::SiteVisitor* in_force = begin(batch.clean_side, copies);
       Patch patch(*this, batch, at::stack(some).to(batch.reference.embed.options()), in_force);
-      const auto m = numbers(run(batch, batch.clean_side, patch, patch, in_force, copies));
+      const auto m = numbers(read(batch, batch.clean_side, patch, in_force, copies));
       for (std::size_t i = 0; i < m.size(); ++i) all[first + i / rows].push_back(m[i]);
     }
   }

@@ -6,8 +6,12 @@
 #include <sstream>
 #include <string>
 
+#include "audit/audit.hpp"
+#include "audit/circuits.hpp"
 #include "audit/report.hpp"
 #include "tests/support/reports.hpp"
+#include "tests/support/tiny_autoencoder.hpp"
+#include "tests/unit/runtime/rules_on_model.hpp"
 
 namespace proviso::audit {
 namespace {
@@ -53,6 +57,23 @@ TEST_CASE("A report in which all is well is short") {
   report.examples.clear();
   report.rule_activity.clear();
   check_golden("passing_80.txt", to_text(report, 80, false));
+}
+
+TEST_CASE("A rule file about a circuit of latents, and its report") {
+  const std::string path = PROVISO_SOURCE_DIR "/tests/golden/report/latent_circuit.proviso";
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  test::RulesOnModel rules(text.str(), test::tiny_llama_json(), test::tiny_autoencoder_files(test::tiny_card()));
+  AuditOptions options;
+  options.as_of = {2027, 1, 1};
+  runtime::Session session(*rules.model.transformer, rules.bound, {});
+  auto outcome = audit(session, rules.bound, rules.sources, options);
+  REQUIRE(outcome.value);
+  for (CircuitResult& circuit : outcome.value->circuits) {
+    circuit.seconds = 0;
+    circuit.where = "latent_circuit.proviso:3";
+  }
+  check_golden("latent_circuit.txt", circuits_text(outcome.value->circuits, 20, 100, false));
 }
 
 TEST_CASE("Rounding never carries a value across its bound") {

@@ -10,7 +10,9 @@
 #include <string>
 
 #include "audit/audit.hpp"
+#include "runtime/circuits/patched_pairs.hpp"
 #include "tests/support/schema.hpp"
+#include "tests/support/tiny_autoencoder.hpp"
 #include "tests/unit/runtime/rules_on_model.hpp"
 
 namespace proviso::audit {
@@ -117,6 +119,63 @@ check c { expect faithfulness(heads) >= -1000%  expect completeness(patched) <= 
   INFO(text);
   CHECK(text.find("3 of 10 attention heads and MLPs") != std::string::npos);
   CHECK(text.find("and 1 weaker ones") != std::string::npos);
+}
+
+TEST_CASE("a circuit of latents is found, measured in every way, reported and drawn by its nodes") {
+  RulesOnModel rules(R"(
+feature f = unembed("e") at resid_post[0]
+circuit latents {
+  clean ["The cat sat", "A dog ran", "One two"]  corrupt ["The hat fit", "Idig pan!", "Six two"]
+  measure logit_diff("a", "b")  using eap_ig(steps: 3, sae: "sae")  keep 6 nodes
+}
+circuit patched { clean "The cat" corrupt "The hat"  measure logit_diff("a", "b")  using exact(sae: "sae")  keep 50% nodes }
+circuit heads { clean "The cat" corrupt "The hat"  measure logit_diff("a", "b")  using eap  keep 3 nodes }
+rule quiet { suppress f when f > 0 }
+edit removed { remove f at mlp_out[0], attn_out[1]  using project  expect faithfulness(latents) >= -100000% }
+check loaded {
+  expect faithfulness(latents) >= -100000%
+  expect completeness(latents) <= 100000%
+  expect minimality(latents) >= 0%
+  expect stability(latents) >= 0%
+  expect overlap(latents, patched) >= 0%
+}
+check ruled { under rule quiet  expect faithfulness(latents) >= -100000% }
+check edited { under edit removed  expect faithfulness(latents) >= -100000% }
+check shouted { under attack casing(upper)  expect faithfulness(latents) >= -100000% }
+check swept { expect faithfulness(latents) >= -100000% across ablation(zero, mean, resample) }
+)",
+                     test::tiny_llama_json(), test::tiny_autoencoder_files(test::tiny_card()));
+  const auto report = audited(rules);
+  for (const auto& check : report.checks) {
+    INFO(check.name);
+    CHECK(check.status == Status::pass);
+  }
+  const auto& latents = circuit_of(report, "latents");
+  CHECK(latents.nodes.size() == 6);
+  CHECK(*latents.model_nodes == 41);
+  CHECK(latents.edges.empty());
+  CHECK(has_latents(latents));
+  CHECK(latents.parameters.back() == std::pair<std::string, std::string>("sae", "sae"));
+  CHECK(latents.curve.back().nodes == 41);
+  CHECK(latents.curve.back().faithfulness == 1);
+  CHECK(latents.nodes[0].inclusion);
+  CHECK(latents.nodes[0].drop);
+  REQUIRE(latents.overlaps.size() == 1);  // heads and MLPs are no parts of it
+  CHECK(latents.overlaps[0].circuit == "patched");
+  const auto& ruled = report.checks[1].expectations[0];
+  CHECK(std::abs(ruled.estimate.value - *ruled.baseline) > 1e-4);
+
+  const std::string yaml = to_yaml(report, {});
+  CHECK(to_yaml(from_yaml(yaml, "report.yaml"), {}) == yaml);
+  CHECK(to_markdown(report).find("6 of 41 latents and error terms") != std::string::npos);
+  const auto dot = circuits_dot({latents});
+  INFO(dot);
+  CHECK(dot.find("label=\"resid_post[0]\"") != std::string::npos);
+  CHECK(dot.find("\"" + latents.nodes[0].name + "\" -> \"logits\" [color=") != std::string::npos);
+  const auto html = circuits_html({latents});
+  CHECK(html.find("<title>" + latents.nodes[0].name + ": ") != std::string::npos);
+  CHECK(html.find(">embed<") == std::string::npos);
+  CHECK(to_html(report).find("6 nodes") != std::string::npos);
 }
 
 TEST_CASE("circuits are measured under rules, edits and attacks, beside the model as loaded") {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/support/random_model.hpp"
+#include "tests/support/tiny_autoencoder.hpp"
 #include "tests/unit/cli/run_program.hpp"
 
 namespace proviso {
@@ -84,6 +85,24 @@ TEST_CASE("trace sweeps every layer and position of a circuit's pairs, and draws
   CHECK(test::read_bytes(desk.folder / "c.html").find("<svg") != std::string::npos);
   CHECK(desk.run({"trace", "--sweep", "pattern"}).code == 2);
   CHECK(desk.run({"trace", "--sweep", "z", "-o", desk.folder / "s.dot"}).code == 2);
+}
+
+TEST_CASE("trace draws latents, and explain says what they cost") {
+  const Desk desk(R"(
+circuit c { clean "The cat" corrupt "The hog"  measure logit_diff("a", "b")  using eap(sae: "sae")  keep 5 nodes }
+)");
+  test::write_tiny_autoencoder(desk.folder / "sae", test::tiny_card());
+  const auto shown = desk.run({"trace"});
+  INFO(shown.err);
+  REQUIRE(shown.code == 0);
+  CHECK(shown.out.find("5 of 41 latents and error terms") != std::string::npos);
+  CHECK(shown.out.find("resid_post[0] ") != std::string::npos);
+  REQUIRE(desk.run({"trace", "-o", desk.folder / "c.html"}).code == 0);
+  CHECK(test::read_bytes(desk.folder / "c.html").find("Arrows drawn") != std::string::npos);
+  const auto explained = desk.run({"explain"});
+  INFO(explained.out);
+  CHECK(explained.out.find("5 of 41 nodes") != std::string::npos);
+  CHECK(explained.out.find("40 latents and an error term at resid_post[0]") != std::string::npos);
 }
 
 TEST_CASE("trace refuses what it cannot do before the model is loaded") {

@@ -298,7 +298,7 @@ TEST_CASE("a circuit planted in a model is found by every method, needed, and fo
     }
     UNSCOPED_INFO("AUROC " << right / compared);
     CHECK(right / compared >= 0.95);
-    for (const auto& node : found.nodes) CHECK(is_planted(node.source));
+    for (const auto& node : found.nodes) CHECK(is_planted(node.number));
     REQUIRE(found.minimality);
     CHECK(found.minimality->needed == 1);
     CHECK(found.minimality->compared == graph.nodes() - std::ssize(planted));
