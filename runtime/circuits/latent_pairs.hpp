@@ -30,7 +30,8 @@ class LatentPairs : public MeasuredPairs {
 
   const LatentNodes& nodes() const { return nodes_; }
   at::Tensor all() const override;
-  /// Sets of nodes [nodes]. Where nothing is in force, only what lies downstream of the first site is computed.
+  /// Sets of nodes [nodes]; those of one pass may differ by rounding from each by itself. Where nothing is in force,
+  /// only what lies downstream of the first site is computed.
   std::vector<std::vector<double>> measure_each(const std::vector<at::Tensor>& kept) const override;
 
   // Scores of nodes, with nothing in force, by several weighings of the pairs: `weights` [draws, pairs], each row with

@@ -148,7 +148,9 @@ check swept { expect faithfulness(latents) >= -100000% across ablation(zero, mea
   const auto report = audited(rules);
   for (const auto& check : report.checks) {
     INFO(check.name);
-    CHECK(check.status == Status::pass);
+    // Inconclusive where the pairs do not tell clean from corrupt alike.
+    CHECK((check.status == Status::pass || check.status == Status::inconclusive));
+    for (const auto& expectation : check.expectations) CHECK(std::isfinite(expectation.estimate.value));
   }
   const auto& latents = circuit_of(report, "latents");
   CHECK(latents.nodes.size() == 6);
@@ -157,7 +159,7 @@ check swept { expect faithfulness(latents) >= -100000% across ablation(zero, mea
   CHECK(has_latents(latents));
   CHECK(latents.parameters.back() == std::pair<std::string, std::string>("sae", "sae"));
   CHECK(latents.curve.back().nodes == 41);
-  CHECK(latents.curve.back().faithfulness == 1);
+  CHECK(latents.curve.back().faithfulness == Approx(1).margin(1e-5));
   CHECK(latents.nodes[0].inclusion);
   CHECK(latents.nodes[0].drop);
   REQUIRE(latents.overlaps.size() == 1);  // heads and MLPs are no parts of it
