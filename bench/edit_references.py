@@ -91,12 +91,19 @@ def with_tuples(compute_z) -> None:
     """MEMIT's hook expects decoder layers that return tuples, as transformers' did."""
     plain = compute_z.nethook.TraceDict
 
+    def bare(output, layer: str) -> bool:
+        return layer.rsplit(".", 1)[-1].isdigit() and not isinstance(output, (tuple, types.NoneType))
+
     class TraceDict(plain):
         def __init__(self, *args, edit_output=None, **kwargs):
             def edit(output, layer):
-                whole = isinstance(output, tuple) or not layer.rsplit(".", 1)[-1].isdigit()
-                return edit_output(output, layer) if whole else edit_output((output,), layer)[0]
+                return edit_output((output,), layer)[0] if bare(output, layer) else edit_output(output, layer)
             super().__init__(*args, edit_output=edit if edit_output else None, **kwargs)
+
+        def __getitem__(self, layer):
+            trace = super().__getitem__(layer)
+            output = getattr(trace, "output", None)
+            return types.SimpleNamespace(output=(output,), close=trace.close) if bare(output, layer) else trace
     compute_z.nethook = types.SimpleNamespace(**{**vars(compute_z.nethook), "TraceDict": TraceDict})
 
 
@@ -107,7 +114,7 @@ def hyperparameters(kind, method: str, shared: dict, layers: int):
                 "mom2_adjustment": True, "context_template_length_params": [[5, 10], [10, 10]],
                 "rewrite_module_tmp": "model.layers.{}.mlp.down_proj", "layer_module_tmp": "model.layers.{}",
                 "mlp_module_tmp": "model.layers.{}.mlp", "attn_module_tmp": "model.layers.{}.self_attn",
-                "ln_f_module": "model.norm", "lm_head_module": "lm_head", "mom2_dataset": "", "mom2_n_samples": 0,
+                "ln_f_module": "model.norm", "lm_head_module": "model.embed_tokens", "mom2_dataset": "", "mom2_n_samples": 0,
                 "mom2_dtype": "float32", "mom2_update_weight": shared.get("covariance_weight", 0),
                 "nullspace_threshold": 0, "L2": 0, "model_name": "SmolLM2"}
     return kind(**{field.name: settings[field.name] for field in dataclasses.fields(kind)})
@@ -246,7 +253,7 @@ def compare(arguments: argparse.Namespace, method: str) -> None:
             scores[dtype].append(scorer(fact))
             restore()
         print(f"{method}: {place + 1} of {len(facts)}", file=sys.stderr, flush=True)
-    print(json.dumps({"method": method, "facts": len(facts), "scores": scores, "seconds": seconds}))
+    (work / "found.json").write_text(json.dumps({"facts": len(facts), "scores": scores, "seconds": seconds}))
 
 
 def row(method: str, side: str, scores: list[dict], seconds: list[float], of: float) -> str:
@@ -278,8 +285,8 @@ def main() -> int:
     for method in ("rome", "memit", "alphaedit"):
         if not getattr(arguments, method):
             continue
-        done = subprocess.run([sys.executable, *sys.argv, "--only", method], check=True, stdout=subprocess.PIPE, text=True)
-        found = json.loads(done.stdout.splitlines()[-1])
+        subprocess.run([sys.executable, *sys.argv, "--only", method], check=True)
+        found = json.loads((pathlib.Path(arguments.work) / method / "found.json").read_text())
         published = statistics.median(found["seconds"]["published"])
         for side, name in (("published", "published code"), ("float32", "ours, float32"),
                            ("bfloat16", "ours, values looked for in bfloat16")):

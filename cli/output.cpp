@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/formats/atomic_file.hpp"
+#include "runtime/formats/tensor_file.hpp"
 
 namespace proviso::cli {
 
@@ -74,12 +75,14 @@ OutputFormat format_for(const Invocation& invocation, const std::string& path,
       {".html", OutputFormat::html}, {".dot", OutputFormat::dot},   {".gv", OutputFormat::dot},
       {".json", OutputFormat::json}, {".yaml", OutputFormat::yaml}, {".yml", OutputFormat::yaml},
       {".txt", OutputFormat::text}};
-  std::string known;
+  std::string known, none;
   for (const auto& [ending, format] : kEndings) {
-    if (format != OutputFormat::text && std::find(offered.begin(), offered.end(), format) == offered.end()) continue;
-    if (path.ends_with(ending)) return format;
-    known += (known.empty() ? "" : ", ") + ending;
+    const bool has = format == OutputFormat::text || std::find(offered.begin(), offered.end(), format) != offered.end();
+    if (has && path.ends_with(ending)) return format;
+    if (has) known += (known.empty() ? "" : ", ") + ending;
+    if (!has && path.ends_with(ending)) none = "-o " + path + ": this command writes no " + ending;
   }
+  if (!none.empty()) throw model::InputError(none + "\n  help: end it in one of " + known);
   throw model::InputError("-o " + path + ": the ending does not tell what to write\n  help: end it in one of " + known);
 }
 

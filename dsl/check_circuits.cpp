@@ -166,8 +166,9 @@ bool Checker::autoencoders(const ast::Argument* argument, CircuitMethodCall& cal
   };
   if (const auto* one = std::get_if<ast::String>(&argument->value)) return add(*one);
   const auto* list = std::get_if<ast::PromptList>(&argument->value);
-  bool sound = list != nullptr && std::all_of(list->items.begin(), list->items.end(),
-                                              [](const auto& item) { return item.answers.empty(); });
+  bool sound =
+      list != nullptr && !list->items.empty() &&
+      std::all_of(list->items.begin(), list->items.end(), [](const auto& item) { return item.answers.empty(); });
   if (!sound) {
     wrong_argument(*argument, "the folder of a sparse autoencoder, or a list of such folders,");
     return false;
@@ -179,12 +180,14 @@ bool Checker::autoencoders(const ast::Argument* argument, CircuitMethodCall& cal
 bool Checker::refused_latents(CircuitId circuit, Span span, const std::string& what, std::string cure) {
   const CircuitDecl& declared = rule_set_.circuits[circuit];
   if (!declared.method.of_latents()) return false;
-  const std::string& folder = declared.method.autoencoders.front().written;
+  // What another file names by its own folder is no path of this one.
+  const std::string folder = declared.imported ? "FOLDER" : declared.method.autoencoders.front().written;
   if (cure.empty())
     cure =
         "suppress latents themselves: feature f = latent(I, sae: \"" + folder + "\") token all  rule R { suppress f }";
   report(Code::circuit_of_latents, span, what, {std::move(cure)})
-      .related.push_back({declared.method.span, "its nodes are latents of \"" + folder + "\"" +
+      .related.push_back({declared.method.span, "its nodes are latents of \"" +
+                                                    declared.method.autoencoders.front().written + "\"" +
                                                     (declared.method.autoencoders.size() > 1 ? " and others" : "")});
   return true;
 }

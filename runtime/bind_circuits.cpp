@@ -98,8 +98,8 @@ void Binder::circuit_autoencoders(const dsl::CircuitDecl& declaration, BoundCirc
 
 void Binder::in_circuits(const dsl::Expectation& expectation, const std::vector<dsl::RuleId>& rules) {
   const auto measured = dsl::measured_circuit(expectation.metric);
-  // Latents are patched in the one stream, on which any rule acts as ever.
-  if (!measured || rules_.circuits[*measured].method.of_latents()) return;
+  if (!measured) return;
+  const bool one_stream = rules_.circuits[*measured].method.of_latents();  // sentences act on it as ever
   for (const dsl::RuleId rule : rules) {
     for (const auto& suppression : rules_.rules[rule].circuits) {
       const auto& circuit = rules_.circuits[suppression.circuit];
@@ -109,6 +109,7 @@ void Binder::in_circuits(const dsl::Expectation& expectation, const std::vector<
                 " takes edges out, and each reader has edges of its own while a circuit is measured",
             {"suppress a circuit of nodes, or measure the behaviour itself under the rule"});
     }
+    if (one_stream) continue;
     for (const auto& sentence : rules_.rules[rule].interventions) {
       const std::string why = unclear_in_circuits(sentence);
       if (why.empty()) continue;

@@ -59,14 +59,18 @@ void ActivationPool::open() {
     std::vector<model::Row> rows;
     const auto [first, count] = parts_[static_cast<std::size_t>(place_.part)];
     for (std::size_t i = first; i < first + count; ++i) rows.push_back(rows_[static_cast<std::size_t>(order_[i])]);
-    std::vector<at::Tensor> seen;
+    std::int64_t tokens = 0, filled = 0;
+    for (const auto& row : rows) tokens += std::ssize(row.tokens);
     vectors_ = at::Tensor();
     each_activation(transformer_, site_, site_, rows, [&](const SeenActivations& activations) {
       if (progress_)
         progress_("reading activations, row", static_cast<std::int64_t>(activations.first_row), std::ssize(rows));
-      seen.push_back(activations.read);
+      const at::Tensor& read = activations.read;
+      if (!vectors_.defined()) vectors_ = at::empty({tokens, read.size(1)}, read.options());
+      vectors_.narrow(0, filled, read.size(0)).copy_(read);
+      filled += read.size(0);
     });
-    vectors_ = at::cat(seen);
+    vectors_ = vectors_.narrow(0, 0, filled);  // sinks are left out
   }
   opened_ = true;
   opened_round_ = place_.round;

@@ -20,8 +20,9 @@ at::Tensor row_products(const at::Tensor& x, const at::Tensor& index, const at::
 at::Tensor sparse_gradient(const at::Tensor& values, const at::Tensor& index, const at::Tensor& x,
                            std::int64_t latents);
 
-/// The k largest of each row of x [n, m], float32 or bfloat16, in the order of their columns: values (float32) and columns
-/// [n, k]. Of equals the first columns count; what is no number counts as less than any. On a CPU many times as fast as `topk` for k far under m.
+/// The k largest of each row of x [n, m], float32 or bfloat16, in the order of their columns: values (float32) and
+/// columns [n, k]. Of equals the first columns count; what is no number counts as less than any. On a CPU many times as
+/// fast as `topk` for k far under m.
 std::pair<at::Tensor, at::Tensor> largest(const at::Tensor& x, std::int64_t k);
 
 }  // namespace proviso::runtime

@@ -25,8 +25,9 @@ constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kEpsilon = 1e-8;
 constexpr double kThresholdRate = 0.01;       // as SAELens' BatchTopK
 constexpr std::int64_t kMostOfOneVector = 4;  // times k, of BatchTopK
 constexpr double kRecent = 0.95;              // weight of the batch before, in what progress tells
-constexpr std::int64_t kInMemory = 1 << 28;   // numbers: 1 GiB
-constexpr float kLongest = 1 << 24;           // counted exactly in float32
+constexpr std::int64_t kRowsSummed = 65'536;
+constexpr std::int64_t kInMemory = 1 << 28;  // numbers: 1 GiB
+constexpr float kLongest = 1 << 24;          // counted exactly in float32
 
 class Trainer {
  public:
@@ -107,11 +108,19 @@ class Trainer {
     }
     const auto& vectors = pool_.here();
     const std::int64_t d = vectors.size(1);
-    const double square = vectors.to(at::kDouble).square().mean().item<double>();
+    // In float64 a part at a time: all of them would take twice their memory again.
+    double square = 0;
+    auto mean = at::zeros({d}, at::kDouble);
+    for (const auto& part : vectors.split(kRowsSummed)) {
+      const auto exact = part.to(at::kDouble);
+      square += exact.square().sum().item<double>();
+      mean += exact.sum(0).cpu();
+    }
+    square /= static_cast<double>(vectors.numel());
+    mean /= static_cast<double>(vectors.size(0));
     if (!std::isfinite(square) || square == 0)
       throw model::InputError("the activations at " + dsl::to_string(settings_.site) + " are zero or no numbers");
     s_.scale = 1 / std::sqrt(square);
-    const auto mean = vectors.to(at::kDouble).mean(0);
     s_.variance = s_.scale * s_.scale * (static_cast<double>(d) * square - mean.square().sum().item<double>());
     s_.b_dec = (mean * s_.scale).to(at::kFloat).to(device_);
     model::NormalSource source(model::mix_seed(settings_.seed, 7));

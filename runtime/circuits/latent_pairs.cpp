@@ -123,6 +123,13 @@ class LatentPairs::Values : public model::SiteVisitor {
   at::Tensor values_;  // [n, width of the site]
 };
 
+/// What is decoded where none fires: the decoder's bias, in the input's own mean and scale.
+at::Tensor what_no_latent_writes(const Autoencoder& autoencoder, const at::Tensor& x) {
+  auto none = autoencoder.encode(x, at::empty({0}, at::kLong));
+  none.activations = at::zeros({x.size(0), autoencoder.card().d_sae}, x.options());
+  return autoencoder.decode(x, none);
+}
+
 LatentPairs::LatentPairs(const model::Transformer& transformer, LatentNodes nodes, const std::vector<BoundPair>& pairs,
                          bool probability, dsl::Ablation ablation, InForce in_force)
     : MeasuredPairs(transformer, probability, std::move(in_force)), nodes_(std::move(nodes)) {
@@ -179,8 +186,7 @@ void LatentPairs::put_in(dsl::Ablation ablation) {
     const Mean x = of_x.take(), f = of_f.take();
     for (Batch& batch : batches_) {
       Place& place = batch.places[site];
-      if (ablation == dsl::Ablation::zero)
-        place.other = nodes_.autoencoder(site).weights().b_dec.expand_as(place.clean).contiguous();
+      if (ablation == dsl::Ablation::zero) place.other = what_no_latent_writes(nodes_.autoencoder(site), place.clean);
       place.f_other = encoded(site, place.other, place.ordinary);
       if (ablation == dsl::Ablation::resample) continue;
       place.f_other.zero_();

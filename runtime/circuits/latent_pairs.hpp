@@ -19,10 +19,11 @@ namespace proviso::runtime {
 /// where the error term is out, too: never a reconstruction, so with all kept m is the clean prompt's to the bit. In
 /// the place of what is left out stands
 /// - resample: what it is on the corrupt prompt,
-/// - zero: nothing (b_dec, which belongs to no node, stays),
+/// - zero: nothing (what the decoder adds to all latents, its bias in the input's mean and scale, stays),
 /// - mean: its mean over the clean prompts, each prompt weighing one. Position 0 has a mean of its own; secondary sinks
 ///   are left out of the other.
 /// At position 0 and at secondary sinks of either prompt no latent is read: there all of x − b_dec is the error term.
+/// So is, of an autoencoder that norms its input, what the input's mean and scale change of the bias.
 class LatentPairs : public MeasuredPairs {
  public:
   LatentPairs(const model::Transformer& transformer, LatentNodes nodes, const std::vector<BoundPair>& pairs,

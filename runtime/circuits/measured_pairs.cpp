@@ -47,6 +47,11 @@ at::Tensor measure_of(const at::Tensor& logits, const at::Tensor& raised, const 
   return lowered.defined() ? of(logits, raised) - of(logits, lowered) : of(logits.log_softmax(-1), raised).exp();
 }
 
+/// Also where they keep what a gradient needs.
+std::int64_t tokens_at_once(std::int64_t numbers_a_token) {
+  return std::min(kNumbersInBatch / numbers_a_token, model::kTokensInPass);
+}
+
 }  // namespace
 
 void MeasuredPairs::PromptMeans::add(const at::Tensor& values, const at::Tensor& ordinary, const Side& side) {
@@ -78,12 +83,13 @@ MeasuredPairs::MeasuredPairs(const model::Transformer& transformer, bool probabi
 
 void MeasuredPairs::each_batch(const std::vector<BoundPair>& pairs, std::int64_t numbers_a_token,
                                const std::function<void(std::size_t, std::size_t)>& batch) {
+  const std::int64_t most = tokens_at_once(numbers_a_token);
   for (std::size_t first = 0; first < pairs.size();) {
     std::int64_t tokens = 0;
     std::size_t end = first;
     for (; end < pairs.size(); ++end) {
       const std::int64_t length = std::ssize(pairs[end].clean.tokens);
-      if (end > first && (tokens + length) * numbers_a_token > kNumbersInBatch) break;
+      if (end > first && tokens + length > most) break;
       tokens += length;
     }
     batch(first, end);
@@ -92,8 +98,7 @@ void MeasuredPairs::each_batch(const std::vector<BoundPair>& pairs, std::int64_t
 }
 
 std::int64_t MeasuredPairs::copies_at_once(const Batch& batch, std::int64_t numbers_a_token) {
-  const std::int64_t tokens = std::min(kNumbersInBatch / numbers_a_token, model::kTokensInPass);
-  return std::max<std::int64_t>(1, tokens / batch.size());
+  return std::max<std::int64_t>(1, tokens_at_once(numbers_a_token) / batch.size());
 }
 
 void MeasuredPairs::fill(Batch& batch, const std::vector<BoundPair>& pairs, std::size_t first, std::size_t end) const {

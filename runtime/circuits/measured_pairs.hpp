@@ -69,7 +69,6 @@ class MeasuredPairs {
 
   model::SiteVisitor* begin(const Side& side, std::int64_t copies = 1) const;
   void require_nothing_in_force() const;
-  bool has_in_force() const { return static_cast<bool>(in_force_); }
   /// Runs `pass`, which says where it starts and who reads, over a side's prompts, where `in_force` (or nothing: null)
   /// acts before `visitor` (or nothing) sees, and returns m by row, [rows] float64. `copies` of the side go through
   /// together, one after another.

@@ -38,6 +38,7 @@ void kill_at_all_moments(const std::function<void(const std::string& path)>& wri
     TemporaryFolder folder;
     const std::string path = folder / name;
     const pid_t child = ::fork();
+    REQUIRE(child >= 0);
     if (child == 0) {
       at::set_num_threads(1);  // a forked process has no threads but this
       write(path);

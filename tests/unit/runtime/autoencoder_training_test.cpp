@@ -140,6 +140,7 @@ TEST_CASE("training is the same for a seed, whether the text fits in memory or n
 
 TEST_CASE("a process killed at any moment of training leaves a checkpoint that leads to the same bytes, or none") {
   Trained trained;
+  const int threads = at::get_num_threads();
   at::set_num_threads(1);  // a forked process has no threads but its first
   auto settings = trained.settings(8'000);
   settings.sparsity = Sparsity::batch_topk;
@@ -154,6 +155,7 @@ TEST_CASE("a process killed at any moment of training leaves a checkpoint that l
     std::filesystem::remove(settings.checkpoint);
     settings.resume = false;
     const pid_t child = ::fork();
+    REQUIRE(child >= 0);
     if (child == 0) {
       trained.train(settings);
       ::_exit(0);
@@ -168,6 +170,7 @@ TEST_CASE("a process killed at any moment of training leaves a checkpoint that l
     CHECK(bytes_of(*trained.train(settings).autoencoder) == whole);
   }
   CHECK(left > 0);
+  at::set_num_threads(threads);
 }
 
 TEST_CASE("too little text is said to be") {

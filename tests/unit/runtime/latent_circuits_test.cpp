@@ -51,10 +51,12 @@ BoundCircuit turned(BoundCircuit circuit) {
 
 /// Random autoencoders of these sites.
 Autoencoders at_sites(const std::vector<Site>& sites, const model::ModelCard& card,
-                      Architecture architecture = Architecture::jumprelu) {
+                      Architecture architecture = Architecture::jumprelu, InputNorm norm = InputNorm::none) {
   Autoencoders all;
   for (const Site& site : sites) {
     AutoencoderCard of = test::tiny_card(architecture, site);
+    of.norm = norm;
+    of.rescales_by_decoder_norm = architecture == Architecture::topk;
     of.d_in = of.d_out = card.site_width(site);
     all.push_back(std::make_shared<const Autoencoder>(test::tiny_autoencoder(of)));
   }
@@ -140,7 +142,11 @@ TEST_CASE("latents and error terms left out become what stands in their place, b
   const auto& config = transformer.config();
   const std::vector<Site> sites = {{SiteKind::z, 0, 1}, {SiteKind::attn_out, 0}, {SiteKind::resid_post, 0}};
   const auto ablation = GENERATE(dsl::Ablation::resample, dsl::Ablation::zero, dsl::Ablation::mean);
-  const auto autoencoders = at_sites(sites, transformer.card());
+  using Kind = std::pair<Architecture, InputNorm>;
+  const auto [architecture, norm] =
+      GENERATE(Kind{Architecture::jumprelu, InputNorm::none}, Kind{Architecture::gated, InputNorm::layer_norm},
+               Kind{Architecture::topk, InputNorm::constant_norm_rescale});
+  const auto autoencoders = at_sites(sites, transformer.card(), architecture, norm);
   const auto circuit = pairs_of(*tiny.tokenizer, kTexts);
   const auto pairs = latent_pairs(transformer, autoencoders, circuit, ablation);
   const at::NoGradGuard no_grad;
@@ -154,9 +160,11 @@ TEST_CASE("latents and error terms left out become what stands in their place, b
     m_of(transformer, circuit.pairs[p], circuit.pairs[p].clean.tokens, clean[p]);
     m_of(transformer, circuit.pairs[p], circuit.pairs[p].corrupt.tokens, corrupt[p]);
   }
-  /// [positions, latents], without those of sinks of either prompt.
+  /// [positions, latents] in decoder rows, without those of sinks of either prompt.
   const auto latents = [&](std::size_t i, std::size_t p, const at::Tensor& x) {
-    at::Tensor f = autoencoders[i]->encode(part(i, x)).activations.clone();
+    const auto encoded = autoencoders[i]->encode(part(i, x));
+    at::Tensor f = encoded.activations.clone();
+    if (encoded.scale.defined()) f.mul_(encoded.scale.unsqueeze(1));
     const auto a = ordinary_of(clean[p], sites[i], config), b = ordinary_of(corrupt[p], sites[i], config);
     for (std::int64_t j = 0; j < f.size(0); ++j) {
       if (!a[static_cast<std::size_t>(j)] || !b[static_cast<std::size_t>(j)]) f[j].zero_();
@@ -170,13 +178,17 @@ TEST_CASE("latents and error terms left out become what stands in their place, b
       ByHand patched;
       for (std::size_t i = 0; i < sites.size(); ++i) {
         const Site whole = dsl::whole(sites[i]);
-        const at::Tensor& W_dec = autoencoders[i]->weights().W_dec;
-        const at::Tensor& b_dec = autoencoders[i]->weights().b_dec;
+        const at::Tensor W_dec = autoencoders[i]->decoder_rows();
         // What stands in: x̂ and f̂.
         at::Tensor other = part(i, corrupt[p].seen.at(whole)).clone(),
                    f_other = latents(i, p, corrupt[p].seen.at(whole));
         if (ablation == dsl::Ablation::zero) {
-          other = b_dec.expand_as(other).clone();
+          // Decoded is what the latents write, and what is added to it.
+          const at::Tensor x = part(i, clean[p].seen.at(whole));
+          const auto encoded = autoencoders[i]->encode(x);
+          at::Tensor written = encoded.activations.matmul(W_dec);
+          if (encoded.scale.defined()) written = written * encoded.scale.unsqueeze(1);
+          other = autoencoders[i]->decode(x, encoded) - written;
           f_other.zero_();
         } else if (ablation == dsl::Ablation::mean) {
           at::Tensor first = at::zeros({other.size(1)}, at::kDouble), others = at::zeros_like(first),
