@@ -2,6 +2,7 @@
 """Holds our edits to those of the methods' published code: same model, facts, prefixes, second moments and settings.
 
     bench/edit_references.py --counterfact counterfact.json --rome ROME --memit MEMIT --alphaedit ALPHAEDIT
+    bench/edit_references.py --counterfact counterfact.json --memit MEMIT    this one; the table takes the others' last run
 
 ROME, MEMIT and ALPHAEDIT are checkouts of kmeng01/rome, kmeng01/memit (both MIT) and jianghoucheng/AlphaEdit; none of their
 code is part of this repository. They are made for a GPU and for packages that this script does not need: where they name
@@ -256,10 +257,10 @@ def compare(arguments: argparse.Namespace, method: str) -> None:
     (work / "found.json").write_text(json.dumps({"facts": len(facts), "scores": scores, "seconds": seconds}))
 
 
-def row(method: str, side: str, scores: list[dict], seconds: list[float], of: float) -> str:
+def row(method: str, facts: int, side: str, scores: list[dict], seconds: list[float], of: float) -> str:
     mean = {key: statistics.mean(score[key] for score in scores) for key in (*SCORES, "perplexity")}
     taken = statistics.median(seconds)
-    return (f"| {method} | {side} | " + " | ".join(f"{100 * mean[key]:.0f} %" for key in SCORES)
+    return (f"| {method} | {facts} | {side} | " + " | ".join(f"{100 * mean[key]:.0f} %" for key in SCORES)
             + f" | {mean['perplexity']:.2f} | {taken:.2f} | {taken / of:.3f} |")
 
 
@@ -283,20 +284,22 @@ def main() -> int:
     run.prepare_directory()
     rows = []
     for method in ("rome", "memit", "alphaedit"):
-        if not getattr(arguments, method):
+        last = pathlib.Path(arguments.work) / method / "found.json"
+        if getattr(arguments, method):
+            subprocess.run([sys.executable, *sys.argv, "--only", method], check=True)
+        elif not last.exists():
             continue
-        subprocess.run([sys.executable, *sys.argv, "--only", method], check=True)
-        found = json.loads((pathlib.Path(arguments.work) / method / "found.json").read_text())
+        found = json.loads(last.read_text())
         published = statistics.median(found["seconds"]["published"])
         for side, name in (("published", "published code"), ("float32", "ours, float32"),
                            ("bfloat16", "ours, values looked for in bfloat16")):
-            rows.append(row(method, name, found["scores"][side], found["seconds"][side], published))
+            rows.append(row(method, found["facts"], name, found["scores"][side], found["seconds"][side], published))
     arguments.page.write_text(
         "# Edits beside the published code\n\n"
-        f"SmolLM2-135M-Instruct, {arguments.facts} facts of CounterFact, each on the model as loaded; "
-        f"{run.machine(arguments.threads)}. One run of `bench/edit_references.py`, whose head says what is shared. "
+        "SmolLM2-135M-Instruct, facts of CounterFact, each on the model as loaded; "
+        f"{run.machine(arguments.threads)}. By `bench/edit_references.py`, whose head says what is shared. "
         "Seconds are medians of one edit, ours with its certificate; the ratio is to the published code's.\n\n"
-        "| method | side | " + " | ".join(SCORES) + " | perplexity | seconds | ratio |\n|" + "---|" * 8 + "\n"
+        "| method | facts | side | " + " | ".join(SCORES) + " | perplexity | seconds | ratio |\n|" + "---|" * 9 + "\n"
         + "\n".join(rows) + "\n")
     return 0
 
