@@ -19,6 +19,7 @@
 #include "runtime/model/sinks.hpp"
 #include "tests/support/random_model.hpp"
 #include "tests/support/tiny_autoencoder.hpp"
+#include "tests/unit/runtime/near_prompts.hpp"
 
 namespace proviso::runtime {
 namespace {
@@ -68,12 +69,6 @@ LatentPairs latent_pairs(const model::Transformer& transformer, const Autoencode
   return {transformer, LatentNodes(autoencoders), circuit.pairs, circuit.probability, ablation};
 }
 
-double mean(const std::vector<double>& values) {
-  double sum = 0;
-  for (const double value : values) sum += value;
-  return sum / static_cast<double>(values.size());
-}
-
 /// Changes what stands at sites, by hand, and keeps what it sees.
 struct ByHand : model::SiteVisitor {
   std::map<Site, std::function<void(at::Tensor&)>> changes;
@@ -104,15 +99,6 @@ std::vector<std::uint8_t> ordinary_of(const ByHand& run, const Site& site, const
 
 /// Some nodes of all, the same on every machine.
 at::Tensor some_of(std::int64_t count, std::uint64_t seed) { return test::random_tensor({count}, seed).gt(0); }
-
-/// The token `to` gets nearly the embedding of `from`.
-void bring_near(model::Transformer& transformer, const model::Tokenizer& tokenizer, const std::string& from,
-                const std::string& to, double distance) {
-  auto table = transformer.get(transformer.embedding_name()).clone();
-  const auto noise = test::random_tensor({table.size(1)}, 3).to(at::kFloat) * distance;
-  table[tokenizer.encode(to).front()] = table[tokenizer.encode(from).front()] + noise;
-  transformer.set(transformer.embedding_name(), table);
-}
 
 }  // namespace
 
