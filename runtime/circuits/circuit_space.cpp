@@ -21,12 +21,7 @@ std::int64_t steps_of(const dsl::CircuitMethodCall& method) {
 class GraphSpace : public CircuitSpace {
  public:
   GraphSpace(const model::Transformer& transformer, const dsl::CircuitMethodCall& method)
-      : transformer_(transformer), graph_(transformer.config()), method_(method) {}
-
-  std::unique_ptr<MeasuredPairs> patched(const std::vector<BoundPair>& pairs, bool probability,
-                                         dsl::Ablation ablation) const override {
-    return std::make_unique<PatchedPairs>(transformer_, pairs, probability, ablation);
-  }
+      : graph_(transformer.config()), method_(method) {}
 
  protected:
   bool exact() const { return method_.method == dsl::CircuitMethod::exact; }
@@ -47,7 +42,6 @@ class GraphSpace : public CircuitSpace {
     evidence.parts.corrupt = of(found_on).corrupt_means();
   }
 
-  const model::Transformer& transformer_;
   CircuitGraph graph_;
 
  private:
@@ -125,14 +119,9 @@ class NodeSpace : public GraphSpace {
 /// Parts are latents and error terms.
 class LatentSpace : public CircuitSpace {
  public:
-  LatentSpace(const model::Transformer& transformer, const dsl::CircuitMethodCall& method,
-              const Autoencoders& autoencoders)
-      : transformer_(transformer), nodes_(autoencoders), method_(method) {}
+  LatentSpace(const dsl::CircuitMethodCall& method, const Autoencoders& autoencoders)
+      : nodes_(autoencoders), method_(method) {}
 
-  std::unique_ptr<MeasuredPairs> patched(const std::vector<BoundPair>& pairs, bool probability,
-                                         dsl::Ablation ablation) const override {
-    return std::make_unique<LatentPairs>(transformer_, nodes_, pairs, probability, ablation);
-  }
   PartScores scores(const MeasuredPairs& pairs, const at::Tensor& weights) const override {
     const auto& of = static_cast<const LatentPairs&>(pairs);
     return {method_.method == dsl::CircuitMethod::exact
@@ -161,7 +150,6 @@ class LatentSpace : public CircuitSpace {
   }
 
  private:
-  const model::Transformer& transformer_;
   LatentNodes nodes_;
   const dsl::CircuitMethodCall& method_;
 };
@@ -170,7 +158,7 @@ class LatentSpace : public CircuitSpace {
 
 std::unique_ptr<CircuitSpace> circuit_space(const model::Transformer& transformer, const dsl::CircuitDecl& declared,
                                             const Autoencoders& autoencoders) {
-  if (!autoencoders.empty()) return std::make_unique<LatentSpace>(transformer, declared.method, autoencoders);
+  if (!autoencoders.empty()) return std::make_unique<LatentSpace>(declared.method, autoencoders);
   if (declared.keep.nodes) return std::make_unique<NodeSpace>(transformer, declared.method);
   return std::make_unique<EdgeSpace>(transformer, declared.method);
 }

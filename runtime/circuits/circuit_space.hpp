@@ -24,9 +24,7 @@ class CircuitSpace {
  public:
   virtual ~CircuitSpace() = default;
 
-  virtual std::unique_ptr<MeasuredPairs> patched(const std::vector<BoundPair>& pairs, bool probability,
-                                                 dsl::Ablation ablation) const = 0;
-  /// Of pairs that `patched` made, by the circuit's method; `weights` [draws, pairs], each row with the sum 1.
+  /// Of what `patched_pairs` made, by the circuit's method; `weights` [draws, pairs], each row with the sum 1.
   virtual PartScores scores(const MeasuredPairs& pairs, const at::Tensor& weights) const = 0;
   virtual std::int64_t count() const = 0;  ///< of all parts
   /// The `count` strongest parts of a draw, less those that are on no way to the logits.

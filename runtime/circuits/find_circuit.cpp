@@ -88,8 +88,9 @@ CircuitOverlap overlap_of(const at::Tensor& a, const at::Tensor& b, std::int64_t
 /// Finds a circuit and measures it: what its parts share.
 class Finder {
  public:
-  Finder(const CircuitSpace& space, const BoundCircuit& bound, std::uint64_t seed)
-      : space_(space), bound_(bound), seed_(seed) {}
+  Finder(const model::Transformer& transformer, const Autoencoders& autoencoders, const CircuitSpace& space,
+         const BoundCircuit& bound, std::uint64_t seed)
+      : transformer_(transformer), autoencoders_(autoencoders), space_(space), bound_(bound), seed_(seed) {}
 
   CircuitEvidence run(const CircuitAsked& asked) {
     const auto started = std::chrono::steady_clock::now();
@@ -119,7 +120,7 @@ class Finder {
 
  private:
   std::unique_ptr<MeasuredPairs> patched(const std::vector<BoundPair>& pairs, dsl::Ablation ablation) const {
-    return space_.patched(pairs, bound_.probability, ablation);
+    return patched_pairs(transformer_, autoencoders_, pairs, bound_.probability, ablation);
   }
 
   void curve(const PartScores& scores, const MeasuredPairs& pairs, CircuitEvidence& evidence) const {
@@ -205,6 +206,8 @@ class Finder {
 
   double shared_parts(const at::Tensor& others) const { return overlap_of(parts_, others, space_.count()).share(); }
 
+  const model::Transformer& transformer_;
+  const Autoencoders& autoencoders_;
   const CircuitSpace& space_;
   const BoundCircuit& bound_;
   std::uint64_t seed_;
@@ -217,7 +220,8 @@ class Finder {
 CircuitEvidence find_circuit(const model::Transformer& transformer, const dsl::CircuitDecl& declared,
                              const BoundCircuit& bound, const CircuitAsked& asked, std::uint64_t seed,
                              const Autoencoders& autoencoders) {
-  return Finder(*circuit_space(transformer, declared, autoencoders), bound, seed).run(asked);
+  const auto space = circuit_space(transformer, declared, autoencoders);
+  return Finder(transformer, autoencoders, *space, bound, seed).run(asked);
 }
 
 CircuitRuns run_circuit(const MeasuredPairs& pairs, const at::Tensor& kept) {

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 
@@ -23,8 +24,8 @@ bool side_by_side(const std::vector<LinearPart>& parts) {
   return true;
 }
 
-/// oneDNN's product, which is faster than at::linear's in float32 from some rows on; nothing where this build of
-/// LibTorch or this machine has none.
+/// oneDNN's product, which is faster than at::linear's in float32; nothing where this build of LibTorch or this
+/// machine has none.
 const auto* onednn_linear() {
   using Signature = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
                                c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
@@ -37,21 +38,39 @@ const auto* onednn_linear() {
   return found ? &*found : nullptr;
 }
 
-constexpr std::int64_t kOneDnnRows = 64;
+bool onednn_runs_on(const at::Tensor& x) {
+  return x.device().is_cpu() && x.scalar_type() == at::kFloat && onednn_linear() != nullptr;
+}
+
+at::Tensor onednn_product(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  return onednn_linear()->call(x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
+}
+
+/// The same where a gradient flows to x alone.
+struct FrozenLinear : torch::autograd::Function<FrozenLinear> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias) {
+    context->save_for_backward({weight});
+    return onednn_product(x, weight, bias);
+  }
+  static std::vector<at::Tensor> backward(torch::autograd::AutogradContext* context,
+                                          const std::vector<at::Tensor>& of_out) {
+    return {onednn_product(of_out[0].contiguous(), context->get_saved_variables()[0].t(), std::nullopt), {}, {}};
+  }
+};
 
 }  // namespace
 
 at::Tensor project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const std::optional<at::Tensor> added = bias.defined() ? std::optional(bias) : std::nullopt;
-  const bool differentiated = is_differentiated(x) || is_differentiated(weight) || (added && is_differentiated(bias));
+  const bool frozen = !is_differentiated(weight) && !(added && is_differentiated(bias));
+  const bool differentiated = !frozen || is_differentiated(x);
   if (!differentiated && few_rows_run_on(x, weight)) {
     at::Tensor out = few_rows_linear(x, weight);
     return added ? out.add_(bias) : out;
   }
-  if (!differentiated && x.device().is_cpu() && x.scalar_type() == at::kFloat && x.size(0) >= kOneDnnRows) {
-    if (const auto* onednn = onednn_linear())
-      return onednn->call(x, weight, added, "none", c10::List<std::optional<at::Scalar>>(), "");
-  }
+  if (frozen && onednn_runs_on(x))
+    return differentiated ? FrozenLinear::apply(x, weight, added) : onednn_product(x, weight, added);
   return at::linear(x, weight, added);
 }
 
