@@ -9,7 +9,7 @@
 #include <map>
 #include <utility>
 
-#include "runtime/model/kernels.hpp"
+#include "runtime/model/fused.hpp"
 #include "runtime/model/linear.hpp"
 
 namespace proviso::model {
@@ -239,39 +239,40 @@ at::Tensor Attention::attend_explicitly(const Layer* held, const at::Tensor& q, 
   const auto padded = [&](const at::Tensor& x, std::int64_t heads) {
     return x.index_select(0, padding_.tokens).view({rows, length, kv_heads, heads, head_dim});
   };
-  // [rows, kv_heads, heads a kv head, …]: a key-value head serves its query heads by broadcasting.
-  const at::Tensor queries = padded(q, group).permute({0, 2, 3, 1, 4}) / std::sqrt(static_cast<double>(head_dim));
-  const at::Tensor keys = padded(k, 1).permute({0, 2, 3, 4, 1});
-  const at::Tensor values = padded(v, 1).permute({0, 2, 3, 1, 4});
+  // [rows, kv_heads, group · length, …]: the query heads of a key-value head are rows of one product.
+  const at::Tensor queries = (padded(q, group) / std::sqrt(static_cast<double>(head_dim)))
+                                 .permute({0, 2, 3, 1, 4})
+                                 .reshape({rows, kv_heads, group * length, head_dim});
+  const at::Tensor keys = padded(k, 1).squeeze(3).permute({0, 2, 3, 1});
+  const at::Tensor values = padded(v, 1).squeeze(3).transpose(1, 2);
   const auto past = [&](const at::Tensor& buffer) {
-    return buffer.narrow(1, 0, past_).view({rows, past_, kv_heads, 1, head_dim}).permute({0, 2, 3, 1, 4});
+    return buffer.narrow(1, 0, past_).view({rows, past_, kv_heads, head_dim}).transpose(1, 2);
   };
   const auto prefix = [&](const at::Tensor& shared) {
     return shared.view({prefix_, kv_heads, head_dim}).transpose(0, 1);  // [kv_heads, prefix, head_dim]
   };
-  // [rows, kv_heads, group, length, d] <-> [kv_heads, rows · group · length, d]: one product a kv head, no copies of
-  // the prefix.
+  // [rows, kv_heads, n, d] <-> [kv_heads, rows · n, d]: one product a kv head, no copies of the prefix.
   const auto kv_first = [&](const at::Tensor& x) { return x.transpose(0, 1).reshape({kv_heads, -1, x.size(-1)}); };
   const auto rows_first = [&](const at::Tensor& x) {
-    return x.view({kv_heads, rows, group, length, x.size(-1)}).transpose(0, 1);
+    return x.view({kv_heads, rows, group * length, x.size(-1)}).transpose(0, 1);
   };
 
   std::vector<at::Tensor> scores;
   if (prefix_ > 0) scores.push_back(rows_first(at::bmm(kv_first(queries), prefix(held->prefix_k).transpose(1, 2))));
-  if (past_ > 0) scores.push_back(at::matmul(queries, past(held->k).transpose(3, 4)));
+  if (past_ > 0) scores.push_back(at::matmul(queries, past(held->k).transpose(2, 3)));
   scores.push_back(at::matmul(queries, keys));
   const at::Tensor capped = soft_cap(at::cat(scores, -1).to(at::kFloat), config_.attention_cap);
-  at::Tensor pattern = at::softmax(capped + padding_.mask, -1);
+  at::Tensor pattern = at::softmax(capped.unflatten(2, {group, length}) + padding_.mask, -1);
   if (see_pattern) {
     const std::int64_t all = pattern.size(-1);
     pattern = show_patterns(pattern.reshape({rows, config_.heads, length, all}), see_pattern)
                   .view({rows, kv_heads, group, length, all});
   }
-  pattern = pattern.to(v.dtype());
+  pattern = pattern.to(v.dtype()).flatten(2, 3);
   at::Tensor z = at::matmul(pattern.narrow(-1, prefix_ + past_, length), values);
   if (past_ > 0) z = z + at::matmul(pattern.narrow(-1, prefix_, past_), past(held->v));
   if (prefix_ > 0) z = z + rows_first(at::bmm(kv_first(pattern.narrow(-1, 0, prefix_)), prefix(held->prefix_v)));
-  z = z.permute({0, 3, 1, 2, 4}).reshape({rows * length, config_.query_width()});
+  z = z.unflatten(2, {group, length}).permute({0, 3, 1, 2, 4}).reshape({rows * length, config_.query_width()});
   return padding_.uniform ? z : z.index_select(0, padding_.slots);
 }
 

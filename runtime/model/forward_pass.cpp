@@ -6,7 +6,7 @@
 #include <iterator>
 #include <stdexcept>
 
-#include "runtime/model/kernels.hpp"
+#include "runtime/model/fused.hpp"
 #include "runtime/model/linear.hpp"
 #include "runtime/model/reading_visitor.hpp"
 

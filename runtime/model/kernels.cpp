@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <atomic>
@@ -89,22 +88,48 @@ PROVISO_INLINE void silu_multiply_row(const T* __restrict gate, const T* __restr
 }
 
 template <class T>
-PROVISO_INLINE void rms_norm_row(const T* __restrict x, const T* __restrict gain, T* __restrict out, std::int64_t n,
-                                 float eps) {
+PROVISO_INLINE void silu_multiply_gradient_row(const T* __restrict of_out, const T* __restrict gate,
+                                               const T* __restrict up, T* __restrict of_gate, T* __restrict of_up,
+                                               std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    const float d = widen(of_out[i]), g = widen(gate[i]), share = 1.0f / (1.0f + exp_fast(-g));
+    of_up[i] = narrow<T>(d * g * share);
+    of_gate[i] = narrow<T>(d * widen(up[i]) * share * (1.0f + g * (1.0f - share)));
+  }
+}
+
+/// Σ a b, by lanes.
+template <class A, class B>
+PROVISO_INLINE float dot(std::int64_t n, const A& a, const B& b) {
   float sums[kLanes] = {};
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    for (std::int64_t j = 0; j < kLanes; ++j) {
-      const float value = widen(x[i + j]);
-      sums[j] += value * value;
-    }
+    for (std::int64_t j = 0; j < kLanes; ++j) sums[j] += a(i + j) * b(i + j);
   }
   float total = 0;
-  for (; i < n; ++i) total += widen(x[i]) * widen(x[i]);
+  for (; i < n; ++i) total += a(i) * b(i);
   for (const float sum : sums) total += sum;
-  const float scale = 1.0f / std::sqrt(total / static_cast<float>(n) + eps);
+  return total;
+}
+
+template <class T>
+PROVISO_INLINE void rms_norm_row(const T* __restrict x, const T* __restrict gain, T* __restrict out, std::int64_t n,
+                                 float eps) {
+  const auto value = [&](std::int64_t i) __attribute__((always_inline)) { return widen(x[i]); };
+  const float scale = 1.0f / std::sqrt(dot(n, value, value) / static_cast<float>(n) + eps);
   // Rounded before the gain, as the families' own code does.
-  for (i = 0; i < n; ++i) out[i] = narrow<T>(widen(narrow<T>(widen(x[i]) * scale)) * widen(gain[i]));
+  for (std::int64_t i = 0; i < n; ++i) out[i] = narrow<T>(widen(narrow<T>(widen(x[i]) * scale)) * widen(gain[i]));
+}
+
+/// Of x: s (d − x s² mean(d x)), where d is the gradient at the normed x and s its scale.
+template <class T>
+PROVISO_INLINE void rms_norm_gradient_row(const T* __restrict of_out, const T* __restrict x, const T* __restrict gain,
+                                          T* __restrict of_x, std::int64_t n, float eps) {
+  const auto value = [&](std::int64_t i) __attribute__((always_inline)) { return widen(x[i]); };
+  const auto slope = [&](std::int64_t i) __attribute__((always_inline)) { return widen(of_out[i]) * widen(gain[i]); };
+  const float size = static_cast<float>(n), scale = 1.0f / std::sqrt(dot(n, value, value) / size + eps);
+  const float along = scale * scale * dot(n, slope, value) / size;
+  for (std::int64_t i = 0; i < n; ++i) of_x[i] = narrow<T>(scale * (slope(i) - value(i) * along));
 }
 
 template <class T>
@@ -129,6 +154,22 @@ PROVISO_FOR_EACH_CPU void rms_norm(const float* x, const float* g, float* o, std
 PROVISO_FOR_EACH_CPU void rms_norm(const BFloat16Bits* x, const BFloat16Bits* g, BFloat16Bits* o, std::int64_t n,
                                    float eps) {
   rms_norm_row(x, g, o, n, eps);
+}
+PROVISO_FOR_EACH_CPU void silu_multiply_gradient(const float* d, const float* g, const float* u, float* of_g,
+                                                 float* of_u, std::int64_t n) {
+  silu_multiply_gradient_row(d, g, u, of_g, of_u, n);
+}
+PROVISO_FOR_EACH_CPU void silu_multiply_gradient(const BFloat16Bits* d, const BFloat16Bits* g, const BFloat16Bits* u,
+                                                 BFloat16Bits* of_g, BFloat16Bits* of_u, std::int64_t n) {
+  silu_multiply_gradient_row(d, g, u, of_g, of_u, n);
+}
+PROVISO_FOR_EACH_CPU void rms_norm_gradient(const float* d, const float* x, const float* g, float* o, std::int64_t n,
+                                            float eps) {
+  rms_norm_gradient_row(d, x, g, o, n, eps);
+}
+PROVISO_FOR_EACH_CPU void rms_norm_gradient(const BFloat16Bits* d, const BFloat16Bits* x, const BFloat16Bits* g,
+                                            BFloat16Bits* o, std::int64_t n, float eps) {
+  rms_norm_gradient_row(d, x, g, o, n, eps);
 }
 PROVISO_FOR_EACH_CPU void rotate(float* x, const float* c, const float* s, std::int64_t half) {
   rotate_head(x, c, s, half);
@@ -201,8 +242,6 @@ PROVISO_FOR_EACH_CPU void multiply_block(const float* w, std::int64_t outs, cons
 
 }  // namespace
 
-bool is_differentiated(const at::Tensor& x) { return c10::GradMode::is_enabled() && x.requires_grad(); }
-
 bool kernels_run_on(const at::Tensor& x) {
   return x.device().is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
 }
@@ -216,25 +255,47 @@ void for_type(at::ScalarType type, Body&& body) {
   }
 }
 
-at::Tensor rms_norm_fused(const at::Tensor& x, const at::Tensor& gain, double eps) {
-  const at::Tensor in = x.contiguous();
-  at::Tensor out = at::empty_like(in);
-  const std::int64_t width = in.size(-1), rows = in.numel() / std::max<std::int64_t>(1, width);
-  for_type(in.scalar_type(), [&](auto zero) {
+/// `body` for each row, by threads.
+template <class Body>
+void for_each_row(std::int64_t rows, std::int64_t width, const Body& body) {
+  at::parallel_for(0, rows, rows_per_task(width), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) body(row);
+  });
+}
+
+at::Tensor rms_norm_kernel(const at::Tensor& x, const at::Tensor& gain, double eps) {
+  at::Tensor out = at::empty_like(x);
+  const std::int64_t width = x.size(-1), rows = x.numel() / std::max<std::int64_t>(1, width);
+  for_type(x.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const T* source = static_cast<const T*>(in.const_data_ptr());
+    const T* source = static_cast<const T*>(x.const_data_ptr());
     const T* gains = static_cast<const T*>(gain.const_data_ptr());
     T* target = static_cast<T*>(out.data_ptr());
-    at::parallel_for(0, rows, rows_per_task(width), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row) {
-        rms_norm(source + row * width, gains, target + row * width, width, static_cast<float>(eps));
-      }
+    for_each_row(rows, width, [&](std::int64_t row) {
+      rms_norm(source + row * width, gains, target + row * width, width, static_cast<float>(eps));
     });
   });
   return out;
 }
 
-at::Tensor silu_multiply_fused(const at::Tensor& gate, const at::Tensor& up) {
+at::Tensor rms_norm_gradient_kernel(const at::Tensor& of_out, const at::Tensor& x, const at::Tensor& gain, double eps) {
+  at::Tensor of_x = at::empty_like(x);
+  const std::int64_t width = x.size(-1), rows = x.numel() / std::max<std::int64_t>(1, width);
+  for_type(x.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* slopes = static_cast<const T*>(of_out.const_data_ptr());
+    const T* source = static_cast<const T*>(x.const_data_ptr());
+    const T* gains = static_cast<const T*>(gain.const_data_ptr());
+    T* target = static_cast<T*>(of_x.data_ptr());
+    for_each_row(rows, width, [&](std::int64_t row) {
+      rms_norm_gradient(slopes + row * width, source + row * width, gains, target + row * width, width,
+                        static_cast<float>(eps));
+    });
+  });
+  return of_x;
+}
+
+at::Tensor silu_multiply_kernel(const at::Tensor& gate, const at::Tensor& up) {
   const std::int64_t rows = gate.size(0), width = gate.size(1);
   at::Tensor out = at::empty({rows, width}, gate.options());
   for_type(gate.scalar_type(), [&](auto zero) {
@@ -242,13 +303,30 @@ at::Tensor silu_multiply_fused(const at::Tensor& gate, const at::Tensor& up) {
     const T* gates = static_cast<const T*>(gate.const_data_ptr());
     const T* ups = static_cast<const T*>(up.const_data_ptr());
     T* target = static_cast<T*>(out.data_ptr());
-    at::parallel_for(0, rows, rows_per_task(width), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row) {
-        silu_multiply(gates + row * gate.stride(0), ups + row * up.stride(0), target + row * width, width);
-      }
+    for_each_row(rows, width, [&](std::int64_t row) {
+      silu_multiply(gates + row * gate.stride(0), ups + row * up.stride(0), target + row * width, width);
     });
   });
   return out;
+}
+
+std::pair<at::Tensor, at::Tensor> silu_multiply_gradient_kernel(const at::Tensor& of_out, const at::Tensor& gate,
+                                                                const at::Tensor& up) {
+  const std::int64_t rows = gate.size(0), width = gate.size(1);
+  at::Tensor of_gate = at::empty({rows, width}, gate.options()), of_up = at::empty_like(of_gate);
+  for_type(gate.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* slopes = static_cast<const T*>(of_out.const_data_ptr());
+    const T* gates = static_cast<const T*>(gate.const_data_ptr());
+    const T* ups = static_cast<const T*>(up.const_data_ptr());
+    T* gate_target = static_cast<T*>(of_gate.data_ptr());
+    T* up_target = static_cast<T*>(of_up.data_ptr());
+    for_each_row(rows, width, [&](std::int64_t row) {
+      silu_multiply_gradient(slopes + row * width, gates + row * gate.stride(0), ups + row * up.stride(0),
+                             gate_target + row * width, up_target + row * width, width);
+    });
+  });
+  return {of_gate, of_up};
 }
 
 void rotate_in_place(at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, std::int64_t head_dim) {
@@ -258,11 +336,9 @@ void rotate_in_place(at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin
     T* data = static_cast<T*>(x.data_ptr());
     const float* cosines = cos.const_data_ptr<float>();
     const float* sines = sin.const_data_ptr<float>();
-    at::parallel_for(0, rows, rows_per_task(x.size(1)), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row) {
-        for (std::int64_t head = 0; head < heads; ++head) {
-          rotate(data + row * x.stride(0) + head * head_dim, cosines + row * half, sines + row * half, half);
-        }
+    for_each_row(rows, x.size(1), [&](std::int64_t row) {
+      for (std::int64_t head = 0; head < heads; ++head) {
+        rotate(data + row * x.stride(0) + head * head_dim, cosines + row * half, sines + row * half, half);
       }
     });
   });

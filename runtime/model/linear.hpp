@@ -8,7 +8,7 @@
 
 namespace proviso::model {
 
-/// The operations of the body. Each is differentiable where a gradient flows, and fused where none does.
+/// The operations of the body, each differentiable where a gradient flows, and fused where that can be.
 
 /// x Wᵀ + b; an undefined bias is none.
 at::Tensor project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "runtime/model/fused.hpp"
 #include "runtime/model/kernels.hpp"
 
 namespace proviso::model {
@@ -13,10 +14,9 @@ RotaryTable rotary_table(const ModelConfig& config, const at::Tensor& positions)
 }
 
 at::Tensor rotate(at::Tensor x, const RotaryTable& table, std::int64_t head_dim, bool shared) {
-  if (!is_differentiated(x) && kernels_run_on(x)) {
-    if (shared) x = x.clone();
-    rotate_in_place(x, table.cos, table.sin, head_dim);
-    return x;
+  if (kernels_run_on(x)) {
+    if (shared && !is_differentiated(x)) x = x.clone();
+    return fused_rotate(x, table.cos, table.sin, head_dim);
   }
   const std::int64_t n = x.size(0);
   const at::Tensor heads = x.reshape({n, x.size(1) / head_dim, head_dim});
