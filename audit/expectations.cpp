@@ -117,6 +117,8 @@ void plan_patch(const dsl::Patch& patch, const dsl::Metric& metric, const Subjec
                 const runtime::BoundRules& bound, runtime::PlanBuilder& builder, runtime::Beside& beside) {
   using Source = dsl::Patch::Source;
   runtime::PlannedPatch planned;
+  if (patch.source == Source::resample)
+    planned.sets = planned_ablation(dsl::Ablation::resample, metric, subject, bound, builder).sets;
   if (patch.source == Source::mean) {
     for (const auto& prompt : bound.prompts[patch.from]) {
       const auto id = builder.sequence(prompt);
@@ -140,6 +142,7 @@ void plan_patch(const dsl::Patch& patch, const dsl::Metric& metric, const Subjec
   ablation.kind = patch.source == Source::zero   ? dsl::Ablation::zero
                   : patch.source == Source::mean ? dsl::Ablation::mean
                                                  : dsl::Ablation::resample;
+  ablation.sets = std::move(planned.sets);
   if (patch.source == Source::mean) ablation.sets.push_back(std::move(planned.from));
   ablation.donors = std::move(planned.donors);
   beside.ablation = std::move(ablation);

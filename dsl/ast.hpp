@@ -227,7 +227,7 @@ struct Intervention {
 };
 
 /// `patch z[9] head 3 from corrupt when position >= 2`, `patch feature anger from calm`: the source is a prompt set,
-/// the word `zero`, or `mean(P)`.
+/// one of the words `zero` and `resample`, or `mean(P)`.
 struct Patch {
   std::optional<Name> feature;
   std::vector<Site> sites;  ///< empty where it is a feature's

@@ -119,8 +119,12 @@ bool Checker::anything_random(const Expectation& expectation) const {
     return true;
   }
   const auto* effect = std::get_if<metric::Effect>(&expectation.metric.node);
-  const auto* change = effect != nullptr ? std::get_if<ChangeEdit>(&effect->change) : nullptr;
-  if (change != nullptr && random_edit(change->edit)) return true;
+  if (effect != nullptr) {
+    const auto* patch = std::get_if<Patch>(&effect->change);
+    if (patch != nullptr && patch->source == Patch::Source::resample) return true;
+    const auto* change = std::get_if<ChangeEdit>(&effect->change);
+    if (change != nullptr && random_edit(change->edit)) return true;
+  }
   if (edit_ != nullptr) return generates_prefixes(edit_method_);
   return check_ != nullptr && (std::ranges::any_of(check_->under_edits, random_edit) ||
                                std::ranges::any_of(check_->under_attacks, &Attack::random));

@@ -429,7 +429,7 @@ std::optional<Patch> Checker::patch(const ast::Patch& node) {
   if (const auto* call = std::get_if<ast::Call>(&node.source)) {
     if (call->name.text != "mean") {
       report(Code::unknown_argument, call->name.span, "nothing is patched from `" + call->name.text + "`",
-             {"patch from a prompt set, from zero, or from mean(P)"});
+             {"patch from a prompt set, from zero, from mean(P), or from resample"});
       return std::nullopt;
     }
     const auto given = arguments(*call, {{"a set of prompts"}});
@@ -441,8 +441,9 @@ std::optional<Patch> Checker::patch(const ast::Patch& node) {
     result.from = anonymous(*list);
   } else {
     const auto& name = std::get<ast::Name>(node.source);
-    if (name.text == "zero" && !module_->scope.contains({SymbolKind::prompts, name.text})) {
-      result.source = Patch::Source::zero;
+    const bool declared = module_->scope.contains({SymbolKind::prompts, name.text});
+    if (!declared && (name.text == "zero" || name.text == "resample")) {
+      result.source = name.text == "zero" ? Patch::Source::zero : Patch::Source::resample;
     } else {
       const auto set = prompts(name);
       if (!set) return std::nullopt;

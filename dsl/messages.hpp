@@ -81,7 +81,7 @@ PROVISO_EXPECT(circuit_name, "the name of a circuit", Expected::Kind::name);
 PROVISO_EXPECT(acted_on, "the name of a feature", Expected::Kind::name);
 PROVISO_EXPECT(removed, "the name of a feature", Expected::Kind::name);
 PROVISO_EXPECT(patched, "a site, several in brackets, or `feature` and a name", Expected::Kind::name);
-PROVISO_EXPECT(patch_source, "a prompt set, `zero` or `mean(P)`", Expected::Kind::name);
+PROVISO_EXPECT(patch_source, "a prompt set, `zero`, `resample` or `mean(P)`", Expected::Kind::name);
 
 PROVISO_EXPECT(list_close, "`]`", Expected::Kind::list_end);
 PROVISO_EXPECT(call_close, "`,` or `)`", Expected::Kind::arguments_end);

@@ -282,7 +282,8 @@ struct Patch {
   enum class Source {
     prompts,  ///< of `from`, each at the same place as the prompt measured and of as many tokens
     zero,
-    mean  ///< over `from`
+    mean,     ///< over `from`
+    resample  ///< of another one of the prompts measured, drawn by the seed
   } source = Source::prompts;
   PromptsId from = 0;
   std::optional<FeatureId> feature;  ///< at its own site; nothing: `sites` are patched whole

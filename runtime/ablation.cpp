@@ -10,6 +10,31 @@
 
 namespace proviso::runtime {
 
+std::vector<std::size_t> resampled_from(const std::vector<std::size_t>& lengths, std::uint64_t seed) {
+  std::vector<std::size_t> givers;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    if (lengths[i] > 1) givers.push_back(i);
+  }
+  model::NormalSource random(seed);
+  auto from = givers;
+  for (std::size_t i = from.size(); i-- > 1;) std::swap(from[i], from[random.below(i)]);
+  std::vector<std::size_t> result(lengths.size());
+  for (std::size_t i = 0; i < givers.size(); ++i) result[givers[i]] = from[i];
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    if (lengths[i] == 1) result[i] = givers[random.below(givers.size())];
+  }
+  return result;
+}
+
+std::int64_t resampled_position(std::int64_t position, std::int64_t length, const Mask& count) {
+  const std::int64_t others = std::ssize(count);
+  const std::int64_t same = std::clamp<std::int64_t>(position - length + others, 0, others - 1);
+  const auto counts = [&](std::int64_t at) { return at >= 0 && at < others && count[static_cast<std::size_t>(at)]; };
+  std::int64_t away = 0;
+  while (!counts(same + away) && !counts(same - away)) ++away;
+  return counts(same + away) ? same + away : same - away;
+}
+
 AblationValues::AblationValues(dsl::Ablation kind, std::vector<std::vector<PromptReading>> sets, std::uint64_t seed)
     : kind_(kind), sets_(std::move(sets)) {
   if (kind == dsl::Ablation::mean) average();
@@ -46,17 +71,10 @@ void AblationValues::average() {
 }
 
 void AblationValues::draw(const std::vector<PromptReading>& set, std::uint64_t seed) {
-  std::vector<std::size_t> givers;
-  for (std::size_t i = 0; i < set.size(); ++i) {
-    if (set[i].tokens.size() > 1) givers.push_back(i);
-  }
-  model::NormalSource random(seed);
-  auto from = givers;
-  for (std::size_t i = from.size(); i-- > 1;) std::swap(from[i], from[random.below(i)]);
-  for (std::size_t i = 0; i < givers.size(); ++i) donors_.emplace(set[givers[i]].tokens, &set[from[i]]);
-  for (const auto& prompt : set) {
-    if (prompt.tokens.size() == 1) donors_.emplace(prompt.tokens, &set[givers[random.below(givers.size())]]);
-  }
+  std::vector<std::size_t> lengths;
+  for (const auto& prompt : set) lengths.push_back(prompt.tokens.size());
+  const auto from = resampled_from(lengths, seed);
+  for (std::size_t i = 0; i < set.size(); ++i) donors_.emplace(set[i].tokens, &set[from[i]]);
 }
 
 float AblationValues::at(const FeaturePlace& place, std::span<const std::int64_t> prompt, std::int64_t position) const {
@@ -67,13 +85,7 @@ float AblationValues::at(const FeaturePlace& place, std::span<const std::int64_t
     const auto& products = donor.products.at(place);
     return products[static_cast<std::size_t>(std::min(position, std::ssize(products) - 1))];
   }
-  const Mask& ordinary = donor.ordinary.at(place.first);
-  const std::int64_t length = std::ssize(donor.tokens);
-  const std::int64_t same = std::clamp<std::int64_t>(position - std::ssize(prompt) + length, 0, length - 1);
-  const auto counts = [&](std::int64_t at) { return at >= 0 && at < length && ordinary[static_cast<std::size_t>(at)]; };
-  std::int64_t away = 0;
-  while (!counts(same + away) && !counts(same - away)) ++away;  // of two tokens or more one counts
-  const std::int64_t from = counts(same + away) ? same + away : same - away;
+  const auto from = resampled_position(position, std::ssize(prompt), donor.ordinary.at(place.first));
   return donor.products.at(place)[static_cast<std::size_t>(from)];
 }
 

@@ -23,13 +23,19 @@ struct PromptReading {
   std::map<dsl::Site, Mask> ordinary;                   ///< positions that count: neither 0 nor a secondary sink
 };
 
+/// Which prompt of a set each takes from under `resample`, by the lengths of the prompts: drawn so that none is its
+/// own, by Sattolo's algorithm, one cycle through them. Prompts of one token have nothing to give; two others are
+/// needed.
+std::vector<std::size_t> resampled_from(const std::vector<std::size_t>& lengths, std::uint64_t seed);
+/// Where a token at `position` of a sequence that begins with a prompt of `length` tokens takes it: at the same place
+/// counted from the prompts' ends, and where the other has none there, or a sink, at that of its positions that
+/// `count` which is nearest, the later of two. One of them counts.
+std::int64_t resampled_position(std::int64_t position, std::int64_t length, const Mask& count);
+
 /// What whole features are set to where an effect takes them out, by the kind of ablation:
 /// - zero: d·x = 0, wherever the feature's own zero is.
 /// - mean: the mean of d·x over the prompts read; positions that count, each prompt weighing one.
-/// - resample: d·x of another prompt of the same set. Which one is drawn by the seed, so that none is its own:
-///   Sattolo's algorithm, one cycle through them. Prompts of one token have nothing to give. A token takes the value at
-///   the same place counted from the prompts' ends, and where the other prompt has none there, or a sink, that of its
-///   nearest position that counts, the later of two.
+/// - resample: d·x of another prompt of the same set, as `resampled_from` and `resampled_position` say.
 class AblationValues {
  public:
   /// `sets`: of `zero` none; of `mean` at least one prompt of two tokens, of `resample` two in each set, no two equal.

@@ -89,6 +89,13 @@ void Binder::patch(const dsl::Patch& patch, bool direct) {
         {"patch what attention adds: attn_out"});
   }
   if (diagnostics_.size() != before || patch.source == dsl::Patch::Source::zero) return;
+  if (patch.source == dsl::Patch::Source::resample) {
+    if (has_givers(2)) return;
+    error(Code::empty_contrast, patch.span,
+          "`resample` takes from another prompt, and a set that this is measured on has no two of more than one token",
+          {"measure it on more prompts, or patch from zero or from mean(P)"});
+    return;
+  }
   if (bad_.prompts.contains(patch.from)) return;
   const BoundPrompts& donors = bound_.prompts[patch.from];
   if (patch.source == dsl::Patch::Source::mean) {
@@ -154,21 +161,25 @@ void Binder::ablations(const dsl::Expectation& expectation) {
   for (const dsl::Ablation ablation : expectation.across.ablations) {
     if (ablation == dsl::Ablation::zero) continue;
     const bool another = ablation == dsl::Ablation::resample;
-    for (const BoundPrompts* set : sets_) {
-      std::set<std::vector<std::int64_t>> giving;  // position 0 has nothing to give
-      for (const auto& prompt : *set) {
-        if (prompt.tokens.size() > 1) giving.insert(prompt.tokens);
-      }
-      if (set->empty() || giving.size() > (another ? 1 : 0)) continue;
-      error(Code::sweep_misfit, expectation.metric.span,
-            another ? "`ablation(resample)` takes a feature's value from another prompt, and a set that this is "
-                      "measured on has no two of more than one token"
-                    : "`ablation(mean)` needs a prompt of more than one token in each set that this is measured on",
-            {another ? "measure it on more prompts, or across ablation(zero, mean)"
-                     : "measure it on longer prompts, or across ablation(zero)"});
-      return;
-    }
+    if (has_givers(another ? 2 : 1)) continue;
+    error(Code::sweep_misfit, expectation.metric.span,
+          another ? "`ablation(resample)` takes a feature's value from another prompt, and a set that this is "
+                    "measured on has no two of more than one token"
+                  : "`ablation(mean)` needs a prompt of more than one token in each set that this is measured on",
+          {another ? "measure it on more prompts, or across ablation(zero, mean)"
+                   : "measure it on longer prompts, or across ablation(zero)"});
+    return;
   }
+}
+
+bool Binder::has_givers(std::size_t least) const {
+  return std::ranges::all_of(sets_, [&](const BoundPrompts* set) {
+    std::set<std::vector<std::int64_t>> giving;  // position 0 has nothing to give
+    for (const auto& prompt : *set) {
+      if (prompt.tokens.size() > 1) giving.insert(prompt.tokens);
+    }
+    return set->empty() || giving.size() >= least;
+  });
 }
 
 std::int64_t Binder::direction_width(dsl::FeatureId id) const {

@@ -142,6 +142,8 @@ class Binder {
   std::int64_t direction_width(dsl::FeatureId id) const;
   /// What an effect's change is set to must be there in each set that it is measured on.
   void ablations(const dsl::Expectation& expectation);
+  /// Each set measured, where it has any prompts, has so many different ones of more than one token.
+  bool has_givers(std::size_t least) const;
   void angle(const dsl::metric::Cosine& cosine, dsl::Span span);
   void training(dsl::FeatureId id, dsl::Span span, dsl::Code code);
   template <class Each>

@@ -61,6 +61,7 @@ void count_read(const ModelState& state, Plan& plan) {
   }
   if (state.patch) {
     read.insert(read.end(), state.patch->from.begin(), state.patch->from.end());
+    for (const auto& set : state.patch->sets) read.insert(read.end(), set.begin(), set.end());
     add_donors(state.patch->donors);
   }
   std::int64_t tokens = 0;
@@ -104,7 +105,8 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
     const auto found = std::ranges::find(chain, dsl::AttackKind::perturb, &dsl::Attack::kind);
     if (found != chain.end()) perturb = &*found;
   }
-  const bool draws = perturb || (ablation && ablation->kind == dsl::Ablation::resample);
+  const bool draws =
+      perturb || (ablation && ablation->kind == dsl::Ablation::resample) || (patch && !patch->sets.empty());
   if (edits.empty() && !draws && !(change && std::holds_alternative<dsl::ChangeEdit>(*change))) seed = 0;
   std::string key = "e";
   for (dsl::EditId edit : edits) key += std::to_string(edit) + ",";
@@ -112,18 +114,22 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
   for (dsl::RuleId rule : rules) key += std::to_string(rule) + ",";
   if (change) key += "c" + std::to_string(reinterpret_cast<std::uintptr_t>(change));
   if (perturb) key += "p" + std::to_string(*attacks);
-  if (ablation) {
-    key += "a" + std::to_string(static_cast<int>(ablation->kind));
-    for (const auto& set : ablation->sets) {
+  const auto add_sets = [&](const std::vector<std::vector<SequenceId>>& sets) {
+    for (const auto& set : sets) {
       key += ":";
       for (const SequenceId id : set) key += std::to_string(id) + ",";
     }
+  };
+  if (ablation) {
+    key += "a" + std::to_string(static_cast<int>(ablation->kind));
+    add_sets(ablation->sets);
     for (const auto& [prompt, donor] : ablation->donors) key += std::to_string(prompt) + "<" + std::to_string(donor);
   }
   if (patch) {
     key += direct ? "d" : "t";
     for (const auto& [prompt, donor] : patch->donors) key += std::to_string(prompt) + "<" + std::to_string(donor);
     for (const SequenceId id : patch->from) key += std::to_string(id) + ",";
+    add_sets(patch->sets);
   }
   if (as_written) key += "w";
   key += "s" + std::to_string(seed);

@@ -61,6 +61,7 @@ struct PlannedReplacement {
 struct PlannedPatch {
   std::vector<std::pair<SequenceId, SequenceId>> donors;  ///< by prompt patched, each once
   std::vector<SequenceId> from;                           ///< prompts whose mean is put in
+  std::vector<std::vector<SequenceId>> sets{};            ///< prompts of each that take from one another, each once
 };
 
 /// How an effect's change takes its features out, and the prompts that tell what is put in their place.

@@ -85,13 +85,16 @@ std::size_t ReplacementProgram::add(const CircuitParts& circuit, double share, b
 }
 
 std::size_t ReplacementProgram::add(const std::vector<Site>& sites, const std::vector<at::Tensor>& values,
-                                    std::optional<std::size_t> condition, bool of_change, bool direct) {
+                                    ReplacedPart part) {
   const std::size_t number = count_++;
   places_.emplace_back();
   for (std::size_t i = 0; i < sites.size(); ++i) {
-    const std::int64_t width = transformer_.card().site_width(sites[i]);
-    const std::int64_t begin = sites[i].head < 0 ? 0 : sites[i].head * width;
-    add_part({number, sites[i], begin, width, 1, of_change, direct, condition, values[i]});
+    part.number = number;
+    part.site = sites[i];
+    part.width = transformer_.card().site_width(sites[i]);
+    part.begin = sites[i].head < 0 ? 0 : sites[i].head * part.width;
+    part.value = values[i];
+    add_part(part);
   }
   return number;
 }
@@ -137,6 +140,12 @@ ReplacementPass::Acting ReplacementPass::acting(std::size_t index, const at::Ten
     for (std::size_t row = 0; row < layout_->rows.size(); ++row) {
       const auto& span = layout_->rows[row];
       const at::Tensor donor = donors_ ? donors_(index, row) : at::Tensor();
+      if (part.resampled && donor.defined()) {
+        const at::Tensor places = at::arange(span.first_position, span.first_position + span.length);
+        targets.push_back(donor.index_select(0, places.clamp_max(donor.size(0) - 1).to(donor.device())).to(x.device()));
+        masks.push_back(places.ne(0).to(at::kFloat).unsqueeze(1).to(x.device()));
+        continue;
+      }
       // What is generated has no counterpart.
       const std::int64_t there =
           donor.defined() ? std::clamp<std::int64_t>(donor.size(0) - span.first_position, 0, span.length) : 0;

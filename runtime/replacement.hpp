@@ -31,6 +31,7 @@ struct ReplacedPart {
   bool direct = false;                   ///< the change goes to the last layer's output alone, and nothing else sees it
   std::optional<std::size_t> condition;  ///< in the program's ConditionSet
   at::Tensor value;  // [width] float32: at every position from 1 on; undefined: what donors had, from position 0 on
+  bool resampled = false;  ///< of donors: from position 1 on, and at generated ones what they had at the last
 };
 
 /// Everything that is replaced in the passes of one model state. Built once, then immutable.
@@ -43,9 +44,8 @@ class ReplacementProgram {
   /// corrupt prompts; of one of edges, what those carry does, and all other readers see what is written. What several
   /// circuits hold follows the first of them. Position 0, the attention sink, stays as it is. Returns its number.
   std::size_t add(const CircuitParts& circuit, double share, bool of_change);
-  /// Patches whole sites, with a value each, or (where they are undefined) with what donors had there.
-  std::size_t add(const std::vector<dsl::Site>& sites, const std::vector<at::Tensor>& values,
-                  std::optional<std::size_t> condition, bool of_change, bool direct);
+  /// Patches whole sites, each with a `part`'s value or what donors had there; the rest of it is the same for all.
+  std::size_t add(const std::vector<dsl::Site>& sites, const std::vector<at::Tensor>& values, ReplacedPart part);
 
   std::size_t count() const { return count_; }
   /// Where each replacement acts: sites of its parts, and those that stand for the readers of its edges.

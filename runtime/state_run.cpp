@@ -85,7 +85,8 @@ void StateRun::carry_out() {
   }
   for (const auto& replacement : state().replacements) {
     const auto* patch = std::get_if<dsl::Patch>(&replacement.what);
-    if (patch == nullptr || patch->source == dsl::Patch::Source::prompts) continue;
+    using Source = dsl::Patch::Source;
+    if (patch == nullptr || (patch->source != Source::zero && patch->source != Source::mean)) continue;
     for (const auto& site : c_.bound.expand(patch->sites))
       patch_values_[site] = at::zeros({c_.bound.card->site_width(site)}, at::kFloat);
   }

@@ -73,6 +73,13 @@ class StateRun {
   void add_replacements(HookProgram& program, bool with_change) const;
   /// Reads what the change's patches put in, as it is without the change.
   void read_patched();
+  /// What a site of a prompt has, and which of its positions count.
+  struct Given {
+    at::Tensor values;  // [positions, width]
+    Mask counts;
+  };
+  /// `readings`: of the sets' prompts, one set after the other.
+  void resample_patched(const std::vector<std::map<dsl::Site, Given>>& readings);
   /// For a pass whose rows are these sequences.
   ReplacementPass::Donors donors(std::function<SequenceId(std::size_t row)> sequence,
                                  const ReplacementProgram& program) const;

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/ablation.hpp"
 #include "runtime/model/pass_groups.hpp"
+#include "runtime/model/random.hpp"
 #include "runtime/model/sinks.hpp"
 #include "runtime/state_run.hpp"
 
@@ -30,7 +32,12 @@ void StateRun::add_replacements(HookProgram& program, bool with_change) const {
       const auto put_in = patch_values_.find(site);
       values.push_back(put_in == patch_values_.end() ? at::Tensor() : put_in->second);
     }
-    replacements->add(sites, values, condition, planned.of_change, planned.direct);
+    ReplacedPart part;
+    part.condition = condition;
+    part.of_change = planned.of_change;
+    part.direct = planned.direct;
+    part.resampled = patch.source == dsl::Patch::Source::resample;
+    replacements->add(sites, values, std::move(part));
   }
   if (replacements->count() == 0) replacements.reset();
 }
@@ -58,11 +65,14 @@ void StateRun::read_patched() {
 
   std::vector<SequenceId> read = planned.from;
   for (const auto& [prompt, donor] : planned.donors) read.push_back(donor);
+  const std::size_t first_of_sets = read.size();
+  for (const auto& set : planned.sets) read.insert(read.end(), set.begin(), set.end());
   const auto part = [&](const dsl::Site& site, const at::Tensor& whole) {
     const std::int64_t width = c_.bound.card->site_width(site);
     return whole.narrow(1, site.head < 0 ? 0 : site.head * width, width);
   };
   std::map<dsl::Site, std::pair<at::Tensor, std::int64_t>> sums;  // of the prompts' means; prompts
+  std::vector<std::map<dsl::Site, Given>> of_sets;
   const auto length = [&](std::size_t i) { return std::ssize(c_.plan.sequences[read[i]].tokens); };
   for (const auto& [begin, end] : model::pass_groups(read.size(), length)) {
     std::vector<model::Row> rows;
@@ -86,13 +96,18 @@ void StateRun::read_patched() {
       const auto& span = layout.rows[i - begin];
       for (const auto& site : sites) {
         const at::Tensor own = part(site, hooks.captured(dsl::whole(site))).narrow(0, span.begin, span.length);
-        if (i >= planned.from.size()) {
+        if (i >= planned.from.size() && i < first_of_sets) {
           const auto& prompt = c_.plan.sequences[planned.donors[i - planned.from.size()].first].tokens;
           patched_[prompt][site] = own.clone();
           continue;
         }
         const auto norms = hooks.norm(model::sink_site(site, c_.bound.card->config));
         const auto ordinary = model::ordinary_positions(norms.subspan(span.begin, span.length));
+        if (i >= first_of_sets) {
+          of_sets.resize(i - first_of_sets + 1);
+          of_sets.back()[site] = {own.clone(), ordinary};
+          continue;
+        }
         const at::Tensor counts = at::tensor(at::ArrayRef<std::uint8_t>(ordinary.data(), ordinary.size()), at::kByte)
                                       .to(own.device())
                                       .to(at::kDouble);
@@ -105,6 +120,27 @@ void StateRun::read_patched() {
     }
   }
   for (const auto& [site, sum] : sums) patch_values_.at(site).copy_(sum.first / static_cast<double>(sum.second));
+  resample_patched(of_sets);
+}
+
+void StateRun::resample_patched(const std::vector<std::map<dsl::Site, Given>>& readings) {
+  const auto& sets = state().patch->sets;
+  std::size_t first = 0;
+  for (std::size_t s = 0; s < sets.size(); first += sets[s++].size()) {
+    std::vector<std::size_t> lengths;
+    for (const SequenceId prompt : sets[s]) lengths.push_back(c_.plan.sequences[prompt].tokens.size());
+    const auto from = resampled_from(lengths, model::mix_seed(c_.seed + state().seed, s));
+    for (std::size_t i = 0; i < from.size(); ++i) {
+      for (const auto& [site, given] : readings[first + from[i]]) {
+        std::vector<std::int64_t> places;
+        for (std::size_t position = 0; position < lengths[i]; ++position)
+          places.push_back(resampled_position(static_cast<std::int64_t>(position),
+                                              static_cast<std::int64_t>(lengths[i]), given.counts));
+        const at::Tensor index = at::tensor(places, at::kLong).to(given.values.device());
+        patched_[c_.plan.sequences[sets[s][i]].tokens].emplace(site, given.values.index_select(0, index));
+      }
+    }
+  }
 }
 
 ReplacementPass::Donors StateRun::donors(std::function<SequenceId(std::size_t)> sequence,

@@ -20,7 +20,7 @@ constexpr int kDeepestSplit = 32;
 /// with the same text may share.
 bool depends_on_prompt(const ModelState& state) {
   if (state.ablation && state.ablation->kind == dsl::Ablation::resample) return true;
-  if (state.patch && !state.patch->donors.empty()) return true;
+  if (state.patch && !(state.patch->donors.empty() && state.patch->sets.empty())) return true;
   return std::any_of(state.sentences.begin(), state.sentences.end(), [](const PlannedSentence& s) {
     return s.sentence.condition && reads_prompt(*s.sentence.condition);
   });

@@ -107,7 +107,14 @@ std::vector<at::Tensor> ablated(RulesOnModel& rules, const BoundPrompts& prompts
   PlanBuilder builder(rules.bound);
   PlannedAblation planned{kind, {{}}};
   for (const auto& prompt : prompts) planned.sets[0].push_back(builder.sequence(prompt));
-  const auto state = builder.state({}, {}, &std::get<dsl::metric::Effect>(node).change, seed, {std::nullopt, planned});
+  const auto& change = std::get<dsl::metric::Effect>(node).change;
+  Beside beside;
+  if (const auto* patch = std::get_if<dsl::Patch>(&change); patch && !patch->feature) {
+    beside.patch = PlannedPatch{{}, {}, planned.sets};
+  } else {
+    beside.ablation = planned;
+  }
+  const auto state = builder.state({}, {}, &change, seed, beside);
   for (const auto id : planned.sets[0]) {
     const auto last = std::ssize(builder.plan().sequences[id].tokens) - 1;
     for (std::int64_t token = 0; token < test::kByteVocabulary; token += 8) builder.want_logits(state, id, last, token);
@@ -251,6 +258,62 @@ check c { expect effect(suppress f, on: perplexity(texts), control: 2) >= -1000 
     for (std::size_t i = 0; i < prompts.size(); ++i) differs = differs || !close(first[i], other[i]);
   }
   CHECK(differs);
+}
+
+TEST_CASE("a patch from resample puts in what another prompt has, whole, from position 1 on") {
+  const auto json = GENERATE(test::tiny_llama_json(), test::tiny_gpt2_json());
+  RulesOnModel rules(kPrompts + R"(
+check c { expect effect(patch [resid_post[0], mlp_out[1]] from resample, on: perplexity(texts), control: 2) >= -1000 }
+)",
+                     json);
+  const at::NoGradGuard no_grad;
+  const auto& prompts = rules.bound.prompts[2];
+  const auto& transformer = *rules.model.transformer;
+  const std::vector<Site> sites = {kFirst, kSecond};
+  const auto seen = [&](const std::vector<std::int64_t>& tokens) {
+    Editor editor;
+    for (const auto& site : sites) {
+      editor.sites.insert(site);
+      editor.sites.insert(model::sink_site(site, transformer.config()));
+    }
+    test::logits_of(transformer, {{tokens, std::ssize(tokens)}}, &editor);
+    return editor.seen;
+  };
+  const auto found = ablated(rules, prompts, Ablation::resample);
+  std::set<std::size_t> givers;
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    INFO(prompts[i].text);
+    const auto& tokens = prompts[i].tokens;
+    for (std::size_t j = 0; j < prompts.size(); ++j) {
+      if (prompts[j].tokens.size() < 2 || j == i) continue;
+      const auto donor = seen(prompts[j].tokens);
+      Editor editor;
+      for (const auto& site : sites) {
+        editor.sites.insert(site);
+        const auto norms = donor.at(model::sink_site(site, transformer.config())).norm(2, 1).contiguous();
+        const auto counts = model::ordinary_positions({norms.const_data_ptr<float>(), prompts[j].tokens.size()});
+        editor.changes[site] = [&, site, counts](at::Tensor& x) {
+          for (std::int64_t k = 1; k < x.size(0); ++k) x[k] = donor.at(site)[resampled_position(k, x.size(0), counts)];
+        };
+      }
+      const auto by_hand = test::logits_of(transformer, {{tokens, std::ssize(tokens)}}, &editor)[-1];
+      if (close(found[i], some(by_hand)) && tokens.size() > 1) givers.insert(j);
+    }
+    if (tokens.size() == 1) {
+      CHECK(close(found[i], some(test::logits_of(transformer, {{tokens, 1}})[-1])));
+    }
+  }
+  CHECK(givers.size() == 3);
+}
+
+TEST_CASE("a feature patched from resample is its ablation by resample") {
+  const std::string feature = kPrompts + "feature f = contrast(p, q) at resid_post[0]\n";
+  RulesOnModel patched(feature +
+                       "check c { expect effect(patch feature f from resample, on: perplexity(texts)) <= 1 }");
+  RulesOnModel suppressed(feature + "check c { expect effect(suppress f, on: perplexity(texts)) <= 1 }");
+  const auto a = ablated(patched, patched.bound.prompts[2], Ablation::resample);
+  const auto b = ablated(suppressed, suppressed.bound.prompts[2], Ablation::resample);
+  for (std::size_t i = 0; i < a.size(); ++i) CHECK(at::equal(a[i], b[i]));
 }
 
 }  // namespace proviso::runtime
