@@ -106,7 +106,8 @@ runtime::PlannedAblation planned_ablation(dsl::Ablation kind, const dsl::Metric&
     auto& set = planned.sets.emplace_back();
     for (const auto& prompt : *prompts) {
       const auto id = builder.sequence(prompt);
-      if (std::find(set.begin(), set.end(), id) == set.end()) set.push_back(id);
+      const auto is_same = [&](const auto other) { return builder.plan().sequences[other].tokens == prompt.tokens; };
+      if (std::ranges::none_of(set, is_same)) set.push_back(id);
     }
   }
   return planned;

@@ -171,9 +171,18 @@ bool Checker::across_seeds(const ast::Call& sweep, Expectation& expectation) {
   expectation.across.seeds = *seeds;
   if (anything_random(expectation)) return true;
   report(Code::nothing_random, sweep.span, "nothing is random here, so every seed measures the same",
-         {"`seeds` suits sampled generation (temperature: T), random attacks, `beyond control`, and edits whose "
-          "method generates prefixes"});
+         {"`seeds` suits sampled generation (temperature: T), random attacks, `beyond control`, `resample`, and edits "
+          "whose method generates prefixes"});
   return false;
+}
+
+/// What other prompts give cannot be taken under an attack by vectors.
+bool Checker::perturbed(const Span& span) {
+  const auto perturbs = [](const Attack& attack) { return attack.kind == AttackKind::perturb; };
+  if (check_ == nullptr || std::ranges::none_of(check_->under_attacks, perturbs)) return false;
+  report(Code::sweep_misfit, span, "what `perturb` adds stands at positions, and other prompts have others",
+         {"measure the ablations in a check of their own, without `perturb`"});
+  return true;
 }
 
 bool Checker::across_ablations(const ast::Call& sweep, Expectation& expectation) {
@@ -181,12 +190,7 @@ bool Checker::across_ablations(const ast::Call& sweep, Expectation& expectation)
     report(Code::missing_argument, sweep.span, "`ablation` needs at least one of zero, mean and resample");
     return false;
   }
-  const auto perturbs = [](const Attack& attack) { return attack.kind == AttackKind::perturb; };
-  if (check_ != nullptr && std::ranges::any_of(check_->under_attacks, perturbs)) {
-    report(Code::sweep_misfit, sweep.span, "what `perturb` adds stands at positions, and other prompts have others",
-           {"measure the ablations in a check of their own, without `perturb`"});
-    return false;
-  }
+  if (perturbed(sweep.span)) return false;
   std::vector<Ablation>& ablations = expectation.across.ablations;
   for (const ast::Argument& argument : sweep.arguments) {
     const auto chosen = word(argument, {kAblationNames[0], kAblationNames[1], kAblationNames[2]});

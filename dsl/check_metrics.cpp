@@ -455,6 +455,7 @@ std::optional<Patch> Checker::patch(const ast::Patch& node) {
     if (!id || sound_feature(*id) == nullptr) return std::nullopt;
     result.feature = *id;
   }
+  if (result.source == Patch::Source::resample && perturbed(node.span)) sound = false;
   result.sites.assign(node.sites.begin(), node.sites.end());
   for (const ast::Site& site : node.sites) {
     if (site.kind != SiteKind::pattern && site.kind != SiteKind::logits) continue;

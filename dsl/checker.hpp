@@ -219,6 +219,7 @@ class Checker {
   bool across(const ast::Expectation& node, Expectation& expectation);
   bool across_seeds(const ast::Call& sweep, Expectation& expectation);
   bool across_ablations(const ast::Call& sweep, Expectation& expectation);
+  bool perturbed(const Span& span);
   bool across_paraphrases(const ast::Call& sweep, Expectation& expectation);
   bool anything_random(const Expectation& expectation) const;
 

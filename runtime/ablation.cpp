@@ -31,8 +31,8 @@ std::int64_t resampled_position(std::int64_t position, std::int64_t length, cons
   const std::int64_t same = std::clamp<std::int64_t>(position - length + others, 0, others - 1);
   const auto counts = [&](std::int64_t at) { return at >= 0 && at < others && count[static_cast<std::size_t>(at)]; };
   std::int64_t away = 0;
-  while (!counts(same + away) && !counts(same - away)) ++away;
-  return counts(same + away) ? same + away : same - away;
+  while (away < others && !counts(same + away) && !counts(same - away)) ++away;
+  return away == others ? same : counts(same + away) ? same + away : same - away;
 }
 
 AblationValues::AblationValues(dsl::Ablation kind, std::vector<std::vector<PromptReading>> sets, std::uint64_t seed)

@@ -29,7 +29,7 @@ struct PromptReading {
 std::vector<std::size_t> resampled_from(const std::vector<std::size_t>& lengths, std::uint64_t seed);
 /// Where a token at `position` of a sequence that begins with a prompt of `length` tokens takes it: at the same place
 /// counted from the prompts' ends, and where the other has none there, or a sink, at that of its positions that
-/// `count` which is nearest, the later of two. One of them counts.
+/// `count` which is nearest, the later of two; none counts where numbers are NaN.
 std::int64_t resampled_position(std::int64_t position, std::int64_t length, const Mask& count);
 
 /// What whole features are set to where an effect takes them out, by the kind of ablation:

@@ -30,8 +30,10 @@ struct ReplacedPart {
   bool of_change = false;                ///< belongs to an `effect`'s change: a control replaces it
   bool direct = false;                   ///< the change goes to the last layer's output alone, and nothing else sees it
   std::optional<std::size_t> condition;  ///< in the program's ConditionSet
-  at::Tensor value;  // [width] float32: at every position from 1 on; undefined: what donors had, from position 0 on
-  bool resampled = false;  ///< of donors: from position 1 on, and at generated ones what they had at the last
+  /// [width] float32, at every position from 1 on. Undefined: what donors had, from position 0 on, or where it is
+  /// `resampled` from 1 on, generated positions taking what they had at the last.
+  at::Tensor value;
+  bool resampled = false;
 };
 
 /// Everything that is replaced in the passes of one model state. Built once, then immutable.
@@ -44,7 +46,8 @@ class ReplacementProgram {
   /// corrupt prompts; of one of edges, what those carry does, and all other readers see what is written. What several
   /// circuits hold follows the first of them. Position 0, the attention sink, stays as it is. Returns its number.
   std::size_t add(const CircuitParts& circuit, double share, bool of_change);
-  /// Patches whole sites, each with a `part`'s value or what donors had there; the rest of it is the same for all.
+  /// Patches whole sites, each with its value, or (where that is undefined) with what donors had there. Of `part`
+  /// counts what all share: condition, of_change, direct, resampled.
   std::size_t add(const std::vector<dsl::Site>& sites, const std::vector<at::Tensor>& values, ReplacedPart part);
 
   std::size_t count() const { return count_; }

@@ -6,8 +6,8 @@
 
 namespace proviso::model {
 
-/// Operations of the body by one loop or product for the CPU, with a gradient as fused as they are. It flows to
-/// activations alone: where weights are differentiated, and elsewhere than they run, callers use ATen's operations.
+/// Operations of the body by one loop or product for the CPU, with gradients, at activations alone, as fused as they
+/// are. Where they do not run, callers use ATen's operations.
 
 bool is_differentiated(const at::Tensor& x);
 

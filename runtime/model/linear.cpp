@@ -14,7 +14,7 @@ namespace {
 bool side_by_side(const std::vector<LinearPart>& parts) {
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const at::Tensor& weight = parts[i].weight;
-    if (parts[i].bias.defined() || is_differentiated(weight)) return false;
+    if (parts[i].bias.defined()) return false;
     if (i + 1 < parts.size() &&
         static_cast<const char*>(weight.const_data_ptr()) + weight.nbytes() != parts[i + 1].weight.const_data_ptr()) {
       return false;
@@ -27,12 +27,11 @@ bool side_by_side(const std::vector<LinearPart>& parts) {
 
 at::Tensor project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const std::optional<at::Tensor> added = bias.defined() ? std::optional(bias) : std::nullopt;
-  const bool frozen = !is_differentiated(weight) && !(added && is_differentiated(bias));
-  if (frozen && !is_differentiated(x) && few_rows_run_on(x, weight)) {
+  if (!is_differentiated(x) && few_rows_run_on(x, weight)) {
     at::Tensor out = few_rows_linear(x, weight);
     return added ? out.add_(bias) : out;
   }
-  return frozen && fused_linear_runs_on(x) ? fused_linear(x, weight, added) : at::linear(x, weight, added);
+  return fused_linear_runs_on(x) ? fused_linear(x, weight, added) : at::linear(x, weight, added);
 }
 
 std::vector<at::Tensor> project_parts(const at::Tensor& x, const std::vector<LinearPart>& parts) {
@@ -55,7 +54,7 @@ std::vector<at::Tensor> project_parts(const at::Tensor& x, const std::vector<Lin
 }
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& gain, double eps) {
-  if (kernels_run_on(x) && !is_differentiated(gain)) return fused_rms_norm(x, gain, eps);
+  if (kernels_run_on(x)) return fused_rms_norm(x, gain, eps);
   const at::Tensor values = x.to(at::kFloat);
   const at::Tensor scaled = values * at::rsqrt(values.square().mean(-1, true) + eps);
   return scaled.to(x.dtype()) * gain;

@@ -8,7 +8,8 @@
 
 namespace proviso::model {
 
-/// The operations of the body, each differentiable where a gradient flows, and fused where that can be.
+/// The operations of the body, each differentiable in activations (weights have no gradient), and fused where they can
+/// be.
 
 /// x Wᵀ + b; an undefined bias is none.
 at::Tensor project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);

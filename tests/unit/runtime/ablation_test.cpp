@@ -306,6 +306,16 @@ check c { expect effect(patch [resid_post[0], mlp_out[1]] from resample, on: per
   CHECK(givers.size() == 3);
 }
 
+TEST_CASE("a token takes from its place counted from the end, or the nearest that counts, the later of two") {
+  const Mask count = {0, 1, 0, 1, 1};
+  CHECK(resampled_position(4, 5, count) == 4);
+  CHECK(resampled_position(2, 5, count) == 3);
+  CHECK(resampled_position(0, 7, count) == 1);
+  CHECK(resampled_position(1, 3, count) == 3);
+  CHECK(resampled_position(9, 5, count) == 4);
+  CHECK(resampled_position(1, 3, {0, 0, 0}) == 1);  // of a model whose numbers are NaN: it ends
+}
+
 TEST_CASE("a feature patched from resample is its ablation by resample") {
   const std::string feature = kPrompts + "feature f = contrast(p, q) at resid_post[0]\n";
   RulesOnModel patched(feature +
