@@ -18,6 +18,8 @@
 #include <string>
 #include <vector>
 
+#include "bench/edited_model.hpp"
+#include "bench/kept_values.hpp"
 #include "editing/batch_edit.hpp"
 #include "editing/corpus.hpp"
 #include "editing/fine_tune.hpp"
@@ -64,15 +66,12 @@ class Stopwatch {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-/// The model that is edited, in float32, and a copy in bfloat16, where there is one, that follows it.
 class Bench {
  public:
   Bench(const std::string& path, const json& work)
       : work_(work), facts_(read_facts(work)), tokenizer_(model::Tokenizer::load(path)) {
     const auto card = model::read_model_card(path);
-    const at::Device device(work.at("device").get<std::string>());
-    exact_ = model::Transformer::load(card, {at::kFloat, device});
-    if (work.at("dtype") == "bfloat16") narrow_ = model::Transformer::load(card, {at::kBFloat16, device});
+    model_.emplace(card, at::Device(work.at("device").get<std::string>()), work.at("dtype") == "bfloat16");
     text_ = editing::corpus_rows(editing::read_corpus(work.at("text")), *tokenizer_, 128);
     std::int64_t tokens = 0;
     for (std::size_t i = 0; i < text_.size(); ++i) {
@@ -94,20 +93,20 @@ class Bench {
       } else if (mode == "batch") {
         for (const std::int64_t count : item.at("counts")) batch(method, std::min(count, count_of_facts()));
       } else {
-        sequence(method, item.at("counts"), item.value("step", std::int64_t{1}));
+        sequence(method, item);
       }
     }
   }
 
  private:
   std::int64_t count_of_facts() const { return std::ssize(facts_); }
-  const model::Transformer& read_on() const { return narrow_ ? *narrow_ : *exact_; }
+  model::Transformer& exact() const { return model_->exact(); }
 
   /// Facts that no method can write (a subject at the attention sink) are left out before anything is counted.
   void leave_out_refused() {
     std::vector<BenchFact> kept;
     for (auto& fact : facts_) {
-      const auto made = editing::fact_prompts(*tokenizer_, fact.edited, {}, exact_->config().context);
+      const auto made = editing::fact_prompts(*tokenizer_, fact.edited, {}, exact().config().context);
       if (std::holds_alternative<editing::FactPrompts>(made)) kept.push_back(std::move(fact));
     }
     print({{"mode", "facts"}, {"given", facts_.size()}, {"kept", kept.size()}});
@@ -116,32 +115,12 @@ class Bench {
 
   static void print(const json& line) { std::cout << line.dump() << std::endl; }
 
-  // ---- weights -----------------------------------------------------------------------------------
-
-  void set(const std::string& name, const at::Tensor& value) {
-    exact_->set(name, value);
-    if (narrow_) narrow_->set(name, value.to(at::kBFloat16));
-  }
-
-  void apply(const std::vector<editing::WeightDelta>& deltas) {
-    for (const auto& delta : deltas) {
-      const auto before = exact_->get(delta.tensor);
-      originals_.emplace(delta.tensor, before);
-      set(delta.tensor, editing::changed_tensor(before, delta));
-    }
-  }
-
-  void restore() {
-    for (const auto& [name, value] : originals_) set(name, value);
-    originals_.clear();
-  }
-
   // ---- methods -----------------------------------------------------------------------------------
 
   const editing::SecondMoment& moment(std::int64_t layer) {
     auto& held = moments_[layer];
     if (!held)
-      held = editing::second_moments(*exact_, *tokenizer_, {layer}, editing::read_corpus(work_.at("moments")),
+      held = editing::second_moments(exact(), *tokenizer_, {layer}, editing::read_corpus(work_.at("moments")),
                                      work_.at("cache"))
                  .front();
     return *held;
@@ -154,30 +133,36 @@ class Bench {
   }
 
   editing::BatchRequest batch_request(const std::string& method, const std::vector<std::int64_t>& which) {
-    auto request = editing::default_batch_request(batch_method(method), exact_->config());
-    request.looked_for_on = narrow_.get();
-    if (!batch_prefixes_) batch_prefixes_ = editing::batch_prefixes(*exact_, *tokenizer_, request);
+    auto request = editing::default_batch_request(batch_method(method), exact().config());
+    request.looked_for_on = model_->narrow();
+    if (!batch_prefixes_) batch_prefixes_ = editing::batch_prefixes(exact(), *tokenizer_, request);
     request.sampled = batch_prefixes_;
     for (const auto fact : which) request.facts.push_back(facts_[fact].edited);
     return request;
   }
 
   std::vector<std::int64_t> layers_of(const std::string& method) const {
-    return editing::default_batch_layers(batch_method(method), exact_->config());
+    return editing::default_batch_layers(batch_method(method), exact().config());
   }
 
   /// On the model as loaded, of every fact: what all batch methods whose last layer is this one share.
   const editing::BatchValues& values(const std::string& method) {
     const auto layer = layers_of(method).back();
     if (const auto held = values_.find(layer); held != values_.end()) return held->second;
-    std::vector<std::int64_t> all(facts_.size());
-    std::iota(all.begin(), all.end(), 0);
-    Stopwatch watch;
-    auto found = editing::batch_values(*exact_, *tokenizer_, batch_request(method, all), layer);
-    if (const auto* refusal = std::get_if<editing::Refusal>(&found)) throw std::runtime_error(refusal->reason);
-    values_seconds_ = watch.lap() / static_cast<double>(facts_.size());
-    print({{"mode", "values"}, {"layer", layer}, {"seconds_a_fact", values_seconds_}});
-    return values_.emplace(layer, std::get<editing::BatchValues>(std::move(found))).first->second;
+    const std::string path = work_.at("values").get<std::string>() + "." + std::to_string(layer) + ".safetensors";
+    bench::KeptValues kept(path);
+    while (kept.count() < count_of_facts()) {
+      constexpr std::int64_t kAtOnce = 20;
+      std::vector<std::int64_t> some(std::min(kAtOnce, count_of_facts() - kept.count()));
+      std::iota(some.begin(), some.end(), kept.count());
+      auto request = batch_request(method, some);
+      Stopwatch watch;
+      auto found = editing::batch_values(exact(), *tokenizer_, request, layer);
+      if (const auto* refusal = std::get_if<editing::Refusal>(&found)) throw std::runtime_error(refusal->reason);
+      kept.add(std::get<editing::BatchValues>(found), watch.lap());
+    }
+    values_seconds_ = kept.seconds() / static_cast<double>(kept.count());
+    return values_.emplace(layer, kept.values()).first->second;
   }
 
   struct Solved {
@@ -205,23 +190,23 @@ class Bench {
       request.prefixes = work_.at("rome_prefixes");
       if (work_.value("rome_variant", "averaged") == "original")
         request.variant = editing::RomeRequest::Variant::original;
-      request.looked_for_on = narrow_.get();
-      if (!rome_prefixes_) rome_prefixes_ = editing::rome_prefixes(*exact_, *tokenizer_, request);
+      request.looked_for_on = model_->narrow();
+      if (!rome_prefixes_) rome_prefixes_ = editing::rome_prefixes(exact(), *tokenizer_, request);
       request.sampled = rome_prefixes_;
-      const auto& C = moment(editing::default_rome_layer(exact_->config()));
-      if (auto made = solution_of(editing::solve_rome(*exact_, *tokenizer_, request, C), solved))
+      const auto& C = moment(editing::default_rome_layer(exact().config()));
+      if (auto made = solution_of(editing::solve_rome(exact(), *tokenizer_, request, C), solved))
         solved.deltas = {std::move(made->delta)};
     } else if (method == "ft") {
       editing::FineTuneRequest request;
       for (const auto fact : which) request.facts.push_back(facts_[fact].edited);
-      request.layer = editing::default_rome_layer(exact_->config());
-      if (auto made = solution_of(editing::solve_fine_tune(*exact_, *tokenizer_, request), solved))
+      request.layer = editing::default_rome_layer(exact().config());
+      if (auto made = solution_of(editing::solve_fine_tune(exact(), *tokenizer_, request), solved))
         solved.deltas = {std::move(made->delta)};
     } else {
       std::vector<const editing::SecondMoment*> moments;
       for (const auto layer : layers_of(method)) moments.push_back(&moment(layer));
       if (auto made = solution_of(
-              editing::solve_batch(*exact_, *tokenizer_, batch_request(method, which), moments, kept, values),
+              editing::solve_batch(exact(), *tokenizer_, batch_request(method, which), moments, kept, values),
               solved)) {
         solved.deltas = std::move(made->deltas);
         solved.keys = std::move(made->keys);
@@ -249,7 +234,7 @@ class Bench {
         nll -= logits.to(at::kFloat).log_softmax(-1).gather(1, wanted).sum(at::kDouble).item<double>();
         predicted += logits.size(0);
       };
-      read_on().forward(pass);
+      model_->read_on().forward(pass);
     }
     return std::exp(nll / static_cast<double>(predicted));
   }
@@ -271,7 +256,7 @@ class Bench {
       for (const auto& text : paraphrases) ask(text, edited.target, from);
       for (const auto& neighbour : neighbours) ask(neighbour.prompt, neighbour.answer, edited.target);
     }
-    const auto scored = editing::target_scores(read_on(), prompts);
+    const auto scored = editing::target_scores(model_->read_on(), prompts);
     std::map<std::string, double> sums;
     std::size_t at = 0;
     const auto add = [&](const std::string& name, std::size_t count) {
@@ -313,11 +298,11 @@ class Bench {
   /// What bench/edit_references.py gives to the other side.
   void share(const std::string& method) {
     json line = {{"method", method}, {"mode", "export"}};
-    std::vector<std::int64_t> layers = {editing::default_rome_layer(exact_->config())};
+    std::vector<std::int64_t> layers = {editing::default_rome_layer(exact().config())};
     if (method == "rome") {
       editing::RomeRequest request;
       request.prefixes = work_.at("rome_prefixes");
-      rome_prefixes_ = editing::rome_prefixes(*exact_, *tokenizer_, request);
+      rome_prefixes_ = editing::rome_prefixes(exact(), *tokenizer_, request);
       line["prefixes"] = *rome_prefixes_;
     } else {
       const auto request = batch_request(method, {});
@@ -350,16 +335,19 @@ class Bench {
 
   bool shares_values(const std::string& method) const { return method != "rome" && method != "ft"; }
 
+  /// Second moments, their factors and generated prefixes are made once, of the model as loaded, and are no edit's
+  /// time.
+  void prepare(const std::string& method, const editing::BatchValues* known) {
+    const auto first = known ? std::optional(known->select({0})) : std::nullopt;
+    if (method != "ft") solve(method, {0}, {}, first ? &*first : nullptr);
+  }
+
   /// Every fact by itself on the model as loaded.
   void single(const std::string& method, const json& item) {
     const std::int64_t every = item.value("perplexity_every", std::int64_t{10});
     const auto end = std::min(item.value("to", count_of_facts()), count_of_facts());
     const auto* shared = shares_values(method) && !item.value("own_values", false) ? &values(method) : nullptr;
-    // Second moments and their factors are worked out once, for all edits.
-    if (method == "rome" || shares_values(method)) {
-      const auto first = shared ? std::optional(shared->select({0})) : std::nullopt;
-      solve(method, {0}, {}, first ? &*first : nullptr);
-    }
+    prepare(method, shared);
     for (std::int64_t fact = item.value("from", std::int64_t{0}); fact < end; ++fact) {
       const auto own = shared ? std::optional(shared->select({fact})) : std::nullopt;
       Stopwatch watch;
@@ -368,10 +356,10 @@ class Bench {
       if (work_.contains("deltas")) write(method, fact, solved.deltas);
       json line = json::object();
       if (work_.value("score", true)) {
-        apply(solved.deltas);
+        model_->apply(solved.deltas);
         line = scores({fact});
         if (fact % every == 0) line["perplexity"] = perplexity();
-        restore();
+        model_->restore();
       }
       line.update({{"method", method}, {"mode", "single"}, {"fact", fact}, {"seconds", seconds}});
       if (!solved.refused.empty()) line["refused"] = solved.refused;
@@ -386,59 +374,61 @@ class Bench {
     Stopwatch watch;
     const auto solved = solve(method, which, {}, own ? &*own : nullptr);
     const double seconds = watch.lap() + (own ? values_seconds_ * static_cast<double>(count) : 0);
-    apply(solved.deltas);
+    model_->apply(solved.deltas);
     auto line = scores(which);
     line.update(
         {{"method", method}, {"mode", "batch"}, {"n", count}, {"seconds", seconds}, {"perplexity", perplexity()}});
     if (!solved.refused.empty()) line["refused"] = solved.refused;
-    restore();
+    model_->restore();
     print(line);
   }
 
-  /// One after another, `step` at once, each on the weights that the ones before left; keys and values are made anew.
-  void sequence(const std::string& method, const std::vector<std::int64_t>& counts, std::int64_t step) {
-    std::vector<std::vector<at::Tensor>> kept;  // by layer
-    double seconds = 0;
-    std::int64_t refused = 0, done = 0;
-    for (const auto wanted : counts) {
+  /// One after another, each on the weights that the ones before left; keys and values are made anew. Goes on from
+  /// what the item's "kept" holds, and keeps it there.
+  void sequence(const std::string& method, const json& item) {
+    constexpr std::int64_t kKeepEvery = 10;
+    const std::string path = item.at("kept");
+    prepare(method, nullptr);
+    auto state = model_->resume(path);
+    for (const std::int64_t wanted : item.at("counts")) {
       const auto count = std::min(wanted, count_of_facts());
-      while (done < count) {
-        std::vector<std::int64_t> which(std::min(step, count - done));
-        std::iota(which.begin(), which.end(), done);
+      if (count <= state.done) continue;
+      while (state.done < count) {
         Stopwatch watch;
-        std::vector<at::Tensor> spared;
-        for (const auto& layer : kept) spared.push_back(at::cat(layer, 1));
-        const auto solved = solve(method, which, spared, nullptr);
-        apply(solved.deltas);
-        seconds += watch.lap();
-        refused += solved.refused.empty() ? 0 : std::ssize(which);
+        const auto solved = solve(method, {state.done}, state.spared, nullptr);
+        model_->apply(solved.deltas);
+        state.seconds += watch.lap();
+        state.refused += !solved.refused.empty();
         if (method == "alphaedit" && solved.refused.empty()) {
-          kept.resize(solved.keys.size());
-          for (std::size_t i = 0; i < kept.size(); ++i) kept[i].push_back(solved.keys[i]);
+          state.spared.resize(solved.keys.size());
+          for (std::size_t i = 0; i < solved.keys.size(); ++i) {
+            auto& spared = state.spared[i];
+            const auto keys = solved.keys[i].to(at::kFloat).to(at::kDouble);  // as they are kept
+            spared = spared.defined() ? at::cat({spared, keys}, 1) : keys;
+          }
         }
-        done += std::ssize(which);
-        print({{"mode", "progress"}, {"method", method}, {"n", done}, {"seconds", seconds}});
+        ++state.done;
+        print({{"mode", "progress"}, {"method", method}, {"n", state.done}, {"seconds", state.seconds}});
+        if (state.done % kKeepEvery == 0 && state.done < count) model_->keep(state, path);
       }
       auto line = scores(first(count));
       line.update({{"method", method},
                    {"mode", "sequence"},
                    {"n", count},
-                   {"step", step},
-                   {"seconds", seconds},
-                   {"refused_facts", refused},
+                   {"seconds", state.seconds},
+                   {"refused_facts", state.refused},
                    {"perplexity", perplexity()}});
       print(line);
-      if (count == count_of_facts()) break;
+      model_->keep(state, path);
     }
-    restore();
+    model_->restore();
   }
 
   const json& work_;
   std::vector<BenchFact> facts_;
   std::shared_ptr<const model::Tokenizer> tokenizer_;
-  std::unique_ptr<model::Transformer> exact_, narrow_;
+  std::optional<bench::EditedModel> model_;
   std::vector<model::Row> text_;
-  std::map<std::string, at::Tensor> originals_;
   std::map<std::int64_t, std::optional<editing::SecondMoment>> moments_;
   std::map<std::int64_t, editing::BatchValues> values_;
   double values_seconds_ = 0;

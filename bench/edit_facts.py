@@ -66,6 +66,28 @@ def read_lines(path: pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines() if line] if path.exists() else []
 
 
+def kept_sequence(arguments: argparse.Namespace, method: str) -> pathlib.Path:
+    """Where a sequence's weights are kept as it goes; the values that batches share are kept beside it, by layer."""
+    return arguments.results.with_suffix(f".{method}.safetensors")
+
+
+def edits_kept(arguments: argparse.Namespace, method: str) -> int:
+    path = kept_sequence(arguments, method)
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return int(header["__metadata__"]["done"])
+
+
+def still_hold(arguments: argparse.Namespace, lines: list[dict], facts: int) -> list[dict]:
+    """Of what earlier runs measured: a sequence that was cut short goes on from the edits that were kept."""
+    most = min(max(arguments.counts), facts)
+    ended = {line["method"] for line in lines if line["mode"] == "sequence" and line["n"] == most}
+    return [line for line in lines if line["mode"] != "progress" and
+            (line["mode"] != "sequence" or line["method"] in ended or line["n"] <= edits_kept(arguments, line["method"]))]
+
+
 def items(arguments: argparse.Namespace, facts: int, lines: list[dict]) -> list[dict]:
     """What is still to be measured."""
     def done(method: str, mode: str) -> list[dict]:
@@ -84,25 +106,30 @@ def items(arguments: argparse.Namespace, facts: int, lines: list[dict]) -> list[
                 if left:
                     wanted.append({"method": method, "mode": mode, "counts": left})
             if mode == "sequence" and len(done(method, mode)) < len(counts):
-                wanted.append({"method": method, "mode": mode, "counts": counts, "step": 1})
+                wanted.append({"method": method, "mode": mode, "counts": counts,
+                               "kept": str(kept_sequence(arguments, method))})
     return wanted
 
 
 def measure(arguments: argparse.Namespace) -> None:
     facts = read_facts(arguments)
-    lines = read_lines(arguments.results)
+    if not arguments.results.exists():
+        for kept in arguments.results.parent.glob(f"{arguments.results.stem}.*.safetensors"):
+            kept.unlink()
+    lines = still_hold(arguments, read_lines(arguments.results), len(facts))
     work = {"facts": facts, "items": items(arguments, len(facts), lines), "dtype": arguments.dtype,
             "device": arguments.device, "threads": arguments.threads, "text": str(arguments.text),
             "text_tokens": arguments.text_tokens, "moments": str(arguments.moments),
-            "cache": str(ROOT / ".cache/proviso"), "rome_prefixes": arguments.rome_prefixes}
+            "cache": str(ROOT / ".cache/proviso"), "values": str(arguments.results.with_suffix("")),
+            "rome_prefixes": arguments.rome_prefixes}
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    # A sequence that was cut short begins again.
-    kept = [line for line in lines if line["mode"] not in ("sequence", "progress") or
-            (line["mode"] == "sequence" and not any(
-                item["mode"] == "sequence" and item["method"] == line["method"] for item in work["items"]))]
     settings = {"mode": "settings", **{key: work[key] for key in ("dtype", "device", "threads", "rome_prefixes")},
                 "facts": len(facts), "text_tokens": arguments.text_tokens}
-    arguments.results.write_text("".join(json.dumps(line) + "\n" for line in [*kept, settings]))
+    for line in lines:
+        if line["mode"] == "settings" and line != settings:
+            sys.exit(f"edit_facts: {arguments.results} was measured with other settings: {line}; name other --results")
+    lines = [line for line in lines if line != settings]
+    arguments.results.write_text("".join(json.dumps(line) + "\n" for line in [*lines, settings]))
     task = arguments.results.with_suffix(".work.json")
     task.write_text(json.dumps(work))
     with arguments.results.open("a") as out:

@@ -9,6 +9,7 @@
 #include "editing/float_tensors.hpp"
 #include "editing/ledger_file.hpp"
 #include "runtime/formats/safetensors.hpp"
+#include "runtime/model/weights.hpp"
 
 namespace proviso::editing {
 namespace {
@@ -117,11 +118,8 @@ Certificate certificate(const Json& json) {
 /// The tensors of a file whose parts are summed, by their names.
 std::map<std::string, at::Tensor> read_summed(const fs::path& path) {
   std::map<std::string, at::Tensor> parts;
-  for (const auto& stored : model::read_safetensors(path.string()).tensors) {
-    auto values = at::empty(stored.shape, at::kFloat);
-    model::dequantize(stored, {values.mutable_data_ptr<float>(), static_cast<std::size_t>(values.numel())});
-    parts[stored.name] = values.to(at::kDouble);
-  }
+  for (const auto& stored : model::read_safetensors(path.string()).tensors)
+    parts[stored.name] = model::stored_values(stored).to(at::kDouble);
   std::map<std::string, at::Tensor> summed;
   for (const auto& [name, largest] : parts) {
     if (name.ends_with(kFactorParts[1]) || name.ends_with(kFactorParts[2])) continue;

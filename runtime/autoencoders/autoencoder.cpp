@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "runtime/autoencoders/sparse_products.hpp"
+#include "runtime/model/weights.hpp"
 
 namespace proviso::runtime {
 
@@ -17,8 +18,7 @@ using model::InputError;
 
 at::Tensor load_tensor(const AutoencoderCard& card, const char* name, at::Device device) {
   const auto& stored = card.tensor(name);
-  auto values = at::empty(stored.shape, at::kFloat);
-  model::dequantize(stored, {values.mutable_data_ptr<float>(), static_cast<std::size_t>(values.numel())});
+  const auto values = model::stored_values(stored);
   if (!values.isfinite().all().item<bool>())
     throw InputError(stored.file->path() + ": tensor '" + name + "' holds values that are no numbers; fetch it again");
   return values.to(device);

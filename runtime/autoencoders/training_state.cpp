@@ -8,6 +8,7 @@
 
 #include "dsl/number_text.hpp"
 #include "runtime/formats/safetensors.hpp"
+#include "runtime/model/weights.hpp"
 
 namespace proviso::runtime {
 
@@ -77,10 +78,7 @@ TrainingState read_training_state(const std::string& path, const std::map<std::s
   }
   const auto tensor = [&](const std::string& name) {
     for (const auto& stored : file.tensors) {
-      if (stored.name != name) continue;
-      auto value = at::empty(stored.shape, at::kFloat);
-      model::dequantize(stored, {value.mutable_data_ptr<float>(), static_cast<std::size_t>(value.numel())});
-      return value.to(device);
+      if (stored.name == name) return model::stored_values(stored).to(device);
     }
     throw model::InputError(path + ": holds no tensor `" + name + "`");
   };

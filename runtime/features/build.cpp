@@ -14,6 +14,7 @@
 #include "runtime/features/two_sides.hpp"
 #include "runtime/formats/safetensors.hpp"
 #include "runtime/model/sinks.hpp"
+#include "runtime/model/weights.hpp"
 
 namespace proviso::runtime {
 
@@ -154,9 +155,7 @@ class Builder {
     const auto file = model::read_safetensors(source.path);
     const auto tensor = std::find_if(file.tensors.begin(), file.tensors.end(),
                                      [&](const model::StoredTensor& t) { return t.name == source.tensor; });
-    std::vector<float> values(static_cast<std::size_t>(tensor->elements()));
-    model::dequantize(*tensor, values);
-    direction.d = at::tensor(values, at::kFloat).to(at::kDouble);
+    direction.d = model::stored_values(*tensor).flatten().to(at::kDouble);
     direction.b = source.offset;
     direction.c = source.scale;
     normalise(id, direction);

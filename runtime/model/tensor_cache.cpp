@@ -11,6 +11,7 @@
 
 #include "runtime/formats/safetensors.hpp"
 #include "runtime/formats/sha256.hpp"
+#include "runtime/model/weights.hpp"
 
 namespace proviso::model {
 
@@ -39,8 +40,7 @@ KeptTensor read_kept_tensor(const std::string& path, const std::string& name) {
   const auto stored = std::ranges::find(file.tensors, name, &StoredTensor::name);
   if (stored == file.tensors.end() || stored->type != ElementType::f32)
     throw InputError(path + ": holds no float32 tensor `" + name + "`");
-  KeptTensor kept{at::empty(stored->shape, at::kFloat), std::move(file.metadata)};
-  dequantize(*stored, {kept.value.mutable_data_ptr<float>(), static_cast<std::size_t>(kept.value.numel())});
+  KeptTensor kept{stored_values(*stored), std::move(file.metadata)};
   if (!kept.value.isfinite().all().item<bool>()) throw InputError(path + ": holds values that are no numbers");
   return kept;
 }

@@ -134,6 +134,12 @@ void ask_for_huge_pages([[maybe_unused]] const at::Tensor& memory) {
 
 }  // namespace
 
+at::Tensor stored_values(const StoredTensor& stored) {
+  auto values = at::empty(stored.shape, at::kFloat);
+  dequantize(stored, {values.mutable_data_ptr<float>(), static_cast<std::size_t>(values.numel())});
+  return values;
+}
+
 Weights Weights::load(const ModelCard& card, at::ScalarType dtype, at::Device device) {
   c10::NoGradGuard no_grad;
   Weights weights;

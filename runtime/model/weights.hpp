@@ -14,6 +14,9 @@
 
 namespace proviso::model {
 
+/// The values of a tensor of any stored type, float32 on the CPU, in its shape.
+at::Tensor stored_values(const StoredTensor& stored);
+
 inline constexpr std::size_t kTensorRoles = static_cast<std::size_t>(TensorRole::unembedding) + 1;
 
 /// A model's tensors by role and layer, or by Hugging Face name. Linear maps are [out, in] and contiguous,
