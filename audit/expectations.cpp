@@ -97,10 +97,10 @@ RulesUnderAttack silenced(const dsl::Expectation& expectation, const Numbers& nu
                             state_under(under, nullptr, combination.seed, builder), bound, builder, source);
 }
 
-/// How an effect's change takes features out, from the prompts that its metric is measured on.
-runtime::PlannedAblation planned_ablation(dsl::Ablation kind, const dsl::Metric& metric, const Subject& subject,
-                                          const runtime::BoundRules& bound, runtime::PlanBuilder& builder) {
-  runtime::PlannedAblation planned{kind, {}};
+/// What an effect's change puts in where it takes features out, of the prompts that its metric is measured on.
+runtime::PlannedSource ablation_source(dsl::Ablation kind, const dsl::Metric& metric, const Subject& subject,
+                                       const runtime::BoundRules& bound, runtime::PlanBuilder& builder) {
+  runtime::PlannedSource planned{kind};
   if (kind == dsl::Ablation::zero) return planned;
   for (const auto* prompts : measured_prompts(metric, subject, bound)) {
     auto& set = planned.sets.emplace_back();
@@ -113,40 +113,35 @@ runtime::PlannedAblation planned_ablation(dsl::Ablation kind, const dsl::Metric&
   return planned;
 }
 
-/// Where a patch takes its values from, for the prompts that its effect is measured on.
-void plan_patch(const dsl::Patch& patch, const dsl::Metric& metric, const Subject& subject,
-                const runtime::BoundRules& bound, runtime::PlanBuilder& builder, runtime::Beside& beside) {
-  using Source = dsl::Patch::Source;
-  runtime::PlannedPatch planned;
-  if (patch.source == Source::resample)
-    planned.sets = planned_ablation(dsl::Ablation::resample, metric, subject, bound, builder).sets;
-  if (patch.source == Source::mean) {
-    for (const auto& prompt : bound.prompts[patch.from]) {
-      const auto id = builder.sequence(prompt);
-      if (std::find(planned.from.begin(), planned.from.end(), id) == planned.from.end()) planned.from.push_back(id);
-    }
-  } else if (patch.source == Source::prompts) {
-    const auto& donors = bound.prompts[patch.from];
-    std::set<runtime::SequenceId> known;
-    for (const auto* prompts : measured_prompts(metric, subject, bound)) {
-      for (std::size_t i = 0; i < prompts->size(); ++i) {
-        const auto id = builder.sequence((*prompts)[i]);
-        if (known.insert(id).second) planned.donors.emplace_back(id, builder.sequence(donors[i]));
+/// The same where it patches.
+runtime::PlannedSource patch_source(const dsl::Patch& patch, const dsl::Metric& metric, const Subject& subject,
+                                    const runtime::BoundRules& bound, runtime::PlanBuilder& builder) {
+  switch (patch.source) {
+    case dsl::Patch::Source::zero:
+      return {dsl::Ablation::zero};
+    case dsl::Patch::Source::resample:
+      return ablation_source(dsl::Ablation::resample, metric, subject, bound, builder);
+    case dsl::Patch::Source::mean: {
+      std::vector<runtime::SequenceId> from;
+      for (const auto& prompt : bound.prompts[patch.from]) {
+        const auto id = builder.sequence(prompt);
+        if (std::ranges::find(from, id) == from.end()) from.push_back(id);
       }
+      return {dsl::Ablation::mean, {std::move(from)}};
+    }
+    case dsl::Patch::Source::prompts:
+      break;
+  }
+  runtime::PlannedSource planned{dsl::Ablation::resample};
+  const auto& donors = bound.prompts[patch.from];
+  std::set<runtime::SequenceId> known;
+  for (const auto* prompts : measured_prompts(metric, subject, bound)) {
+    for (std::size_t i = 0; i < prompts->size(); ++i) {
+      const auto id = builder.sequence((*prompts)[i]);
+      if (known.insert(id).second) planned.donors.emplace_back(id, builder.sequence(donors[i]));
     }
   }
-  if (!patch.feature) {
-    beside.patch = std::move(planned);
-    return;
-  }
-  runtime::PlannedAblation ablation;
-  ablation.kind = patch.source == Source::zero   ? dsl::Ablation::zero
-                  : patch.source == Source::mean ? dsl::Ablation::mean
-                                                 : dsl::Ablation::resample;
-  ablation.sets = std::move(planned.sets);
-  if (patch.source == Source::mean) ablation.sets.push_back(std::move(planned.from));
-  ablation.donors = std::move(planned.donors);
-  beside.ablation = std::move(ablation);
+  return planned;
 }
 
 Numbers numbers(const dsl::Expectation& expectation, const Combination& combination, Under under,
@@ -167,11 +162,10 @@ Numbers numbers(const dsl::Expectation& expectation, const Combination& combinat
     const Subject subject{0, {}, combination.paraphrases, where.attacks, seed};
     runtime::Beside beside;
     beside.attacks = where.attacks;
-    if (combination.ablation)
-      beside.ablation = planned_ablation(*combination.ablation, metric, subject, bound, builder);
+    if (combination.ablation) beside.source = ablation_source(*combination.ablation, metric, subject, bound, builder);
     if (const auto* patch = std::get_if<dsl::Patch>(&effect->change)) {
       beside.direct = effect->direct;
-      plan_patch(*patch, metric, subject, bound, builder, beside);
+      beside.source = patch_source(*patch, metric, subject, bound, builder);
     }
     return builder.state(where.edits, where.rules, &effect->change, seed, beside);
   };

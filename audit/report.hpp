@@ -217,8 +217,8 @@ struct FeatureResult {
   double b = 0, c = 1;
   std::int64_t built_on = 0;                             ///< prompts
   std::vector<std::pair<std::string, double>> measures;  ///< sink share removed, …
-  std::vector<std::string> spanned_by;                   ///< features, of a subspace
-  std::optional<SelectResult> select;                    ///< how its site was chosen
+  std::vector<std::string> spanned_by{};                 ///< features, of a subspace
+  std::optional<SelectResult> select{};                  ///< how its site was chosen
 };
 
 struct CircuitEdgeResult {
@@ -314,7 +314,7 @@ struct FaultResult {
 struct FaultTally {
   std::string kind, strength;
   std::int64_t planted = 0, caught = 0, doubted = 0;
-  Estimate share;  ///< that does not get past the audit: caught or doubted, of those planted
+  Estimate share{};  ///< that does not get past the audit: caught or doubted, of those planted
 };
 
 /// The model with changes that mean nothing, under another seed: whatever no longer passes is a false alarm.

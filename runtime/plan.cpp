@@ -41,29 +41,19 @@ dsl::Span PlannedReplacement::span() const {
   return std::visit([](const auto& each) { return each.span; }, what);
 }
 
-std::int64_t PlannedAblation::prompts() const {
-  std::int64_t count = 0;
-  for (const auto& set : sets) count += std::ssize(set);
-  return count;
+std::vector<SequenceId> PlannedSource::read() const {
+  std::vector<SequenceId> read;
+  for (const auto& set : sets) read.insert(read.end(), set.begin(), set.end());
+  for (const auto& [prompt, donor] : donors) read.push_back(donor);
+  return read;
 }
 
 namespace {
 
 /// Counts the prompts that a state reads beforehand, to know what its change puts in.
 void count_read(const ModelState& state, Plan& plan) {
-  std::vector<SequenceId> read;
-  const auto add_donors = [&](const auto& donors) {
-    for (const auto& [prompt, donor] : donors) read.push_back(donor);
-  };
-  if (state.ablation) {
-    for (const auto& set : state.ablation->sets) read.insert(read.end(), set.begin(), set.end());
-    add_donors(state.ablation->donors);
-  }
-  if (state.patch) {
-    read.insert(read.end(), state.patch->from.begin(), state.patch->from.end());
-    for (const auto& set : state.patch->sets) read.insert(read.end(), set.begin(), set.end());
-    add_donors(state.patch->donors);
-  }
+  if (!state.source) return;
+  const auto read = state.source->read();
   std::int64_t tokens = 0;
   for (const SequenceId prompt : read) tokens += std::ssize(plan.sequences[prompt].tokens);
   plan.ablated_sequences += std::ssize(read);
@@ -98,15 +88,14 @@ void PlanBuilder::open(StateId state, const dsl::CircuitSuppression& suppression
 
 StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vector<dsl::RuleId>& rules,
                            const dsl::Change* change, std::uint64_t seed, const Beside& beside) {
-  const auto& [attacks, ablation, as_written, patch, direct] = beside;
+  const auto& [attacks, source, as_written, direct] = beside;
   const dsl::Attack* perturb = nullptr;
   if (attacks) {
     const auto& chain = bound_.rules->checks[*attacks].under_attacks;
     const auto found = std::ranges::find(chain, dsl::AttackKind::perturb, &dsl::Attack::kind);
     if (found != chain.end()) perturb = &*found;
   }
-  const bool draws =
-      perturb || (ablation && ablation->kind == dsl::Ablation::resample) || (patch && !patch->sets.empty());
+  const bool draws = perturb || (source && source->draws());
   if (edits.empty() && !draws && !(change && std::holds_alternative<dsl::ChangeEdit>(*change))) seed = 0;
   std::string key = "e";
   for (dsl::EditId edit : edits) key += std::to_string(edit) + ",";
@@ -114,22 +103,13 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
   for (dsl::RuleId rule : rules) key += std::to_string(rule) + ",";
   if (change) key += "c" + std::to_string(reinterpret_cast<std::uintptr_t>(change));
   if (perturb) key += "p" + std::to_string(*attacks);
-  const auto add_sets = [&](const std::vector<std::vector<SequenceId>>& sets) {
-    for (const auto& set : sets) {
+  if (source) {
+    key += (direct ? "d" : "a") + std::to_string(static_cast<int>(source->kind));
+    for (const auto& set : source->sets) {
       key += ":";
-      for (const SequenceId id : set) key += std::to_string(id) + ",";
+      for (const SequenceId prompt : set) key += std::to_string(prompt) + ",";
     }
-  };
-  if (ablation) {
-    key += "a" + std::to_string(static_cast<int>(ablation->kind));
-    add_sets(ablation->sets);
-    for (const auto& [prompt, donor] : ablation->donors) key += std::to_string(prompt) + "<" + std::to_string(donor);
-  }
-  if (patch) {
-    key += direct ? "d" : "t";
-    for (const auto& [prompt, donor] : patch->donors) key += std::to_string(prompt) + "<" + std::to_string(donor);
-    for (const SequenceId id : patch->from) key += std::to_string(id) + ",";
-    add_sets(patch->sets);
+    for (const auto& [prompt, donor] : source->donors) key += std::to_string(prompt) + "<" + std::to_string(donor);
   }
   if (as_written) key += "w";
   key += "s" + std::to_string(seed);
@@ -169,7 +149,7 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
     } else if (const auto* patched = std::get_if<dsl::Patch>(change)) {
       name(patched->text + (direct ? " (direct)" : ""));
       if (patched->feature) {
-        // One feature's part of the activation, which the ablation says what to set to.
+        // One feature's part of the activation, which the source says what to set to.
         dsl::Intervention sentence;
         sentence.feature = *patched->feature;
         sentence.condition = patched->condition;
@@ -178,7 +158,6 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
         open(id, sentence, "", true);
       } else {
         plan_.states[id].replacements.push_back({*patched, "", true, direct});
-        plan_.states[id].patch = patch;
       }
     } else {
       const auto& edit = std::get<dsl::ChangeEdit>(*change);
@@ -202,10 +181,10 @@ StateId PlanBuilder::state(const std::vector<dsl::EditId>& edits, const std::vec
     if (const auto searched = bound_.perturbations.find({*attacks, seed}); searched != bound_.perturbations.end())
       plan_.states[id].perturbation = searched->second;
   }
-  if (ablation) {
-    plan_.states[id].ablation = ablation;
+  if (source) {
+    plan_.states[id].source = source;
     const bool patches = change && std::holds_alternative<dsl::Patch>(*change);  // which says itself what is put in
-    if (!patches) label += ", ablation " + std::string(dsl::ablation_name(ablation->kind));
+    if (!patches) label += ", ablation " + std::string(dsl::ablation_name(source->kind));
   }
   count_read(plan_.states[id], plan_);
   if (seed > 0) label += ", seed " + std::to_string(bound_.seed + seed);

@@ -57,30 +57,25 @@ struct PlannedReplacement {
   dsl::Span span() const;
 };
 
-/// Where a patch takes its values from.
-struct PlannedPatch {
-  std::vector<std::pair<SequenceId, SequenceId>> donors;  ///< by prompt patched, each once
-  std::vector<SequenceId> from;                           ///< prompts whose mean is put in
-  std::vector<std::vector<SequenceId>> sets{};            ///< prompts of each that take from one another, each once
-};
-
-/// How an effect's change takes its features out, and the prompts that tell what is put in their place.
-struct PlannedAblation {
+/// What an effect's change puts in where it takes features out or patches sites, and the prompts that tell.
+struct PlannedSource {
   dsl::Ablation kind = dsl::Ablation::zero;
-  std::vector<std::vector<SequenceId>> sets;  ///< each prompt once; of `zero` none
+  /// Each prompt once: whose `mean` it is, or that take from one another. Of `zero` none.
+  std::vector<std::vector<SequenceId>> sets{};
   /// Of `resample`, where a patch names them: by prompt, which other one gives its values, place by place.
   std::vector<std::pair<SequenceId, SequenceId>> donors{};
 
-  std::int64_t prompts() const;
+  bool draws() const { return kind == dsl::Ablation::resample && donors.empty(); }
+  /// All that are read beforehand.
+  std::vector<SequenceId> read() const;
 };
 
 /// What makes a state beside edits, rules and an effect's change.
 struct Beside {
-  std::optional<dsl::CheckId> attacks;      ///< the check whose `perturb` is in force, where its attacks have one
-  std::optional<PlannedAblation> ablation;  ///< how the change takes its features out
-  bool as_written = false;                  ///< tensors as `Session::write_as` has them
-  std::optional<PlannedPatch> patch{};      ///< of a change that patches sites
-  bool direct = false;                      ///< the patch, by the path to the logits alone
+  std::optional<dsl::CheckId> attacks;  ///< the check whose `perturb` is in force, where its attacks have one
+  std::optional<PlannedSource> source;  ///< what the change puts in; nothing: it does as it says
+  bool as_written = false;              ///< tensors as `Session::write_as` has them
+  bool direct = false;                  ///< a patch, by the path to the logits alone
 };
 
 /// The model as loaded, changed by edits in order, then by rules.
@@ -91,9 +86,8 @@ struct ModelState {
   std::vector<dsl::EditId> edits;
   std::vector<PlannedSentence> sentences;
   std::vector<PlannedReplacement> replacements;  ///< numbered after the sentences where what acts is counted
-  std::optional<PlannedPatch> patch{};           ///< of the change
   const dsl::Change* change = nullptr;           ///< the `effect`'s, in force beside the rest
-  std::optional<PlannedAblation> ablation{};     ///< of the change; nothing: it does as it says
+  std::optional<PlannedSource> source{};         ///< of the change; nothing: it does as it says
   std::optional<StateId> controls;  ///< the treated state whose change this one replaces by a random one of equal size
   std::int64_t control = 0;         ///< number of the random direction, or of the draw of positions
   ControlKind control_kind = ControlKind::direction;

@@ -64,6 +64,7 @@ class StateRun {
     std::unique_ptr<HookPass> pass;             // made when the program is finished
   };
   struct PassRows;
+  static constexpr dsl::Site kFinalNorm{dsl::SiteKind::final_norm, -1, -1};
 
   std::unique_ptr<Hooks> compile(const Run* run, bool folds_as_hooks) const;
   void apply_edits();
@@ -73,6 +74,7 @@ class StateRun {
   void add_replacements(HookProgram& program, bool with_change) const;
   /// Reads what the change's patches put in, as it is without the change.
   void read_patched();
+  bool patches_sites() const;
   /// What a site of a prompt has, and which of its positions count.
   struct Given {
     at::Tensor values;  // [positions, width]
@@ -85,6 +87,8 @@ class StateRun {
                                  const ReplacementProgram& program) const;
   void probe_folds(Hooks& hooks);
   void apply_folds();
+  /// How rows will lie in a pass.
+  static model::PackedLayout rows_of(const std::vector<model::Row>& rows, std::int64_t first_position);
   void batch(const Run& run, const Batch& batch, Hooks& hooks);
   void pass(const Run& run, PassRows& rows, Hooks& hooks);
   void read_logits(const Run& run, const PassRows& rows, std::span<const std::pair<std::size_t, std::int64_t>> at,

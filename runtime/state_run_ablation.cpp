@@ -7,7 +7,7 @@
 namespace proviso::runtime {
 
 void StateRun::read_ablated() {
-  const PlannedAblation& planned = *state().ablation;
+  const PlannedSource& planned = *state().source;
   std::vector<std::vector<PromptReading>> sets;
   HookProgram program(c_.features, *c_.bound.card);
   std::set<FeaturePlace> places;
@@ -46,7 +46,7 @@ void StateRun::read_ablated() {
     sets.push_back(read_prompts(c_.transformer, program, places, prompts));
     for (const auto& reading : sets.back()) evidence_.tokens += std::ssize(reading.tokens);
   }
-  evidence_.sequences += planned.prompts();
+  evidence_.sequences += std::ssize(planned.read());
   ablation_.emplace(planned.kind, std::move(sets), c_.seed + state().seed);
 }
 

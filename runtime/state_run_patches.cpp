@@ -42,8 +42,14 @@ void StateRun::add_replacements(HookProgram& program, bool with_change) const {
   if (replacements->count() == 0) replacements.reset();
 }
 
+bool StateRun::patches_sites() const {
+  return std::ranges::any_of(state().replacements, [](const PlannedReplacement& replacement) {
+    return std::holds_alternative<dsl::Patch>(replacement.what);
+  });
+}
+
 void StateRun::read_patched() {
-  const PlannedPatch& planned = *state().patch;
+  const PlannedSource& planned = *state().source;
   std::vector<dsl::Site> sites;
   for (const auto& replacement : state().replacements) {
     if (const auto* patch = std::get_if<dsl::Patch>(&replacement.what)) sites = c_.bound.expand(patch->sites);
@@ -63,10 +69,7 @@ void StateRun::read_patched() {
   program.finish(c_.transformer.options().device);
   HookPass hooks(program);
 
-  std::vector<SequenceId> read = planned.from;
-  for (const auto& [prompt, donor] : planned.donors) read.push_back(donor);
-  const std::size_t first_of_sets = read.size();
-  for (const auto& set : planned.sets) read.insert(read.end(), set.begin(), set.end());
+  const auto read = planned.read();
   const auto part = [&](const dsl::Site& site, const at::Tensor& whole) {
     const std::int64_t width = c_.bound.card->site_width(site);
     return whole.narrow(1, site.head < 0 ? 0 : site.head * width, width);
@@ -96,15 +99,15 @@ void StateRun::read_patched() {
       const auto& span = layout.rows[i - begin];
       for (const auto& site : sites) {
         const at::Tensor own = part(site, hooks.captured(dsl::whole(site))).narrow(0, span.begin, span.length);
-        if (i >= planned.from.size() && i < first_of_sets) {
-          const auto& prompt = c_.plan.sequences[planned.donors[i - planned.from.size()].first].tokens;
+        if (!planned.donors.empty()) {
+          const auto& prompt = c_.plan.sequences[planned.donors[i].first].tokens;
           patched_[prompt][site] = own.clone();
           continue;
         }
         const auto norms = hooks.norm(model::sink_site(site, c_.bound.card->config));
         const auto ordinary = model::ordinary_positions(norms.subspan(span.begin, span.length));
-        if (i >= first_of_sets) {
-          of_sets.resize(i - first_of_sets + 1);
+        if (planned.draws()) {
+          of_sets.resize(i + 1);
           of_sets.back()[site] = {own.clone(), ordinary};
           continue;
         }
@@ -120,11 +123,11 @@ void StateRun::read_patched() {
     }
   }
   for (const auto& [site, sum] : sums) patch_values_.at(site).copy_(sum.first / static_cast<double>(sum.second));
-  resample_patched(of_sets);
+  if (planned.draws()) resample_patched(of_sets);
 }
 
 void StateRun::resample_patched(const std::vector<std::map<dsl::Site, Given>>& readings) {
-  const auto& sets = state().patch->sets;
+  const auto& sets = state().source->sets;
   std::size_t first = 0;
   for (std::size_t s = 0; s < sets.size(); first += sets[s++].size()) {
     std::vector<std::size_t> lengths;

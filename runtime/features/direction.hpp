@@ -31,7 +31,7 @@ struct Direction {
   std::int64_t built_on = 0;                             ///< prompts
   std::vector<std::pair<std::string, double>> measures;  ///< for the report: sink_share_removed, halves_cosine
   std::optional<LatentOf> latent{};
-  at::Tensor basis;  // [rank, width] float64, orthonormal rows: of a subspace
+  at::Tensor basis{};  // [rank, width] float64, orthonormal rows: of a subspace
 
   bool built() const { return d.defined() || basis.defined(); }
 

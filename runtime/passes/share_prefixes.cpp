@@ -19,8 +19,7 @@ constexpr int kDeepestSplit = 32;
 /// Whether the state's conditions ask about the whole prompt, or each takes values from another one: then only prompts
 /// with the same text may share.
 bool depends_on_prompt(const ModelState& state) {
-  if (state.ablation && state.ablation->kind == dsl::Ablation::resample) return true;
-  if (state.patch && !(state.patch->donors.empty() && state.patch->sets.empty())) return true;
+  if (state.source && state.source->kind == dsl::Ablation::resample) return true;
   return std::any_of(state.sentences.begin(), state.sentences.end(), [](const PlannedSentence& s) {
     return s.sentence.condition && reads_prompt(*s.sentence.condition);
   });

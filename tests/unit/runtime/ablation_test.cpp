@@ -105,15 +105,11 @@ std::vector<at::Tensor> ablated(RulesOnModel& rules, const BoundPrompts& prompts
                                 std::vector<Direction>* features = nullptr, std::uint64_t seed = 0) {
   const auto& node = rules.rules->checks[0].expectations[0].metric.node;
   PlanBuilder builder(rules.bound);
-  PlannedAblation planned{kind, {{}}};
+  PlannedSource planned{kind, {{}}};
   for (const auto& prompt : prompts) planned.sets[0].push_back(builder.sequence(prompt));
   const auto& change = std::get<dsl::metric::Effect>(node).change;
   Beside beside;
-  if (const auto* patch = std::get_if<dsl::Patch>(&change); patch && !patch->feature) {
-    beside.patch = PlannedPatch{{}, {}, planned.sets};
-  } else {
-    beside.ablation = planned;
-  }
+  beside.source = planned;
   const auto state = builder.state({}, {}, &change, seed, beside);
   for (const auto id : planned.sets[0]) {
     const auto last = std::ssize(builder.plan().sequences[id].tokens) - 1;
