@@ -11,6 +11,7 @@
 
 #include "audit/audit.hpp"
 #include "audit/report.hpp"
+#include "audit/report_words.hpp"
 #include "cli/auditing.hpp"
 #include "cli/final_model.hpp"
 #include "cli/models.hpp"
@@ -216,13 +217,13 @@ void require_kept(const std::vector<editing::LedgerEntry>& entries,
 }
 
 void tell_written(std::size_t changes, const std::string& output, const editing::WrittenForm& form, std::ostream& err) {
-  err << "wrote " << output << " with " << changes << " changes; ";
+  err << "wrote " << output << " with " << audit::counted(static_cast<std::int64_t>(changes), "change") << "; ";
   switch (form.kind) {
     case editing::WrittenForm::Kind::hugging_face:
-      err << "`proviso revert " << output << " -o DIR2` undoes them\n";
+      err << "`proviso revert " << output << " -o DIR2` undoes this\n";
       break;
     case editing::WrittenForm::Kind::gguf:
-      err << "`proviso revert " << output << " -o OUT2.gguf` undoes them, from " << output << ".proviso\n";
+      err << "`proviso revert " << output << " -o OUT2.gguf` undoes this, from " << output << ".proviso\n";
       break;
     case editing::WrittenForm::Kind::adapter:
       err << "the model without the adapter is as it was\n";
