@@ -9,6 +9,7 @@ The data are not part of this repository: CounterFact's records (kmeng01/rome, M
 JSON list. What is measured stays in --results, a line each: a run that was cut short goes on from there.
 """
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -124,10 +125,12 @@ def measure(arguments: argparse.Namespace) -> None:
             "rome_prefixes": arguments.rome_prefixes}
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     settings = {"mode": "settings", **{key: work[key] for key in ("dtype", "device", "threads", "rome_prefixes")},
-                "facts": len(facts), "text_tokens": arguments.text_tokens}
+                "model": arguments.model.name, "facts": len(facts), "text_tokens": arguments.text_tokens,
+                "sha256_of_facts": hashlib.sha256(json.dumps(facts).encode()).hexdigest()}
     for line in lines:
         if line["mode"] == "settings" and line != settings:
-            sys.exit(f"edit_facts: {arguments.results} was measured with other settings: {line}; name other --results")
+            other = ", ".join(f"{key} {line.get(key)} for {settings[key]}" for key in settings if line.get(key) != settings[key])
+            sys.exit(f"edit_facts: {arguments.results} was measured with {other}; name other --results")
     lines = [line for line in lines if line != settings]
     arguments.results.write_text("".join(json.dumps(line) + "\n" for line in [*lines, settings]))
     task = arguments.results.with_suffix(".work.json")
