@@ -150,7 +150,7 @@ class Bench {
     const auto layer = layers_of(method).back();
     if (const auto held = values_.find(layer); held != values_.end()) return held->second;
     const std::string path = work_.at("values").get<std::string>() + "." + std::to_string(layer) + ".safetensors";
-    bench::KeptValues kept(path);
+    bench::KeptValues kept(path, work_.at("of"));
     while (kept.count() < count_of_facts()) {
       constexpr std::int64_t kAtOnce = 20;
       std::vector<std::int64_t> some(std::min(kAtOnce, count_of_facts() - kept.count()));
@@ -162,7 +162,7 @@ class Bench {
       kept.add(std::get<editing::BatchValues>(found), watch.lap());
     }
     values_seconds_ = kept.seconds() / static_cast<double>(kept.count());
-    return values_.emplace(layer, kept.values()).first->second;
+    return values_.emplace(layer, kept.values(exact().options().device)).first->second;
   }
 
   struct Solved {
@@ -371,6 +371,7 @@ class Bench {
   void batch(const std::string& method, std::int64_t count) {
     const auto which = first(count);
     const auto own = shares_values(method) ? std::optional(values(method).select(which)) : std::nullopt;
+    prepare(method, own ? &*own : nullptr);
     Stopwatch watch;
     const auto solved = solve(method, which, {}, own ? &*own : nullptr);
     const double seconds = watch.lap() + (own ? values_seconds_ * static_cast<double>(count) : 0);
@@ -387,9 +388,9 @@ class Bench {
   /// what the item's "kept" holds, and keeps it there.
   void sequence(const std::string& method, const json& item) {
     constexpr std::int64_t kKeepEvery = 10;
-    const std::string path = item.at("kept");
+    const std::string path = item.at("kept"), of = work_.at("of");
     prepare(method, nullptr);
-    auto state = model_->resume(path);
+    auto state = model_->resume(path, of);
     for (const std::int64_t wanted : item.at("counts")) {
       const auto count = std::min(wanted, count_of_facts());
       if (count <= state.done) continue;
@@ -409,7 +410,7 @@ class Bench {
         }
         ++state.done;
         print({{"mode", "progress"}, {"method", method}, {"n", state.done}, {"seconds", state.seconds}});
-        if (state.done % kKeepEvery == 0 && state.done < count) model_->keep(state, path);
+        if (state.done % kKeepEvery == 0 && state.done < count) model_->keep(state, path, of);
       }
       auto line = scores(first(count));
       line.update({{"method", method},
@@ -419,7 +420,7 @@ class Bench {
                    {"refused_facts", state.refused},
                    {"perplexity", perplexity()}});
       print(line);
-      model_->keep(state, path);
+      model_->keep(state, path, of);
     }
     model_->restore();
   }

@@ -6,7 +6,8 @@
 
 The data are not part of this repository: CounterFact's records (kmeng01/rome, MIT) and zsRE's in MEND's form
 (eric-mitchell/mend, MIT; questions of Levy et al. 2017, locality questions of Natural Questions, CC BY-SA 3.0), each a
-JSON list. What is measured stays in --results, a line each: a run that was cut short goes on from there.
+JSON list. What is measured stays in --results, a line each, and beside it, in RESULTS.*.safetensors, what sequences
+have come to and the values that methods share: a run that was cut short goes on from there.
 """
 import argparse
 import hashlib
@@ -68,8 +69,7 @@ def read_lines(path: pathlib.Path) -> list[dict]:
 
 
 def kept_sequence(arguments: argparse.Namespace, method: str) -> pathlib.Path:
-    """Where a sequence's weights are kept as it goes; the values that batches share are kept beside it, by layer."""
-    return arguments.results.with_suffix(f".{method}.safetensors")
+    return arguments.results.with_name(f"{arguments.results.name}.{method}.safetensors")
 
 
 def edits_kept(arguments: argparse.Namespace, method: str) -> int:
@@ -81,59 +81,76 @@ def edits_kept(arguments: argparse.Namespace, method: str) -> int:
     return int(header["__metadata__"]["done"])
 
 
-def still_hold(arguments: argparse.Namespace, lines: list[dict], facts: int) -> list[dict]:
-    """Of what earlier runs measured: a sequence that was cut short goes on from the edits that were kept."""
-    most = min(max(arguments.counts), facts)
-    ended = {line["method"] for line in lines if line["mode"] == "sequence" and line["n"] == most}
-    return [line for line in lines if line["mode"] != "progress" and
-            (line["mode"] != "sequence" or line["method"] in ended or line["n"] <= edits_kept(arguments, line["method"]))]
+def measured(lines: list[dict], method: str, mode: str) -> set[int]:
+    return {line["n"] for line in lines if line["mode"] == mode and line["method"] == method}
 
 
-def items(arguments: argparse.Namespace, facts: int, lines: list[dict]) -> list[dict]:
+def still_hold(arguments: argparse.Namespace, lines: list[dict], counts: list[int]) -> list[dict]:
+    """Of what earlier runs measured. A sequence that was cut short goes on from the edits that were kept, or begins
+    again where a count before them was not measured."""
+    lines = [line for line in lines if line["mode"] != "progress"]
+    for method in METHODS:
+        done = measured(lines, method, "sequence")
+        if done >= set(counts):
+            continue
+        kept = edits_kept(arguments, method)
+        if not done >= {count for count in counts if count <= kept}:
+            kept_sequence(arguments, method).unlink()
+            kept = 0
+        lines = [line for line in lines if line["mode"] != "sequence" or line["method"] != method or line["n"] <= kept]
+    return lines
+
+
+def items(arguments: argparse.Namespace, facts: int, counts: list[int], lines: list[dict]) -> list[dict]:
     """What is still to be measured."""
-    def done(method: str, mode: str) -> list[dict]:
-        return [line for line in lines if line.get("method") == method and line.get("mode") == mode]
-
-    counts = sorted({min(count, facts) for count in arguments.counts})
-    wanted = [] if done("none", "baseline") else [{"method": "none", "mode": "baseline"}]
+    wanted = [] if measured(lines, "none", "baseline") else [{"method": "none", "mode": "baseline"}]
+    singles = min(facts, arguments.singles)
     for mode in arguments.modes:
         for method in arguments.methods:
-            singles = min(facts, arguments.singles)
-            if mode == "single" and len(done(method, mode)) < singles:
-                wanted.append({"method": method, "mode": mode, "from": len(done(method, mode)), "to": singles,
-                               "perplexity_every": arguments.perplexity_every})
-            if mode == "batch" and method != "rome":
-                left = [count for count in counts if count not in {line["n"] for line in done(method, mode)}]
-                if left:
-                    wanted.append({"method": method, "mode": mode, "counts": left})
-            if mode == "sequence" and len(done(method, mode)) < len(counts):
-                wanted.append({"method": method, "mode": mode, "counts": counts,
+            if mode == "single":
+                done = sum(line["mode"] == "single" and line["method"] == method for line in lines)
+                if done < singles:
+                    wanted.append({"method": method, "mode": mode, "from": done, "to": singles,
+                                   "perplexity_every": arguments.perplexity_every})
+                continue
+            left = [count for count in counts if count not in measured(lines, method, mode)]
+            if left and mode == "sequence":
+                wanted.append({"method": method, "mode": mode, "counts": left,
                                "kept": str(kept_sequence(arguments, method))})
+            elif left and method != "rome":
+                wanted.append({"method": method, "mode": mode, "counts": left})
     return wanted
+
+
+def of_model(path: pathlib.Path) -> str:
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return ", ".join(f"{file.name} of {file.stat().st_size} bytes" for file in files if file.is_file())
 
 
 def measure(arguments: argparse.Namespace) -> None:
     facts = read_facts(arguments)
-    if not arguments.results.exists():
-        for kept in arguments.results.parent.glob(f"{arguments.results.stem}.*.safetensors"):
-            kept.unlink()
-    lines = still_hold(arguments, read_lines(arguments.results), len(facts))
-    work = {"facts": facts, "items": items(arguments, len(facts), lines), "dtype": arguments.dtype,
-            "device": arguments.device, "threads": arguments.threads, "text": str(arguments.text),
-            "text_tokens": arguments.text_tokens, "moments": str(arguments.moments),
-            "cache": str(ROOT / ".cache/proviso"), "values": str(arguments.results.with_suffix("")),
-            "rome_prefixes": arguments.rome_prefixes}
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    settings = {"mode": "settings", **{key: work[key] for key in ("dtype", "device", "threads", "rome_prefixes")},
-                "model": arguments.model.name, "facts": len(facts), "text_tokens": arguments.text_tokens,
+    settings = {"mode": "settings", "dtype": arguments.dtype, "device": arguments.device, "threads": arguments.threads,
+                "rome_prefixes": arguments.rome_prefixes, "facts": len(facts), "text_tokens": arguments.text_tokens,
+                "text": str(arguments.text), "moments": str(arguments.moments), "model": of_model(arguments.model),
                 "sha256_of_facts": hashlib.sha256(json.dumps(facts).encode()).hexdigest()}
-    for line in lines:
+    earlier = read_lines(arguments.results)
+    for line in earlier:
         if line["mode"] == "settings" and line != settings:
             other = ", ".join(f"{key} {line.get(key)} for {settings[key]}" for key in settings if line.get(key) != settings[key])
             sys.exit(f"edit_facts: {arguments.results} was measured with {other}; name other --results")
-    lines = [line for line in lines if line != settings]
+    if not earlier:
+        for kept in arguments.results.parent.glob(f"{arguments.results.name}.*.safetensors"):
+            kept.unlink()
+    # Facts that no method can write are left out before anything is counted.
+    usable_facts = next((line["kept"] for line in earlier if line["mode"] == "facts"), len(facts))
+    counts = sorted({min(count, usable_facts) for count in arguments.counts})
+    lines = [line for line in still_hold(arguments, earlier, counts) if line != settings]
+    work = {**settings, "of": hashlib.sha256(json.dumps(settings).encode()).hexdigest(), "facts": facts,
+            "items": items(arguments, usable_facts, counts, lines), "cache": str(ROOT / ".cache/proviso"),
+            "values": str(arguments.results)}
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
     arguments.results.write_text("".join(json.dumps(line) + "\n" for line in [*lines, settings]))
-    task = arguments.results.with_suffix(".work.json")
+    task = arguments.results.with_name(arguments.results.name + ".work.json")
     task.write_text(json.dumps(work))
     with arguments.results.open("a") as out:
         subprocess.run([arguments.program, arguments.model, task], check=True, stdout=out)

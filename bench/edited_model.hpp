@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "bench/kept_values.hpp"
 #include "editing/float_tensors.hpp"
 #include "editing/weight_delta.hpp"
 #include "runtime/formats/safetensors.hpp"
@@ -47,22 +48,24 @@ class EditedModel {
     for (const auto& [name, value] : std::exchange(originals_, {})) put(name, value);
   }
 
-  void keep(const EditSequence& sequence, const std::string& path) const {
+  /// `of` says what it is a sequence of: facts, settings, the model.
+  void keep(const EditSequence& sequence, const std::string& path, const std::string& of) const {
     std::vector<std::pair<std::string, at::Tensor>> tensors;
     for (const auto& [name, original] : originals_) tensors.emplace_back(name, exact_->get(name));
     for (std::size_t i = 0; i < sequence.spared.size(); ++i)
       tensors.emplace_back(std::string(kSpared) + std::to_string(i), sequence.spared[i]);
     editing::write_float_tensors(path, tensors,
-                                 {{"done", std::to_string(sequence.done)},
+                                 {{"of", of},
+                                  {"done", std::to_string(sequence.done)},
                                   {"refused", std::to_string(sequence.refused)},
                                   {"seconds", std::to_string(sequence.seconds)}});
   }
 
   /// Puts the weights to what they were when `path` was kept; a sequence of none where it was not.
-  EditSequence resume(const std::string& path) {
+  EditSequence resume(const std::string& path, const std::string& of) {
     EditSequence sequence;
     if (!std::filesystem::exists(path)) return sequence;
-    const auto file = model::read_safetensors(path);
+    const auto file = read_kept(path, of);
     sequence.done = std::stoll(file.metadata.at("done"));
     sequence.refused = std::stoll(file.metadata.at("refused"));
     sequence.seconds = std::stod(file.metadata.at("seconds"));
@@ -70,7 +73,7 @@ class EditedModel {
     for (const auto& stored : file.tensors) {
       const auto values = model::stored_values(stored);
       if (stored.name.starts_with(kSpared)) {
-        spared[std::stoll(stored.name.substr(kSpared.size()))] = values.to(at::kDouble);
+        spared[std::stoll(stored.name.substr(kSpared.size()))] = values.to(exact_->options().device, at::kDouble);
       } else {
         set(stored.name, values);
       }

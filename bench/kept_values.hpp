@@ -14,12 +14,21 @@
 
 namespace proviso::bench {
 
+/// What was kept of the same facts, settings and model; throws where it is of others.
+inline model::SafetensorsFile read_kept(const std::string& path, const std::string& of) {
+  auto file = model::read_safetensors(path);
+  if (file.metadata["of"] != of)
+    throw model::InputError(path +
+                            ": is of other facts or settings, or of another model; remove it, or name other --results");
+  return file;
+}
+
 /// The values of many facts, as they are found, in a file: a search that was cut short goes on from there.
 class KeptValues {
  public:
-  explicit KeptValues(std::string path) : path_(std::move(path)) {
+  KeptValues(std::string path, std::string of) : path_(std::move(path)), of_(std::move(of)) {
     if (!std::filesystem::exists(path_)) return;
-    const auto file = model::read_safetensors(path_);
+    const auto file = read_kept(path_, of_);
     seconds_ = std::stod(file.metadata.at("seconds"));
     for (const auto& stored : file.tensors)
       (stored.name == "changes" ? changes_ : ends_) = model::stored_values(stored);
@@ -39,11 +48,11 @@ class KeptValues {
     changes_ = changes_.defined() ? at::cat({changes_, changes}, 1) : changes;
     ends_ = ends_.defined() ? at::cat({ends_, ends}, 1) : ends;
     editing::write_float_tensors(path_, {{"changes", changes_}, {"ends", ends_}},
-                                 {{"seconds", std::to_string(seconds_)}});
+                                 {{"of", of_}, {"seconds", std::to_string(seconds_)}});
   }
 
-  editing::BatchValues values() const {
-    editing::BatchValues all{changes_.to(at::kDouble), {}};
+  editing::BatchValues values(at::Device device) const {
+    editing::BatchValues all{changes_.to(device, at::kDouble), {}};
     for (std::int64_t i = 0; i < count(); ++i) {
       all.known.push_back(ends_[0][i].item<float>() > 0);
       all.losses.push_back(ends_[1][i].item<double>());
@@ -52,7 +61,7 @@ class KeptValues {
   }
 
  private:
-  std::string path_;
+  std::string path_, of_;
   at::Tensor changes_;  ///< [width, facts]
   at::Tensor ends_;     ///< [2, facts]: held already, where the loss ended
   double seconds_ = 0;

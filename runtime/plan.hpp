@@ -200,7 +200,7 @@ class PlanBuilder {
 
   StateId loaded() const { return 0; }
   /// The state under edits (in order) and rules, with an `effect`'s change where there is one. `seed` is added to the
-  /// run's: it counts where there are edits or a perturbation, and where the change takes values from other prompts.
+  /// run's: it counts where there are edits or a perturbation, and where the change draws whose values it takes.
   StateId state(const std::vector<dsl::EditId>& edits, const std::vector<dsl::RuleId>& rules,
                 const dsl::Change* change = nullptr, std::uint64_t seed = 0, const Beside& beside = {});
   /// A control of a treated state.

@@ -28,7 +28,7 @@ namespace proviso::runtime {
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 /// Opens one state of a plan on the model, computes what the plan wants of it, and puts the model back.
-/// Its parts lie in state_run.cpp, state_run_ablation.cpp, state_run_patches.cpp and state_run_circuits.cpp.
+/// Its parts lie in state_run.cpp and state_run_{batches,ablation,patches,circuits}.cpp.
 class StateRun {
  public:
   struct Context {

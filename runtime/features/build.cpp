@@ -246,7 +246,8 @@ class Builder {
       auto [U, S, Vh] = at::linalg_svd(centred, /*full_matrices=*/false);
       return std::pair(S, Vh);
     };
-    const auto [S, Vh] = components(x);
+    const auto decomposed = components(x);
+    const at::Tensor &S = decomposed.first, &Vh = decomposed.second;
     const std::int64_t at = component.index - 1;
     const auto value = [&](std::int64_t i) { return i < S.size(0) ? S[i].item<double>() : 0.0; };
     if (!(value(at) > 1e-9 * x.norm(2, 1).mean().item<double>())) {

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <memory>
 #include <sstream>
 
 namespace proviso::model {
@@ -124,11 +125,10 @@ void require_memory(const ModelCard& card, std::uint64_t bytes) {
 /// Decoding reads every weight once a token: fewer page-table walks make that a quarter faster.
 void ask_for_huge_pages([[maybe_unused]] const at::Tensor& memory) {
 #ifdef MADV_HUGEPAGE
-  constexpr std::uintptr_t kHugePage = 2u << 20;
-  const auto begin = reinterpret_cast<std::uintptr_t>(memory.data_ptr());
-  const std::uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
-  const std::uintptr_t end = (begin + memory.nbytes()) / kHugePage * kHugePage;
-  if (first < end) ::madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
+  constexpr std::size_t kHugePage = 2u << 20;
+  void* first = memory.data_ptr();
+  std::size_t bytes = memory.nbytes();
+  if (std::align(kHugePage, kHugePage, first, bytes)) ::madvise(first, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif
 }
 
