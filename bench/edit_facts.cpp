@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -135,6 +136,8 @@ class Bench {
   editing::BatchRequest batch_request(const std::string& method, const std::vector<std::int64_t>& which) {
     auto request = editing::default_batch_request(batch_method(method), exact().config());
     request.looked_for_on = model_->narrow();
+    if (const auto given = work_.find("null_threshold"); given != work_.end() && !given->is_null())
+      request.null_threshold = *given;
     if (!batch_prefixes_) batch_prefixes_ = editing::batch_prefixes(exact(), *tokenizer_, request);
     request.sampled = batch_prefixes_;
     for (const auto fact : which) request.facts.push_back(facts_[fact].edited);
@@ -367,9 +370,22 @@ class Bench {
     }
   }
 
-  /// The first `count` facts at once.
+  /// The first `count` facts whose texts differ up to the subject's end, of which a key is made: emmet, which meets
+  /// every fact, cannot write two to one key.
+  std::vector<std::int64_t> first_of_own_key(std::int64_t count) const {
+    std::set<std::string> known;
+    std::vector<std::int64_t> which;
+    for (std::int64_t fact = 0; fact < count_of_facts() && std::ssize(which) < count; ++fact) {
+      const auto& edited = facts_[fact].edited;
+      const auto before = edited.prompt_template.substr(0, edited.prompt_template.find("{}"));
+      if (known.insert(before + edited.subject).second) which.push_back(fact);
+    }
+    return which;
+  }
+
+  /// So many facts at once.
   void batch(const std::string& method, std::int64_t count) {
-    const auto which = first(count);
+    const auto which = method == "emmet" ? first_of_own_key(count) : first(count);
     const auto own = shares_values(method) ? std::optional(values(method).select(which)) : std::nullopt;
     prepare(method, own ? &*own : nullptr);
     Stopwatch watch;

@@ -130,13 +130,14 @@ def of_model(path: pathlib.Path) -> str:
 def measure(arguments: argparse.Namespace) -> None:
     facts = read_facts(arguments)
     settings = {"mode": "settings", "dtype": arguments.dtype, "device": arguments.device, "threads": arguments.threads,
-                "rome_prefixes": arguments.rome_prefixes, "facts": len(facts), "text_tokens": arguments.text_tokens,
-                "text": str(arguments.text), "moments": str(arguments.moments), "model": of_model(arguments.model),
+                "rome_prefixes": arguments.rome_prefixes, "null_threshold": arguments.null_threshold,
+                "facts": len(facts), "text_tokens": arguments.text_tokens, "text": str(arguments.text), "moments": str(arguments.moments), "model": of_model(arguments.model),
                 "sha256_of_facts": hashlib.sha256(json.dumps(facts).encode()).hexdigest()}
     earlier = read_lines(arguments.results)
     for line in earlier:
         if line["mode"] == "settings" and line != settings:
-            other = ", ".join(f"{key} {line.get(key)} for {settings[key]}" for key in settings if line.get(key) != settings[key])
+            other = ", ".join(f"{key} {line.get(key)} for {value}" for key, value in settings.items()
+                              if line.get(key) != value)
             sys.exit(f"edit_facts: {arguments.results} was measured with {other}; name other --results")
     if not earlier:
         for kept in arguments.results.parent.glob(f"{arguments.results.name}.*.safetensors"):
@@ -167,6 +168,7 @@ def main() -> int:
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
     parser.add_argument("--modes", type=lambda text: text.split(","), default=["single", "sequence", "batch"])
     parser.add_argument("--rome-prefixes", type=int, default=20, help="rome's generated prefixes (20, as published)")
+    parser.add_argument("--null-threshold", type=float, help="alphaedit's (the program's default)")
     parser.add_argument("--perplexity-every", type=int, default=10, help="of single edits, each how many-th")
     parser.add_argument("--text-tokens", type=int, default=1024, help="of the text for perplexity")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
