@@ -131,7 +131,8 @@ def measure(arguments: argparse.Namespace) -> None:
     facts = read_facts(arguments)
     settings = {"mode": "settings", "dtype": arguments.dtype, "device": arguments.device, "threads": arguments.threads,
                 "rome_prefixes": arguments.rome_prefixes, "null_threshold": arguments.null_threshold,
-                "facts": len(facts), "text_tokens": arguments.text_tokens, "text": str(arguments.text), "moments": str(arguments.moments), "model": of_model(arguments.model),
+                "facts": len(facts), "text_tokens": arguments.text_tokens, "text": str(arguments.text),
+                "moments": str(arguments.moments), "model": of_model(arguments.model),
                 "sha256_of_facts": hashlib.sha256(json.dumps(facts).encode()).hexdigest()}
     earlier = read_lines(arguments.results)
     for line in earlier:
