@@ -2,7 +2,10 @@
 
 #include <malloc.h>
 
+#include <fstream>
 #include <limits>
+#include <sstream>
+#include <string>
 
 namespace proviso::model {
 
@@ -11,6 +14,17 @@ void reuse_freed_memory() {
   if (mallopt(M_MMAP_THRESHOLD, kNeverByItself) == 0) return;  // the other two alone would do harm
   mallopt(M_TRIM_THRESHOLD, kNeverTrimmed);
   mallopt(M_TOP_PAD, kGrowBy);
+}
+
+std::uint64_t available_memory() {
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string line; std::getline(meminfo, line);) {
+    std::istringstream words(line);
+    std::string key;
+    std::uint64_t kibibytes = 0;
+    if (words >> key >> kibibytes && key == "MemAvailable:") return kibibytes * 1024;
+  }
+  return 0;
 }
 
 }  // namespace proviso::model

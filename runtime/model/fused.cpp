@@ -1,11 +1,11 @@
 #include "runtime/model/fused.hpp"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "runtime/model/kernels.hpp"
+#include "runtime/model/packed_weights.hpp"
 
 namespace proviso::model {
 
@@ -15,32 +15,15 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using Tensors = std::vector<at::Tensor>;
 
-/// Nothing where this build of LibTorch or this machine has none.
-const auto* onednn_linear() {
-  using Signature = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
-                               c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
-  using Operator = c10::TypedOperatorHandle<Signature>;
-  static const std::optional<Operator> found = []() -> std::optional<Operator> {
-    const auto schema = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
-    if (!schema || !at::globalContext().userEnabledMkldnn()) return std::nullopt;
-    return schema->typed<Signature>();
-  }();
-  return found ? &*found : nullptr;
-}
-
-at::Tensor onednn_product(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-  return onednn_linear()->call(x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
-}
-
 struct Linear : Function<Linear> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias) {
     context->save_for_backward({weight});
-    return onednn_product(x, weight, bias);
+    return onednn_linear(x, packed_where_reused(weight, false), bias);
   }
   static Tensors backward(AutogradContext* context, const Tensors& of_out) {
     const Tensors saved = context->get_saved_variables();
-    return {onednn_product(of_out[0].contiguous(), saved[0].t(), std::nullopt), {}, {}};
+    return {onednn_linear(of_out[0].contiguous(), packed_where_reused(saved[0], true), std::nullopt), {}, {}};
   }
 };
 
@@ -95,11 +78,12 @@ struct Rotate : Function<Rotate> {
 bool is_differentiated(const at::Tensor& x) { return c10::GradMode::is_enabled() && x.requires_grad(); }
 
 bool fused_linear_runs_on(const at::Tensor& x) {
-  return x.device().is_cpu() && x.scalar_type() == at::kFloat && onednn_linear() != nullptr;
+  const bool has_it = x.scalar_type() == at::kFloat || (x.scalar_type() == at::kBFloat16 && is_differentiated(x));
+  return x.device().is_cpu() && has_it && onednn_runs();
 }
 
 at::Tensor fused_linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-  return is_differentiated(x) ? Linear::apply(x, weight, bias) : onednn_product(x, weight, bias);
+  return is_differentiated(x) ? Linear::apply(x, weight, bias) : onednn_linear(x, weight, bias);
 }
 
 at::Tensor fused_rms_norm(const at::Tensor& x, const at::Tensor& gain, double eps) {

@@ -11,7 +11,8 @@ namespace proviso::model {
 
 bool is_differentiated(const at::Tensor& x);
 
-/// x Wᵀ + b in float32, by oneDNN, whose products are faster than at::linear's there: [n, in] · [out, in] -> [n, out].
+/// x Wᵀ + b by oneDNN, [n, in] · [out, in] -> [n, out]: in float32, whose products are faster than at::linear's there,
+/// and under a gradient in bfloat16, where weights that come again are packed once.
 bool fused_linear_runs_on(const at::Tensor& x);
 at::Tensor fused_linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
 

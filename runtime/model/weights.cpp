@@ -9,9 +9,10 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
-#include <fstream>
 #include <memory>
 #include <sstream>
+
+#include "runtime/model/allocation.hpp"
 
 namespace proviso::model {
 
@@ -94,18 +95,6 @@ void expand(const CardTensor& tensor, std::int64_t head_dim, at::Tensor& destina
   if (tensor.rotary_permuted) values = unpermute_rotary(values, head_dim);
   if (tensor.joined_by_kind) values = by_head(values, head_dim);
   destination.copy_(values);
-}
-
-/// Bytes that a process may still take; 0 where the system does not tell.
-std::uint64_t available_memory() {
-  std::ifstream meminfo("/proc/meminfo");
-  for (std::string line; std::getline(meminfo, line);) {
-    std::istringstream words(line);
-    std::string key;
-    std::uint64_t kibibytes = 0;
-    if (words >> key >> kibibytes && key == "MemAvailable:") return kibibytes * 1024;
-  }
-  return 0;
 }
 
 std::string gibibytes(std::uint64_t bytes) {

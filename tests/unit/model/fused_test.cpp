@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "runtime/model/linear.hpp"
+#include "runtime/model/packed_weights.hpp"
 #include "runtime/model/rotary.hpp"
 
 using namespace proviso;
@@ -110,6 +111,29 @@ TEST_CASE("fused operations of the body have the gradients of their plain forms"
           CHECK((found[i] - wanted[i]).abs().max().item<double>() < 2e-6 * wanted[i].abs().max().item<double>());
         }
       }
+    }
+  }
+}
+
+TEST_CASE("weights that come again under a gradient are packed once, and anew when they change") {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    auto weight = numbers(7, 37, 3).to(dtype);
+    const Tensors x = {numbers(70, 37, 0).to(dtype)}, exact = {x[0].to(at::kDouble)};
+    const auto check_product = [&] {
+      const auto map = [&](const Tensors& x) { return model::project(x[0], weight.to(x[0].dtype()), {}); };
+      const auto found = with_gradients(map, x), wanted = with_gradients(map, exact);
+      for (std::size_t i = 0; i < found.size(); ++i) {
+        const double largest = (found[i].to(at::kDouble) - wanted[i]).abs().max().item<double>();
+        CHECK(largest < (dtype == at::kFloat ? 2e-6 : 2e-2) * wanted[i].abs().max().item<double>());
+      }
+    };
+    for (int pass = 0; pass < 10; ++pass) {
+      CAPTURE(at::toString(dtype), pass);
+      if (pass == 4) weight.mul_(-2);
+      if (pass == 7) weight = numbers(7, 37, 5).to(dtype);
+      check_product();
+      const bool changed = pass == 0 || pass == 4 || pass == 7;
+      if (model::onednn_runs()) CHECK(model::packed_where_reused(weight, true).is_mkldnn() != changed);
     }
   }
 }
