@@ -341,8 +341,9 @@ class Bench {
   /// Second moments, their factors and generated prefixes are made once, of the model as loaded, and are no edit's
   /// time.
   void prepare(const std::string& method, const editing::BatchValues* known) {
+    if (method == "ft" || !prepared_.insert(method).second) return;
     const auto first = known ? std::optional(known->select({0})) : std::nullopt;
-    if (method != "ft") solve(method, {0}, {}, first ? &*first : nullptr);
+    solve(method, {0}, {}, first ? &*first : nullptr);
   }
 
   /// Every fact by itself on the model as loaded.
@@ -449,6 +450,7 @@ class Bench {
   std::map<std::int64_t, std::optional<editing::SecondMoment>> moments_;
   std::map<std::int64_t, editing::BatchValues> values_;
   double values_seconds_ = 0;
+  std::set<std::string> prepared_;
   std::optional<std::vector<std::string>> batch_prefixes_, rome_prefixes_;
 };
 

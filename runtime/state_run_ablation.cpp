@@ -45,8 +45,8 @@ void StateRun::read_ablated() {
     for (const SequenceId id : set) prompts.push_back(&c_.plan.sequences[id]);
     sets.push_back(read_prompts(c_.transformer, program, places, prompts));
     for (const auto& reading : sets.back()) evidence_.tokens += std::ssize(reading.tokens);
+    evidence_.sequences += std::ssize(prompts);
   }
-  evidence_.sequences += std::ssize(planned.read());
   ablation_.emplace(planned.kind, std::move(sets), c_.seed + state().seed);
 }
 

@@ -30,10 +30,10 @@ const Linear* linear() {
   return found ? &*found : nullptr;
 }
 
-/// For any number of rows.
-std::optional<at::Tensor> packed(const at::Tensor& weight) {
+/// For any number of rows; undefined where this build cannot.
+at::Tensor packed(const at::Tensor& weight) {
   static const auto pack = c10::Dispatcher::singleton().findSchema({"mkldnn::_reorder_linear_weight", ""});
-  if (!pack) return std::nullopt;
+  if (!pack) return {};
   const c10::NoGradGuard no_grad;
   std::vector<c10::IValue> stack = {weight.contiguous(), c10::IValue()};
   pack->callBoxed(stack);
@@ -55,7 +55,7 @@ class PackedWeights {
     constexpr std::uint64_t kOfFree = 4;  // a fourth of what is free may be taken
     if (weight.nbytes() * kOfFree > available_memory()) return plain;
     std::erase_if(kept_, [](const auto& each) { return each.second.of->expired(); });
-    kept.weight = packed(plain).value_or(at::Tensor());
+    kept.weight = packed(plain);
     return kept.weight.defined() ? kept.weight : plain;
   }
 

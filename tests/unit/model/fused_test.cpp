@@ -28,6 +28,16 @@ Tensors with_gradients(const Operation& operation, const Tensors& inputs) {
   return results;
 }
 
+void check_close(const Tensors& found, const Tensors& wanted, at::ScalarType dtype) {
+  REQUIRE(found.size() == wanted.size());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    CAPTURE(at::toString(dtype), i);
+    CHECK(found[i].scalar_type() == dtype);
+    const double largest = (found[i].to(at::kDouble) - wanted[i]).abs().max().item<double>();
+    CHECK(largest < (dtype == at::kFloat ? 2e-6 : 2e-2) * wanted[i].abs().max().item<double>());
+  }
+}
+
 /// Fused in float32 and bfloat16, against the plain form in float64 of the same numbers.
 void check_fused(const Operation& fused, const Operation& plain, const Tensors& inputs) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
@@ -36,14 +46,8 @@ void check_fused(const Operation& fused, const Operation& plain, const Tensors& 
       rounded.push_back(input.to(dtype));
       exact.push_back(rounded.back().to(at::kDouble));
     }
-    const auto found = with_gradients(fused, rounded), wanted = with_gradients(plain, exact);
-    REQUIRE(found.size() == wanted.size());
-    for (std::size_t i = 0; i < found.size(); ++i) {
-      CAPTURE(at::toString(dtype), i);
-      CHECK(found[i].scalar_type() == dtype);
-      const double largest = (found[i].to(at::kDouble) - wanted[i]).abs().max().item<double>();
-      CHECK(largest < (dtype == at::kFloat ? 2e-6 : 2e-2) * wanted[i].abs().max().item<double>());
-    }
+    const auto found = with_gradients(fused, rounded);
+    check_close(found, with_gradients(plain, exact), dtype);
     const at::NoGradGuard no_grad;
     CHECK(at::equal(fused(rounded), found[0]));
   }
@@ -106,10 +110,8 @@ TEST_CASE("fused operations of the body have the gradients of their plain forms"
         const auto found = with_gradients([&](const Tensors& x) { return map(x, at::kFloat); }, x);
         const auto wanted =
             with_gradients([&](const Tensors& x) { return map(x, at::kDouble); }, {x[0].to(at::kDouble)});
-        for (std::size_t i = 0; i < found.size(); ++i) {
-          CAPTURE(rows, has_bias, i);
-          CHECK((found[i] - wanted[i]).abs().max().item<double>() < 2e-6 * wanted[i].abs().max().item<double>());
-        }
+        CAPTURE(rows, has_bias);
+        check_close(found, wanted, at::kFloat);
       }
     }
   }
@@ -121,11 +123,7 @@ TEST_CASE("weights that come again under a gradient are packed once, and anew wh
     const Tensors x = {numbers(70, 37, 0).to(dtype)}, exact = {x[0].to(at::kDouble)};
     const auto check_product = [&] {
       const auto map = [&](const Tensors& x) { return model::project(x[0], weight.to(x[0].dtype()), {}); };
-      const auto found = with_gradients(map, x), wanted = with_gradients(map, exact);
-      for (std::size_t i = 0; i < found.size(); ++i) {
-        const double largest = (found[i].to(at::kDouble) - wanted[i]).abs().max().item<double>();
-        CHECK(largest < (dtype == at::kFloat ? 2e-6 : 2e-2) * wanted[i].abs().max().item<double>());
-      }
+      check_close(with_gradients(map, x), with_gradients(map, exact), dtype);
     };
     for (int pass = 0; pass < 10; ++pass) {
       CAPTURE(at::toString(dtype), pass);
